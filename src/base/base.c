@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+// Errors, log, checks, dtypes, memory with fault injection. Refuses nothing; every other file stands on it.
+#include "base/base.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+// ---- errors
+
+const char *soma_status_word(soma_status code) {
+    static const char *const words[] = {
+#define WORD(code, word) word,
+        SOMA_STATUS_LIST(WORD)
+#undef WORD
+    };
+    _Static_assert(SOMA_COUNT(words) == SOMA_STATUS_COUNT, "every status has a word");
+    return (unsigned)code < SOMA_STATUS_COUNT ? words[code] : "unknown status";
+}
+
+const char *soma_version(void) { return SOMA_VERSION; }
+
+soma_status soma__fail(soma_error *err, soma_status code, const char *format, ...) {
+    if (!err) return code;
+    // the arguments may point into err->text itself, so the sentence is made beside it
+    char text[sizeof err->text];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    memcpy(err->text, text, sizeof text);
+    err->code = code;
+    return code;
+}
+
+soma_status soma__fail_in(soma_error *err, const char *format, ...) {
+    if (!err) return SOMA_BAD_INPUT;
+    char prefix[400], text[sizeof err->text + 402];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(prefix, sizeof prefix, format, args);
+    va_end(args);
+    snprintf(text, sizeof text, "%s: %s", prefix, err->text);
+    memcpy(err->text, text, sizeof err->text - 1);
+    err->text[sizeof err->text - 1] = 0;
+    return err->code;
+}
+
+soma_status soma__no_memory(soma_error *err, const char *what) {
+    return soma__fail(err, SOMA_NO_MEMORY, "out of memory for %s", what);
+}
+
+// ---- contract
+
+static void check_default(const char *file, int line, const char *sentence) {
+    fprintf(stderr, "soma: %s:%d: %s\n", file, line, sentence);
+    abort();
+}
+
+static soma_check_handler *check_handler = check_default;
+
+void soma_check_set_handler(soma_check_handler *handler) { check_handler = handler ? handler : check_default; }
+
+void soma_check_failed(const char *file, int line, const char *sentence) {
+    check_handler(file, line, sentence);
+    abort(); // a handler that returns would leave the library in a state it promised to exclude
+}
+
+// ---- log
+
+static struct {
+    soma_log_fn *fn;
+    void *user;
+} logger;
+
+void soma_log_set(soma_log_fn *fn, void *user) {
+    logger.fn = fn;
+    logger.user = user;
+}
+
+void soma__log(soma_log_level level, const char *format, ...) {
+    if (!logger.fn) return;
+    char text[1200];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    logger.fn(logger.user, level, text);
+}
+
+// ---- dtypes
+
+static const struct {
+    size_t size;
+    const char *name;
+} dtypes[] = {
+#define ROW(name, size, word) {size, word},
+    SOMA_DTYPE_LIST(ROW)
+#undef ROW
+};
+
+size_t soma_dtype_size(soma_dtype dtype) {
+    SOMA_CHECK((unsigned)dtype < SOMA_DTYPE_COUNT, "a dtype is one of soma_dtype");
+    return dtypes[dtype].size;
+}
+
+const char *soma_dtype_name(soma_dtype dtype) {
+    return (unsigned)dtype < SOMA_DTYPE_COUNT ? dtypes[dtype].name : "unknown dtype";
+}
+
+// ---- memory
+
+static _Atomic int64_t alloc_left = -1; // -1: never fail
+static _Atomic uint64_t alloc_total;
+
+static bool alloc_refused(void) {
+    atomic_fetch_add_explicit(&alloc_total, 1, memory_order_relaxed);
+    if (atomic_load_explicit(&alloc_left, memory_order_relaxed) < 0) return false;
+    return atomic_fetch_sub(&alloc_left, 1) == 0;
+}
+
+void soma__alloc_fail_after(int64_t n) { atomic_store(&alloc_left, n); }
+uint64_t soma__alloc_count(void) { return atomic_load(&alloc_total); }
+
+void *soma__alloc(size_t size) {
+    if (alloc_refused() || size > PTRDIFF_MAX - 64) return NULL;
+    return aligned_alloc(64, (SOMA_MAX(size, (size_t)1) + 63) & ~(size_t)63);
+}
+
+void *soma__calloc(size_t count, size_t size) {
+    if (alloc_refused()) return NULL;
+    return calloc(SOMA_MAX(count, (size_t)1), SOMA_MAX(size, (size_t)1));
+}
+
+void *soma__realloc(void *p, size_t size) {
+    if (alloc_refused() || size > PTRDIFF_MAX) return NULL;
+    return realloc(p, SOMA_MAX(size, (size_t)1));
+}
+
+char *soma__strdup(const char *s) {
+    if (!s) return NULL;
+    size_t size = strlen(s) + 1;
+    char *copy = soma__alloc(size);
+    if (copy) memcpy(copy, s, size);
+    return copy;
+}
+
+void soma__free(void *p) { free(p); }
+
+bool soma__grow(void **items, size_t *capacity, size_t needed, size_t item_size) {
+    if (needed <= *capacity) return true;
+    size_t room = SOMA_MAX(needed, *capacity < 8 ? (size_t)8 : *capacity * 2);
+    if (room > PTRDIFF_MAX / item_size) return false;
+    void *grown = soma__realloc(*items, room * item_size);
+    if (!grown) return false;
+    *items = grown;
+    *capacity = room;
+    return true;
+}
+
+double soma__seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
