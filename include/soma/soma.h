@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// soma: run a robot policy. This header alone is enough to put a checkpoint in a control loop:
+//
+//     soma_policy *policy = NULL;  soma_pilot *pilot = NULL;  soma_error err = {0};
+//     soma_policy_opts po = soma_policy_defaults();
+//     if (soma_policy_open(&policy, "checkpoints/touch", &po, &err)) goto done;
+//     soma_pilot_opts o = soma_pilot_defaults();
+//     if (soma_pilot_new(&pilot, policy, &o, &err)) goto done;
+//     while (robot_read(&obs)) {
+//         soma_actions plan;
+//         if (soma_pilot_act(pilot, &obs, &plan, &err)) goto done;
+//         robot_send(&plan);
+//     }
+//
+// A soma_policy is const after opening and may be shared by threads. A soma_pilot is one robot's timeline and belongs to one thread.
+#ifndef SOMA_SOMA_H
+#define SOMA_SOMA_H
+
+#include <soma/base.h>
+#include <soma/opts.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct soma_policy soma_policy;
+typedef struct soma_pilot soma_pilot;
+
+#define SOMA_POLICY_OPTS(X)                                                                        \
+    X(TEXT, device, "cpu", "where the policy runs")                                                \
+    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32")                                       \
+    X(TEXT, isa, "", "avx2, avx512, amx or plain; empty: the best that this machine has")          \
+    X(INT, threads, 0, "threads; 0: as many as processors")                                        \
+    X(TEXT, text_tokenizer, "", "a SentencePiece model; empty: looked for beside the checkpoint")
+SOMA_OPTS_DECLARE(soma_policy_opts, SOMA_POLICY_OPTS)
+soma_policy_opts soma_policy_defaults(void);
+
+#define SOMA_PILOT_OPTS(X)                                                                         \
+    X(INT, seed, 0, "same seed, same observations, same device: same actions")                     \
+    X(INT, steps, 10, "flow steps per chunk")
+SOMA_OPTS_DECLARE(soma_pilot_opts, SOMA_PILOT_OPTS)
+soma_pilot_opts soma_pilot_defaults(void);
+
+// What a policy wants and gives, borrowed from it.
+typedef struct soma_policy_info {
+    const char *family;                // "pi0"
+    int horizon, n_actions, n_state;   // actions per chunk, robot's action and state sizes
+    double rate;                       // Hz of the demonstrations; 0 when unknown
+    int n_cameras;
+    const char *const *camera_names;   // "scene", "wrist"
+    const char *metadata_json;         // a JSON object; sent to clients on connection
+} soma_policy_info;
+
+enum { SOMA_MAX_CAMERAS = 8 };
+
+typedef struct soma_image {
+    const char *camera;   // one of the policy's camera names
+    const uint8_t *pixels; // [height, width, 3] RGB, rows from the top
+    int width, height;
+} soma_image;
+
+// All borrowed for the call.
+typedef struct soma_obs {
+    const char *prompt;          // UTF-8; NULL means ""
+    const float *state;          // [n_state] in robot units
+    int n_state;
+    int n_images;
+    soma_image images[SOMA_MAX_CAMERAS]; // cameras that are absent are masked
+} soma_obs;
+
+// In robot units; borrowed until the pilot's next act.
+typedef struct soma_actions {
+    const float *values; // [horizon, n_actions]
+    int horizon, n_actions;
+    double model_ms;     // time in the model
+} soma_actions;
+
+// `path`: a folder with config.json and model.safetensors. NULL opts: defaults.
+soma_status soma_policy_open(soma_policy **policy, const char *path, const soma_policy_opts *opts, soma_error *err);
+void soma_policy_close(soma_policy *policy); // NULL allowed; after its last pilot
+soma_policy_info soma_policy_describe(const soma_policy *policy);
+
+soma_status soma_pilot_new(soma_pilot **pilot, const soma_policy *policy, const soma_pilot_opts *opts, soma_error *err);
+void soma_pilot_free(soma_pilot *pilot); // NULL allowed
+// Forgets the episode so far; the random stream goes on unless `seed` is given anew by a new pilot.
+void soma_pilot_reset(soma_pilot *pilot);
+// One observation to one chunk of actions. A wrong size or a NaN in the state is refused with a sentence and changes nothing.
+soma_status soma_pilot_act(soma_pilot *pilot, const soma_obs *obs, soma_actions *actions, soma_error *err);
+// The same for n pilots of one policy at once, pilots[i] with obs[i] into actions[i]; soma_pilot_act is its n = 1.
+soma_status soma_policy_act_many(const soma_policy *policy, int n, soma_pilot *const *pilots, const soma_obs *obs, soma_actions *actions,
+                                 soma_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a dataset of demonstrations is to the rest of soma, whatever its format on disk: features with shapes and rates, episodes, frames.
+// One folder of data/ = one format; it exports `const soma_dataset_format soma__dataset_format_<folder>`.
+//
+// Reading is safe from several threads at once, each with a reader of its own; the dataset itself is const after open.
+#ifndef SOMA_DATA_DATASET_H
+#define SOMA_DATA_DATASET_H
+
+#include "base/base.h"
+#include "base/json.h"
+
+typedef enum soma_feature_kind {
+    SOMA_FEATURE_VECTOR, // numbers, read as f32: observation.state, action
+    SOMA_FEATURE_IMAGE,  // pictures, whether in video files, image files or inside parquet; read as u8 [height, width, 3] RGB
+    SOMA_FEATURE_OTHER,  // present, not readable as either (strings, nested lists)
+} soma_feature_kind;
+
+typedef struct soma_feature {
+    const char *name;       // "observation.state", "observation.images.scene"
+    soma_feature_kind kind;
+    const char *dtype;      // as the dataset says: "float32", "video", "image"
+    int n_dims;
+    int64_t shape[SOMA_MAX_DIMS]; // of one frame; images: [height, width, 3]
+    int64_t size;           // values per frame
+    const char *const *names; // [shape[last]] or NULL
+} soma_feature;
+
+typedef struct soma_episode {
+    int64_t index;        // as numbered in the dataset
+    int64_t n_frames;
+    const char *task;     // the instruction; "" when there is none
+    bool present;         // its frame data is on the disk
+    bool video_present;   // every camera's pictures are on the disk
+} soma_episode;
+
+// Statistics of one vector feature, over frames; [size] each. NULL where the dataset does not have them.
+typedef struct soma_feature_stats {
+    double *mean, *std, *min, *max, *q01, *q99;
+    int64_t count;
+} soma_feature_stats;
+
+typedef struct soma_dataset {
+    const struct soma_dataset_format *format;
+    const char *path, *version; // version "v2.1"; "" where the format has none
+    const char *robot_type;     // "" when unknown
+    double fps;
+    int n_features;
+    const soma_feature *features;
+    int64_t n_episodes;         // as declared
+    int64_t n_frames;           // as declared
+    const soma_episode *episodes; // [n_episodes]
+    int64_t episodes_present, frames_present; // as readable
+    int n_absent;               // files that the metadata names and that are not there
+    const char *const *absent;  // [n_absent] paths relative to `path`
+} soma_dataset; // the format's own state follows it in memory
+
+typedef struct soma_dataset_reader soma_dataset_reader; // one thread's: open files, decoders, caches
+
+typedef struct soma_dataset_format {
+    const char *name; // "lerobot"
+    bool (*probe)(const char *path); // looks like ours, cheaply
+    soma_status (*open)(soma_dataset **dataset, const char *path, soma_error *err);
+    void (*close)(soma_dataset *dataset);
+    soma_status (*reader_open)(soma_dataset_reader **reader, const soma_dataset *dataset, soma_error *err);
+    void (*reader_close)(soma_dataset_reader *reader);
+    // A whole episode of a vector feature into out [episodes[episode].n_frames, feature size].
+    soma_status (*read_vectors)(soma_dataset_reader *reader, int64_t episode, int feature, float *out, soma_error *err);
+    // `frame` within the episode. out: u8 [height, width, 3] of the feature's shape.
+    soma_status (*read_image)(soma_dataset_reader *reader, int64_t episode, int64_t frame, int feature, uint8_t *out, soma_error *err);
+} soma_dataset_format;
+
+extern const soma_dataset_format *const soma__dataset_registry[]; // NULL at its end
+
+// Finds the format by looking at the folder. The error for an unknown layout lists the formats.
+soma_status soma__dataset_open(soma_dataset **dataset, const char *path, soma_error *err);
+void soma__dataset_close(soma_dataset *dataset); // NULL allowed
+int soma__dataset_feature(const soma_dataset *dataset, const char *name); // -1 when absent
+// {format, version, fps, episodes, frames, episodes_present, frames_present, features:[...], absent:[...]}; a new reference.
+json_t *soma__dataset_info(const soma_dataset *dataset);
+
+// mean, std (population), min, max and exact q01/q99 (linear interpolation, as numpy.quantile) of vector feature `feature` over the episodes listed (all present
+// ones when `episodes` is NULL). NaN anywhere is an error that names episode, frame and dimension. Release with soma__feature_stats_free.
+soma_status soma__dataset_stats(soma_feature_stats *stats, const soma_dataset *dataset, int feature, const int64_t *episodes,
+                                int64_t n_episodes, soma_error *err);
+void soma__feature_stats_free(soma_feature_stats *stats);
+
+#endif

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// Writes a LeRobot v3.0 dataset: sharded parquet and one mp4 per camera and shard, meta/info.json, stats.json, tasks.parquet, episodes.
+// Crash-safe: an episode counts once its metadata is on the disk; `resume` drops what an interrupted run left half-written.
+#ifndef SOMA_DATA_WRITER_H
+#define SOMA_DATA_WRITER_H
+
+#include "data/dataset.h"
+
+typedef struct soma_dataset_writer soma_dataset_writer;
+
+typedef struct soma_dataset_spec {
+    const char *robot_type;
+    double fps;
+    int n_state, n_actions, n_cameras;
+    const char *const *state_names, *const *action_names; // observation.state, action
+    const char *const *camera_names;                      // "scene" becomes observation.images.scene
+    int image_width, image_height;
+} soma_dataset_spec;
+
+// An existing non-empty folder is refused.
+soma_status soma__dataset_writer_open(soma_dataset_writer **writer, const char *path, const soma_dataset_spec *spec, soma_error *err);
+// One frame: state [n_state], action [n_actions], images[c] u8 [height, width, 3]; all borrowed for the call.
+soma_status soma__dataset_writer_frame(soma_dataset_writer *writer, const float *state, const float *action,
+                                       const uint8_t *const *images, soma_error *err);
+soma_status soma__dataset_writer_episode(soma_dataset_writer *writer, const char *task, soma_error *err); // ends the episode
+void soma__dataset_writer_drop(soma_dataset_writer *writer); // forgets the frames since the last episode's end
+// Writes statistics and the totals, makes everything durable. Without it the episodes ended so far are still readable after `finish` of
+// a later run, and the folder says that it is incomplete.
+soma_status soma__dataset_writer_finish(soma_dataset_writer *writer, soma_error *err);
+void soma__dataset_writer_close(soma_dataset_writer *writer); // NULL allowed
+
+#endif
