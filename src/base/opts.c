@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+// Flags are written with dashes, C fields and JSON keys with underscores; both name the same field. Refuses unknown names and values that
+// do not fit, always with the name in the sentence.
 #include "base/opts.h"
+#include "base/str.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,13 +31,32 @@ static soma_status set_text(char *out, const char *value, const char *name, cons
     return SOMA_OK;
 }
 
+const soma_opt_field *soma__opts_find(const soma_opt_table *t, const char *name, const char **nearest, size_t *distance) {
+    for (size_t i = 0; distance && i < t->n_fields; i++) {
+        size_t d = soma__str_distance(name, t->fields[i].name);
+        if (d < *distance) {
+            *distance = d;
+            *nearest = t->fields[i].name;
+        }
+    }
+    return find(t, name, strlen(name));
+}
+
+static soma_status unknown_key(const soma_opt_table *t, const char *key, const char *where, soma_error *err) {
+    const char *nearest = NULL;
+    size_t distance = SIZE_MAX;
+    soma__opts_find(t, key, &nearest, &distance);
+    if (!nearest || !soma__str_near(key, distance)) return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" is not an option here", where, key);
+    return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" is not an option here; did you mean \"%s\"?", where, key, nearest);
+}
+
 soma_status soma__opts_from_json(const soma_opt_table *t, void *opts, const json_t *object, const char *where, soma_error *err) {
     if (!json_is_object(object)) return soma__fail(err, SOMA_BAD_INPUT, "%s: the options must be a JSON object", where);
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)object, key, v) {
         const soma_opt_field *f = find(t, key, strlen(key));
-        if (!f) return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" is not an option here", where, key);
+        if (!f) return unknown_key(t, key, where, err);
         switch (f->kind) {
         case SOMA_OPT_INT: SOMA_TRY(soma__json_int(at(opts, f), object, key, INT64_MIN, INT64_MAX, where, err)); break;
         case SOMA_OPT_REAL: SOMA_TRY(soma__json_real(at(opts, f), object, key, where, err)); break;
@@ -72,8 +94,10 @@ json_t *soma__opts_to_json(const soma_opt_table *t, const void *opts) {
 static soma_status set_number(const soma_opt_field *f, void *opts, const char *value, soma_error *err) {
     char *end;
     errno = 0;
-    if (f->kind == SOMA_OPT_INT) *(int64_t *)at(opts, f) = strtoll(value, &end, 10);
-    else *(double *)at(opts, f) = strtod(value, &end);
+    if (f->kind == SOMA_OPT_INT)
+        *(int64_t *)at(opts, f) = strtoll(value, &end, 10);
+    else
+        *(double *)at(opts, f) = strtod(value, &end);
     if (!errno && end != value && !*end) return SOMA_OK;
     return soma__fail(err, SOMA_BAD_INPUT, "--%s: \"%s\" is not a %snumber", f->name, value, f->kind == SOMA_OPT_INT ? "whole " : "");
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// Text that grows, and the forms in which it leaves us (base64, HTML). Nothing here can fail half-way: a failure sticks to the string.
 #include "base/str.h"
 
 #include <stdio.h>
@@ -37,8 +38,7 @@ void soma__str_add_base64(soma_str *s, const void *bytes, size_t len) {
     if (!room_for(s, (len + 2) / 3 * 4)) return;
     for (size_t i = 0; i < len; i += 3) {
         uint32_t n = (uint32_t)p[i] << 16 | (i + 1 < len ? (uint32_t)p[i + 1] << 8 : 0) | (i + 2 < len ? p[i + 2] : 0);
-        char quad[4] = {digits[n >> 18], digits[n >> 12 & 63], i + 1 < len ? digits[n >> 6 & 63] : '=',
-                        i + 2 < len ? digits[n & 63] : '='};
+        char quad[4] = {digits[n >> 18], digits[n >> 12 & 63], i + 1 < len ? digits[n >> 6 & 63] : '=', i + 2 < len ? digits[n & 63] : '='};
         memcpy(s->text + s->len, quad, 4);
         s->len += 4;
     }
@@ -62,3 +62,22 @@ void soma__str_free(soma_str *s) {
     soma__free(s->text);
     *s = (soma_str){0};
 }
+
+size_t soma__str_distance(const char *a, const char *b) {
+    enum { LONGEST = 63 };
+    size_t n = strlen(a), m = strlen(b), row[LONGEST + 1]; // row[j]: distance of the first i bytes of a to the first j of b
+    if (n > LONGEST || m > LONGEST) return LONGEST + 1;
+    for (size_t j = 0; j <= m; j++) row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t above = row[j], replaced = diagonal + (a[i - 1] != b[j - 1]);
+            row[j] = SOMA_MIN(SOMA_MIN(above, row[j - 1]) + 1, replaced);
+            diagonal = above;
+        }
+    }
+    return row[m];
+}
+
+bool soma__str_near(const char *given, size_t distance) { return distance <= 1 + strlen(given) / 3; }

@@ -18,4 +18,9 @@ void soma__str_add_base64(soma_str *s, const void *bytes, size_t len);
 void soma__str_add_html(soma_str *s, const char *text); // with & < > " ' escaped
 void soma__str_free(soma_str *s);
 
+// Edits (insert, delete, replace one byte) from `a` to `b`; texts longer than 63 bytes count as 64 apart. For "did you mean".
+size_t soma__str_distance(const char *a, const char *b);
+// Whether `distance` is small enough for a word of this length to be worth suggesting.
+bool soma__str_near(const char *given, size_t distance);
+
 #endif
