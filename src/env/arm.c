@@ -34,7 +34,7 @@ const char soma__arm_mjcf[] =
     "              <joint name='wrist_rotate' axis='1 0 0' range='-3.14158 3.14158' damping='1.2' armature='0.005'/>\n"
     "              <geom type='box' size='0.022 0.03 0.024' pos='0.01 0 0' mass='0.15'/>\n"
     "              <geom type='box' size='0.008 0.062 0.014' pos='0.04 0 0' mass='0.1'/>\n"
-    "              <camera name='wrist' pos='-0.01 0 0.085' xyaxes='0 -1 0 0.26 0 0.966' fovy='70'/>\n"
+    "              <camera name='wrist' pos='-0.01 0 0.085' xyaxes='0 -1 0 0.26 0 0.966' fovy='76'/>\n"
     "              <site name='tip' pos='0.13 0 0' size='0.003' group='4'/>\n"
     "              <body name='left_finger_link' pos='0.0687 0 0'>\n"
     "                <joint name='left_finger' type='slide' axis='0 1 0' range='0.021 0.057' damping='30' armature='0.1'/>\n"

@@ -25,7 +25,7 @@ static const char head[] = "<mujoco model='tabletop'>\n"
                            "<option timestep='%g'/>\n"
                            "<size njmax='1000' nconmax='200'/>\n"
                            "<visual><quality offsamples='0' shadowsize='0' numslices='20' numstacks='10'/><map znear='0.01' zfar='10'/>"
-                           "<headlight ambient='0.32 0.32 0.32' diffuse='0.12 0.12 0.12' specular='0 0 0'/></visual>\n"
+                           "<headlight ambient='0.42 0.42 0.42' diffuse='0.2 0.2 0.2' specular='0 0 0'/></visual>\n"
                            "<statistic extent='1' center='0.3 0 0'/>\n"
                            "<default>\n"
                            "  <default class='arm'><joint limited='true'/><geom contype='1' conaffinity='2' rgba='0.13 0.13 0.15 1'/>\n"
@@ -37,11 +37,10 @@ static const char head[] = "<mujoco model='tabletop'>\n"
                            "</default>\n"
                            "<worldbody>\n"
                            "<light name='lamp' directional='true' castshadow='false' pos='0.3 0 1.5' dir='0 0 -1'"
-                           " diffuse='0.6 0.6 0.6' specular='0.1 0.1 0.1'/>\n"
+                           " diffuse='0.45 0.45 0.45' specular='0.1 0.1 0.1'/>\n"
                            "<camera name='scene' pos='0.84 0 0.86' xyaxes='0 1 0 -0.86 0 0.57' fovy='%g'/>\n"
-                           "<geom name='table' type='box' size='0.6 0.6 0.02' pos='0.3 0 -0.02' contype='0' conaffinity='3'"
-                           " rgba='0.80 0.77 0.72 1'/>\n"
-                           "<geom type='plane' size='3 3 0.1' pos='0 0 -0.7' contype='0' conaffinity='0' rgba='0.35 0.36 0.38 1'/>\n";
+                           "<geom name='table' type='plane' size='0.6 0.6 0.1' pos='0.3 0 0' contype='0' conaffinity='3'"
+                           " rgba='0.80 0.77 0.72 1'/>\n";
 
 static const char cube[] = "<body name='%s'><freejoint/><geom type='box' size='%g %g %g' mass='0.06' contype='2' conaffinity='3'"
                            " condim='4' friction='1 0.01 0.0001' rgba='%s'/></body>\n";
@@ -147,7 +146,7 @@ static void jitter(soma_env *env, soma_rng rng) {
     double amount = env->opts.jitter ? 1 : 0;
     double dir[3] = {amount * spread(&rng, 0.5), amount * spread(&rng, 0.5), -1};
     mju_normalize3(dir);
-    double bright = 0.6 + amount * spread(&rng, 0.12), warm = amount * spread(&rng, 0.05);
+    double bright = 0.45 + amount * spread(&rng, 0.12), warm = amount * spread(&rng, 0.05);
     for (int i = 0; i < 3; i++) {
         m->light_dir[i] = dir[i];
         m->light_diffuse[i] = (float)(bright + warm * (1 - i)); // red up, blue down
