@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// Prompt forms. Every space and newline here was seen by the released weights: change none of them.
+#include "text/prompt.h"
+
+#include <math.h>
+#include <string.h>
+
+// Bytes of the white space character at s (which ends at `end`); 0 when there is none. The set is that of Python's str.strip.
+static size_t space_at(const unsigned char *s, const unsigned char *end) {
+    size_t left = (size_t)(end - s);
+    if (!left) return 0;
+    if ((s[0] >= 0x09 && s[0] <= 0x0d) || (s[0] >= 0x1c && s[0] <= 0x20)) return 1;
+    if (left >= 2 && s[0] == 0xc2 && (s[1] == 0x85 || s[1] == 0xa0)) return 2; // U+0085, U+00A0
+    if (left < 3) return 0;
+    uint32_t c = (uint32_t)s[0] << 16 | (uint32_t)s[1] << 8 | s[2];
+    bool space = c == 0xe19a80 ||                    // U+1680
+                 (c >= 0xe28080 && c <= 0xe2808a) || // U+2000 .. U+200A
+                 c == 0xe280a8 || c == 0xe280a9 ||   // U+2028, U+2029
+                 c == 0xe280af || c == 0xe2819f ||   // U+202F, U+205F
+                 c == 0xe38080;                      // U+3000
+    return space ? 3 : 0;
+}
+
+void soma__prompt_clean(soma_str *out, const char *prompt) {
+    const unsigned char *s = (const unsigned char *)prompt, *end = s + strlen(prompt);
+    for (size_t len; (len = space_at(s, end)) > 0;) s += len;
+    for (size_t len = 1; len && end > s;) {
+        len = 0;
+        for (size_t back = 1; back <= 3 && back <= (size_t)(end - s) && !len; back++)
+            if (space_at(end - back, end) == back) len = back;
+        end -= len;
+    }
+    soma__str_add(out, ""); // an empty text is a text, not NULL
+    while (s < end) {
+        const unsigned char *plain = s;
+        while (s < end && *s != '_' && *s != '\n') s++;
+        soma__str_add_bytes(out, plain, (size_t)(s - plain));
+        if (s < end) soma__str_add(out, " ");
+        s += s < end;
+    }
+}
+
+// x * 128 and floor are exact, so a value just under an edge stays under it; (x + 1) * 128 would round it up.
+int soma__prompt_bin(double x) {
+    if (x < -1) return -1;
+    return x >= 1 ? 255 : (int)floor(x * 128) + 128;
+}
+
+void soma__prompt_text(soma_str *out, const char *prompt, const double *state, int n_state) {
+    soma__str_add(out, "Task: ");
+    soma__prompt_clean(out, prompt);
+    soma__str_add(out, ", State: ");
+    for (int i = 0; i < n_state; i++) soma__str_printf(out, i ? " %d" : "%d", soma__prompt_bin(state[i]));
+    soma__str_add(out, ";\nAction: ");
+}
+
+static soma_status encode_form(const soma_text *text, const char *form, bool newline, int32_t *ids, size_t len, size_t *needed,
+                               soma_error *err) {
+    SOMA_TRY(soma__text_encode(text, form, true, ids, len, needed, err));
+    if (!newline) return SOMA_OK;
+    size_t used = SOMA_MIN(*needed, len), n;
+    SOMA_TRY(soma__text_encode(text, "\n", false, ids + used, len - used, &n, err));
+    *needed += n;
+    return SOMA_OK;
+}
+
+soma_status soma__prompt_encode(const soma_text *text, const char *prompt, const double *state, int n_state, int32_t *ids, uint8_t *mask,
+                                size_t len, size_t *needed, soma_error *err) {
+    *needed = 0;
+    for (int i = 0; state && i < n_state; i++)
+        if (isnan(state[i])) return soma__fail(err, SOMA_BAD_INPUT, "the state is not a number at [%d]", i);
+    soma_str form = {0};
+    if (state)
+        soma__prompt_text(&form, prompt, state, n_state);
+    else
+        soma__prompt_clean(&form, prompt);
+    soma_status status = form.failed ? soma__no_memory(err, "the prompt") : encode_form(text, form.text, !state, ids, len, needed, err);
+    soma__str_free(&form);
+    SOMA_TRY(status);
+    for (size_t i = 0; i < len; i++) {
+        mask[i] = i < *needed;
+        if (i >= *needed) ids[i] = SOMA_PROMPT_PAD;
+    }
+    return SOMA_OK;
+}

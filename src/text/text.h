@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// From an instruction to token ids and back. Two kinds of vocabulary behind one type: a SentencePiece model, as the released checkpoints
+// use it, and a list of words (vocab.json beside the checkpoint) for presets that learn their language from the dataset's own tasks.
+//
+// A soma_text is immutable: any number of threads may encode with it at once.
+// Read next: prompt.h (the texts that pi0 and pi0.5 are given), words.h (how a word vocabulary splits a text).
+#ifndef SOMA_TEXT_TEXT_H
+#define SOMA_TEXT_TEXT_H
+
+#include "base/base.h"
+#include "base/str.h"
+
+typedef struct soma_text soma_text;
+
+// `path`: a SentencePiece model; a vocab.json; or a folder that holds tokenizer.model, paligemma_tokenizer.model or vocab.json (looked for
+// in this order). A build without SentencePiece refuses its models with a sentence.
+soma_status soma__text_open(soma_text **text, const char *path, soma_error *err);
+// The same over bytes, which are not kept. `where` stands in the sentences for the file's name.
+soma_status soma__text_open_bytes(soma_text **text, const void *bytes, size_t size, const char *where, soma_error *err);
+// The word vocabulary of these prompts (UTF-8): their words sorted by bytes, and the pieces that every prompt form needs. The order and
+// repetition of the prompts do not matter.
+soma_status soma__text_from_prompts(soma_text **text, const char *const *prompts, size_t n_prompts, soma_error *err);
+// A word vocabulary as vocab.json. A SentencePiece model is refused: its file is to be copied as it is.
+soma_status soma__text_save(const soma_text *text, const char *path, soma_error *err);
+void soma__text_close(soma_text *text); // NULL allowed
+
+int32_t soma__text_size(const soma_text *text); // ids are 0 .. size-1
+// The id of one piece exactly as the vocabulary writes it ("\xe2\x96\x81red" or "red", "<eos>"); -1 when there is none.
+int32_t soma__text_id(const soma_text *text, const char *piece);
+
+// The ids of `s` (UTF-8), with the beginning-of-sentence id in front when `add_bos`. The first `room` of them go to `ids` (NULL when room
+// is 0); *n_ids is how many the text needs, which may be more than `room`: that is no error, the caller truncates or grows.
+soma_status soma__text_encode(const soma_text *text, const char *s, bool add_bos, int32_t *ids, size_t room, size_t *n_ids,
+                              soma_error *err);
+// The text of `ids`, added to `out`; padding and the marks of begin and end give nothing. An id outside the vocabulary is an error.
+soma_status soma__text_decode(const soma_text *text, const int32_t *ids, size_t n_ids, soma_str *out, soma_error *err);
+
+#endif
