@@ -128,6 +128,16 @@ soma_status soma__file_write(const char *path, const void *data, size_t size, so
     return status;
 }
 
+soma_status soma__file_publish(const char *temporary, const char *path, soma_error *err) {
+    int fd = open(temporary, O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && !fsync(fd);
+    if (fd >= 0) close(fd);
+    if (ok && !rename(temporary, path)) return SOMA_OK;
+    soma_status status = fail_errno(err, path, "write");
+    unlink(temporary);
+    return status;
+}
+
 bool soma__file_exists(const char *path) {
     struct stat st;
     return !stat(path, &st) && S_ISREG(st.st_mode);
