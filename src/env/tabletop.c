@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define TIMESTEP 0.0025 // seconds; 20 per control period
-enum { SUBSTEPS = 20, PICTURE_MIN = 8, PICTURE_MAX = 1024 };
+enum { SUBSTEPS = 20, ARM_CONTYPE = 1, PICTURE_MIN = 8, PICTURE_MAX = 1024 };
 
 const char *const soma__cube_names[SOMA_CUBES] = {"red", "green", "blue"};
 const char *const soma__tabletop_cameras[SOMA_TABLETOP_CAMERAS] = {"scene", "wrist"};
@@ -33,6 +33,7 @@ static const char head[] = "<mujoco model='tabletop'>\n"
                            "    <default class='finger'><geom type='box' mass='0.035' condim='4' friction='1.5 0.02 0.0001'"
                            " rgba='0.95 0.80 0.15 1'/></default>\n"
                            "  </default>\n"
+                           "  <default class='bowl'><geom contype='0' conaffinity='3' condim='4' rgba='0.95 0.75 0.10 1'/></default>\n"
                            "  <position ctrllimited='true' forcelimited='true'/>\n"
                            "</default>\n"
                            "<worldbody>\n"
@@ -40,10 +41,10 @@ static const char head[] = "<mujoco model='tabletop'>\n"
                            " diffuse='0.45 0.45 0.45' specular='0.1 0.1 0.1'/>\n"
                            "<camera name='scene' pos='0.84 0 0.86' xyaxes='0 1 0 -0.86 0 0.57' fovy='%g'/>\n"
                            "<geom name='table' type='plane' size='0.6 0.6 0.1' pos='0.3 0 0' contype='0' conaffinity='3'"
-                           " rgba='0.80 0.77 0.72 1'/>\n";
+                           " rgba='0.72 0.70 0.66 1'/>\n";
 
-static const char cube[] = "<body name='%s'><freejoint/><geom type='box' size='%g %g %g' mass='0.06' contype='2' conaffinity='3'"
-                           " condim='4' friction='1 0.01 0.0001' rgba='%s'/></body>\n";
+static const char cube_mjcf[] = "<body name='%s'><freejoint/><geom type='box' size='%g %g %g' mass='0.06' contype='2' conaffinity='3'"
+                                " condim='4' friction='1 0.01 0.0001' rgba='%s'/></body>\n";
 
 // ---- MuJoCo's own ways of speaking
 
@@ -74,7 +75,7 @@ static soma_status load(mjModel **model, const char *bodies, double fovy, soma_e
     soma__str_printf(&xml, head, TIMESTEP, fovy);
     soma__str_add(&xml, soma__arm_mjcf);
     for (int i = 0; i < SOMA_CUBES; i++) {
-        soma__str_printf(&xml, cube, soma__cube_names[i], SOMA_CUBE_HALF, SOMA_CUBE_HALF, SOMA_CUBE_HALF, cube_colours[i]);
+        soma__str_printf(&xml, cube_mjcf, soma__cube_names[i], SOMA_CUBE_HALF, SOMA_CUBE_HALF, SOMA_CUBE_HALF, cube_colours[i]);
     }
     soma__str_add(&xml, bodies);
     soma__str_add(&xml, "</worldbody>\n<actuator>\n");
@@ -174,7 +175,7 @@ static void place_cubes(soma_env *env, soma_rng *rng, double apart, double yaw) 
         }
     } while (nearest < apart);
     for (int i = 0; i < SOMA_CUBES; i++) {
-        double angle = spread(rng, yaw);
+        double angle = atan2(at[i][1], at[i][0]) + spread(rng, yaw);
         double *q = env->data->qpos + env->model->jnt_qposadr[env->model->body_jntadr[env->cube_bodies[i]]];
         memcpy(q, (double[7]){at[i][0], at[i][1], SOMA_CUBE_HALF, cos(angle / 2), 0, 0, sin(angle / 2)}, 7 * sizeof *q);
     }
@@ -221,19 +222,22 @@ soma_status soma__tabletop_observe(soma_env *env, soma_env_obs *obs, soma_error 
     return SOMA_OK;
 }
 
-// Looks through the present contacts for the arm meeting a cube; remembers the first.
-static void note_touch(soma_env *env) {
+bool soma__tabletop_touching(const soma_env *env, int cube) {
     const mjModel *m = env->model;
-    if (env->touched_first != SOMA_CUBE_NONE) return;
     for (int i = 0; i < env->data->ncon; i++) {
         const mjContact *contact = &env->data->contact[i];
-        if (contact->dist > 0) continue;
-        bool arm = m->geom_contype[contact->geom1] == 1 || m->geom_contype[contact->geom2] == 1;
-        for (int c = 0; arm && c < SOMA_CUBES; c++) {
-            if (m->geom_bodyid[contact->geom1] != env->cube_bodies[c] && m->geom_bodyid[contact->geom2] != env->cube_bodies[c]) continue;
-            bool another = env->touched_first != SOMA_CUBE_NONE && env->touched_first != c;
-            env->touched_first = another ? SOMA_CUBE_SEVERAL : c;
-        }
+        bool arm = m->geom_contype[contact->geom1] == ARM_CONTYPE || m->geom_contype[contact->geom2] == ARM_CONTYPE;
+        bool meets = m->geom_bodyid[contact->geom1] == env->cube_bodies[cube] || m->geom_bodyid[contact->geom2] == env->cube_bodies[cube];
+        if (arm && meets && contact->dist <= 0) return true;
+    }
+    return false;
+}
+
+static void note_touch(soma_env *env) {
+    if (env->touched_first != SOMA_CUBE_NONE) return;
+    for (int c = 0; c < SOMA_CUBES; c++) {
+        if (!soma__tabletop_touching(env, c)) continue;
+        env->touched_first = env->touched_first == SOMA_CUBE_NONE ? c : SOMA_CUBE_SEVERAL;
     }
 }
 

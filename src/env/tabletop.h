@@ -46,8 +46,8 @@ soma_status soma__tabletop_open(soma_env **env, const soma_task *task, const cha
 void soma__tabletop_close(soma_env *env);
 
 // Brings the arm home, draws goal, light, cameras and the cubes' places: centres at least `apart` metres from each other, yaw within
-// +-`yaw` radians. `prompt` has one %s for the colour. The task may then place its own bodies from `rng`'s stream and must end with
-// soma__tabletop_settle.
+// +-`yaw` radians of the direction from the base. `prompt` has one %s for the colour. The task may then place its own bodies from `rng`'s
+// stream and must end with soma__tabletop_settle.
 void soma__tabletop_reset(soma_env *env, const soma_env_reset *reset, const char *prompt, double apart, double yaw, soma_rng *rng);
 void soma__tabletop_settle(soma_env *env);
 
@@ -57,6 +57,7 @@ soma_status soma__tabletop_step(soma_env *env, const float *action, soma_error *
 
 const double *soma__tabletop_cube(const soma_env *env, int cube); // its centre [3], metres
 const double *soma__tabletop_tip(const soma_env *env);            // the middle between the finger tips [3], metres
+bool soma__tabletop_touching(const soma_env *env, int cube);      // is any part of the arm in contact with it now
 
 // The expert's stride: joint targets that move the tip from where it is towards `goal`, at most `stride` metres ahead, with the hand turned
 // by `roll` radians and the fingers at `gripper` metres.

@@ -6,7 +6,7 @@
 #include <math.h>
 
 #define APART 0.12   // metres between centres: a finger pair is 4 cm wide, so 3 cm stay free when it stands in the middle
-#define STRIDE 0.032 // metres ahead; over the servos' 0.12 s this is about 0.25 m/s
+#define STRIDE 0.026 // metres ahead; over the servos' 0.12 s this is about 0.2 m/s
 #define HOVER 0.11   // metres: finger tips at this height clear every cube by 6 cm
 #define FUNNEL 0.05  // metres from the cube's axis where the descent begins
 #define PRESS 0.03   // metres: aims this high, inside the cube, so that contact comes at speed
