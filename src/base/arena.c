@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Blocks grow from 16 KiB; a request larger than a block gets one of its own. Single-threaded, like the objects that own one.
+// Blocks double from 16 KiB to 1 MiB. A request that would waste a good part of a block gets one of its own, behind the newest, which stays
+// in use. Single-threaded, like the objects that own one.
 #include "base/arena.h"
 
 #include <stdio.h>
@@ -10,16 +11,27 @@ struct arena_block {
     _Alignas(16) unsigned char bytes[];
 };
 
+enum { FIRST_BLOCK = 16 << 10, LARGEST_BLOCK = 1 << 20 };
+
+static struct arena_block *new_block(size_t room) { return soma__calloc(1, sizeof(struct arena_block) + room); }
+
 void *soma__arena_alloc(soma_arena *arena, size_t size) {
+    if (size > PTRDIFF_MAX / 2) return NULL;
     size = (size + 15) & ~(size_t)15;
-    if (!arena->blocks || arena->used + size > arena->size) {
-        size_t room = SOMA_MAX(size, SOMA_MAX(arena->size, (size_t)16 << 10));
-        struct arena_block *block = soma__calloc(1, sizeof *block + room);
+    if (!arena->blocks || size > arena->size - arena->used) {
+        size_t room = SOMA_MIN(SOMA_MAX(arena->size * 2, (size_t)FIRST_BLOCK), (size_t)LARGEST_BLOCK);
+        bool own = size > room / 4;
+        struct arena_block *block = new_block(own ? size : room);
         if (!block) return NULL;
+        if (own && arena->blocks) {
+            block->next = arena->blocks->next;
+            arena->blocks->next = block;
+            return block->bytes;
+        }
         block->next = arena->blocks;
         arena->blocks = block;
         arena->used = 0;
-        arena->size = room;
+        arena->size = own ? size : room;
     }
     void *p = arena->blocks->bytes + arena->used;
     arena->used += size;

@@ -130,7 +130,7 @@ void *soma__alloc(size_t size) {
 }
 
 void *soma__calloc(size_t count, size_t size) {
-    if (alloc_refused()) return NULL;
+    if (alloc_refused() || (size && count > PTRDIFF_MAX / size)) return NULL;
     return calloc(SOMA_MAX(count, (size_t)1), SOMA_MAX(size, (size_t)1));
 }
 

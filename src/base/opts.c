@@ -5,6 +5,7 @@
 #include "base/str.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -98,7 +99,8 @@ static soma_status set_number(const soma_opt_field *f, void *opts, const char *v
         *(int64_t *)at(opts, f) = strtoll(value, &end, 10);
     else
         *(double *)at(opts, f) = strtod(value, &end);
-    if (!errno && end != value && !*end) return SOMA_OK;
+    bool finite = f->kind == SOMA_OPT_INT || isfinite(*(double *)at(opts, f)); // JSON has no "inf" and no "nan"
+    if (!errno && end != value && !*end && finite) return SOMA_OK;
     return soma__fail(err, SOMA_BAD_INPUT, "--%s: \"%s\" is not a %snumber", f->name, value, f->kind == SOMA_OPT_INT ? "whole " : "");
 }
 
