@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a network family is to the rest: a config, its sizes, the graphs it builds, and how an observation becomes their inputs. Adding a
+// family is adding a folder src/model/<name>/ that exports `const soma_family soma__family_<name>`.
+//
+// A family's work is three programs over the same weights:
+//   ENCODE   what is computed once per observation; leaves its result in states (the KV cache of pi0)
+//   DENOISE  one step of the sampler, from (x_t, time) and those states to (v_t, x_next); families without a loop have one step
+//   TRAIN    a batch of demonstrations to "loss" [1]
+#ifndef SOMA_MODEL_FAMILY_H
+#define SOMA_MODEL_FAMILY_H
+
+#include "base/json.h"
+#include "nn/nn.h"
+
+typedef struct soma_family soma_family;
+
+enum { SOMA_MODEL_CAMERAS = 8 };
+
+// What data, policy and trainer must know. Filled by the family; borrowed from the model.
+typedef struct soma_model_info {
+    const char *type; // "pi0", "pi05": as in config.json's model_type
+    int n_cameras;
+    const char *cameras[SOMA_MODEL_CAMERAS]; // in the order in which pictures are given
+    int64_t image_size;                      // height and width, pixels
+    int64_t horizon, action_dim, state_dim;  // of the model; robots with fewer dimensions are padded with zeros
+    int64_t max_tokens, vocab;               // prompt length, ids below vocab
+    int64_t n_steps;                         // denoising steps of the published sampler
+    bool state_input;                        // false: the state reaches the model in the prompt's text, or not at all
+} soma_model_info;
+
+// The first member of every family's config. Const after it was made.
+typedef struct soma_model {
+    const soma_family *family;
+    soma_model_info info;
+} soma_model;
+
+typedef enum soma_program { SOMA_PROGRAM_ENCODE, SOMA_PROGRAM_DENOISE, SOMA_PROGRAM_TRAIN } soma_program;
+
+typedef struct soma_build {
+    soma_program program;
+    int64_t batch;            // B observations
+    int64_t draws;            // R of TRAIN: (noise, time) pairs per observation; they share one prefix
+    soma_dtype image;         // U8: pictures [B, C, H, W, 3]; F32: [B, C, 3, H, W] in -1..1
+    soma_precision precision; // the family's table says which scopes stay f32 beside it
+    bool whole;               // ENCODE: also what nobody but a trace reads (the prefix's last layer and norm)
+    const soma_adapter *adapters;
+    size_t n_adapters;
+    const char *const *frozen; // globs over weights' names
+    size_t n_frozen;
+} soma_build;
+soma_build soma__build_defaults(soma_program program, int64_t batch); // one draw, u8 pictures, f32
+
+// ---- an observation batch, in the model's own sizes: images resized, states and actions normalised and padded. All borrowed.
+typedef struct soma_batch {
+    int64_t n;                 // B
+    soma_dtype image_dtype;    // as the graph was built
+    const void *images;        // [B, C, H, W, 3] u8 or [B, C, 3, H, W] f32 in -1..1
+    const uint8_t *image_mask; // [B, C]; 0: this camera is absent; NULL: all are there
+    const int32_t *tokens;     // [B, L]
+    const uint8_t *token_mask; // [B, L]
+    const float *state;        // [B, state_dim]; NULL where the model has no state input
+    // TRAIN only; actions NULL: inference
+    int64_t draws;              // R
+    const float *actions;       // [B, S, A]
+    const float *noise;         // [B R, S, A]
+    const float *time;          // [B R], in (0, 1]: 1 is pure noise
+    const uint8_t *action_mask; // [B, S, A]; 0: this entry is not part of the loss; NULL: all are
+} soma_batch;
+
+// The arrays that a batch becomes, by the names of the graphs' inputs. Grown on first use, then reused: filling does not allocate.
+typedef struct soma_feed_array {
+    const char *name;
+    const void *data;
+    size_t size; // bytes
+    void *own;   // NULL: borrowed from the batch
+    size_t room;
+} soma_feed_array;
+enum { SOMA_FEED_ARRAYS = 24 };
+typedef struct soma_feed {
+    soma_feed_array arrays[SOMA_FEED_ARRAYS];
+    size_t n_arrays;
+} soma_feed; // {0} is empty and ready
+void soma__feed_free(soma_feed *feed);
+void soma__feed_borrow(soma_feed *feed, const char *name, const void *data, size_t size);
+void *soma__feed_own(soma_feed *feed, const char *name, size_t size); // room to write into; NULL when memory is out
+const soma_feed_array *soma__feed_find(const soma_feed *feed, const char *name);
+
+// Other spellings under which a weight may lie in a published file: where `name` occurs in it, it may read `other`. A name that begins
+// with '^' stands for the beginning.
+typedef struct soma_alias {
+    const char *name, *other;
+} soma_alias;
+
+struct soma_family {
+    const char *name;           // "pi0"
+    const char *const *types;   // values of model_type that it answers to, NULL at the end
+    const char *const *presets; // NULL at the end; the first is the default
+    const soma_alias *aliases;  // ends with name NULL
+    // Reads "preset" (a starting point) and every size that is given beside it. *model is released by soma__model_free.
+    soma_status (*model_new)(soma_model **model, const json_t *config, const char *where, soma_error *err);
+    json_t *(*config)(const soma_model *model); // the whole config, as model_new reads it; a new reference, NULL when memory is out
+    void (*build)(const soma_model *model, const soma_build *build, soma_graph *graph);
+    soma_status (*prepare)(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
+};
+
+extern const soma_family *const soma__family_registry[]; // made by CMake, NULL at its end
+
+// Finds the family by "model_type" (or LeRobot's "type"). `where` names the config in sentences.
+soma_status soma__model_new(soma_model **model, const json_t *config, const char *where, soma_error *err);
+void soma__model_free(soma_model *model); // NULL allowed
+
+#endif

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+// pi0's graph. Two streams of tokens, each with weights of its own, meet only in attention: the prefix (pictures and prompt, a language
+// model) and the suffix (state and noisy actions, the action expert). The suffix sees the prefix, never the other way round, so that the
+// prefix is computed once per observation.
+//
+// Weights: openpi's PyTorch checkpoints, name for name. The order of the lines follows openpi's and Gemma's papers; README.md lists the
+// mistakes that run but are wrong.
+#include "model/pi0/pi0.h"
+
+#include <math.h>
+#include <stdio.h>
+
+typedef struct kv {
+    soma_tensor *k, *v; // [B, S, KV, K]; keys are already rotated
+} kv;
+
+typedef struct stream {
+    const pi0_stack *c;
+    const soma_scope *scope; // where "layers.0" begins
+    soma_tensor *x;          // [B, T, D]; NULL: this stream is absent
+    soma_tensor *pos;        // i32 [B, T]
+    soma_tensor *cond;       // [B, D] for adaptive norms; NULL: plain ones
+    soma_mask mask;          // over the keys that this stream sees
+} stream;
+
+typedef struct builder {
+    const pi0_config *c;
+    const soma_build *b;
+    soma_graph *g;
+    const soma_scope *root, *paligemma, *expert;
+    int64_t B, R, S, T; // observations, draws, prefix and suffix tokens
+} builder;
+
+// ---- one trunk layer
+
+static soma_normed norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, double eps) {
+    if (cond) return soma_ada_rms_norm(s, name, x, cond, (float)eps);
+    return (soma_normed){soma_rms_norm(s, name, x, (float)eps), NULL};
+}
+
+static soma_tensor *residual(soma_tensor *x, soma_tensor *y, soma_tensor *gate) { return soma_add(x, gate ? soma_mul(y, gate) : y); }
+
+// [prefix | own] along the tokens. One prefix row serves the R suffix rows that were drawn for it.
+static soma_tensor *join(soma_tensor *prefix, soma_tensor *own) {
+    if (prefix->n_dims != 4 || own->n_dims != 4) return own; // an earlier mistake
+    int64_t B = prefix->shape[0], R = own->shape[0] / B, S = prefix->shape[1], T = own->shape[1], KV = own->shape[2], K = own->shape[3];
+    soma_tensor *shared = soma_expand(soma_reshape(prefix, 5, (int64_t[]){B, 1, S, KV, K}), 5, (int64_t[]){B, R, S, KV, K});
+    soma_tensor *mine = soma_reshape(own, 5, (int64_t[]){B, R, T, KV, K});
+    return soma_reshape(soma_concat((soma_tensor *[]){shared, mine}, 2, 2), 4, (int64_t[]){B * R, S + T, KV, K});
+}
+
+// encode builds it with s[1].x == NULL, denoise with s[0].x == NULL and `past`, training with both. Returns the prefix's keys and values.
+// keys_only: nobody reads what this layer makes of the prefix, so only its keys and values are built.
+static kv trunk_layer(const pi0_config *c, stream s[2], int i, kv past, bool keys_only) {
+    for (int e = 0; e < 2; e++) {
+        if (!s[e].x) continue;
+        const pi0_stack *z = s[e].c;
+        const soma_scope *in = soma_scope_in(s[e].scope, "layers.%d", i), *attn = soma_scope_in(in, "self_attn");
+        soma_normed h = norm(in, "input_layernorm", s[e].x, s[e].cond, c->rms_eps); // [B, T, D]
+        soma_tensor *k = soma_heads(soma_linear(attn, "k_proj", h.y, z->n_kv_heads * z->head_dim, false), z->n_kv_heads);
+        soma_tensor *v = soma_heads(soma_linear(attn, "v_proj", h.y, z->n_kv_heads * z->head_dim, false), z->n_kv_heads);
+        k = soma_rope(k, s[e].pos, c->rope_theta); // [B, T, KV, K]
+        if (e == 0)
+            past = (kv){k, v};
+        else
+            k = join(past.k, k), v = join(past.v, v); // [B, S + T, KV, K]
+        if (e == 0 && keys_only) continue;
+
+        soma_tensor *q = soma_heads(soma_linear(attn, "q_proj", h.y, z->n_heads * z->head_dim, false), z->n_heads);
+        soma_tensor *a = soma_attention(attn, soma_rope(q, s[e].pos, c->rope_theta), k, v, s[e].mask); // [B, T, H, K]
+        soma_tensor *x = residual(s[e].x, soma_linear(attn, "o_proj", soma_merge_heads(a), z->width, false), h.gate);
+        h = norm(in, "post_attention_layernorm", x, s[e].cond, c->rms_eps);
+        s[e].x = residual(x, soma_gated_mlp(soma_scope_in(in, "mlp"), h.y, z->mlp), h.gate); // [B, T, D]
+    }
+    return past;
+}
+
+// ---- the prefix: pictures and prompt
+
+static soma_tensor *embed_pictures(const builder *m) {
+    const pi0_config *c = m->c;
+    int64_t C = c->model.info.n_cameras, side = c->vision.image, n = (side / c->vision.patch) * (side / c->vision.patch);
+    bool bytes = m->b->image == SOMA_U8;
+    soma_tensor *images =
+        soma_input(m->g, "images", m->b->image, 5, bytes ? (int64_t[]){m->B, C, side, side, 3} : (int64_t[]){m->B, C, 3, side, side});
+    images = soma_reshape(images, 4, bytes ? (int64_t[]){m->B * C, side, side, 3} : (int64_t[]){m->B * C, 3, side, side});
+
+    soma_tensor *kept[c->vision.depth + 2];
+    soma_tensor *x = soma_vit(soma_scope_in(m->paligemma, "vision_tower.vision_model"), images, &c->vision, kept); // [B C, n, Dv]
+    for (int64_t i = 0; m->g->keep_taps && i < c->vision.depth + 2; i++) {
+        soma_tensor *first = soma_reshape(kept[i], 4, (int64_t[]){m->B, C, n, c->vision.width});
+        first = soma_reshape(soma_slice(first, 1, 0, 1), 3, (int64_t[]){m->B, n, c->vision.width});
+        if (i == 0)
+            soma_tap(first, "vit.%s.embeddings", c->cameras[0]);
+        else if (i <= c->vision.depth)
+            soma_tap(first, "vit.%s.layer_out.%d", c->cameras[0], (int)i - 1);
+        else
+            soma_tap(first, "vit.%s.post_layernorm", c->cameras[0]);
+    }
+    x = soma_linear(soma_scope_in(m->paligemma, "multi_modal_projector"), "linear", x, c->language.width, true);
+    x = soma_reshape(x, 3, (int64_t[]){m->B, C * n, c->language.width});
+    for (int64_t i = 0; m->g->keep_taps && i < C; i++) soma_tap(soma_slice(x, 1, i * n, n), "image_embs.%s", c->cameras[i]);
+    return x; // [B, C n, D], camera after camera
+}
+
+static stream prefix_stream(const builder *m) {
+    const pi0_config *c = m->c;
+    int64_t L = c->model.info.max_tokens, D = c->language.width;
+    stream s = {.c = &c->language, .scope = soma_scope_in(m->paligemma, "language_model")};
+    soma_tensor *images = embed_pictures(m);
+    soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, L});
+    // the table is tied to the language model's head and published under its name
+    soma_tensor *text =
+        soma_embedding(soma_scope_in(m->root, "paligemma_with_expert.paligemma"), "lm_head", tokens, c->model.info.vocab, D);
+    text = soma_affine(text, sqrtf((float)D), 0); // text alone is scaled, pictures are not
+    soma_tensor *parts[] = {soma_cast(images, s.scope->precision.activation), soma_cast(text, s.scope->precision.activation)};
+    s.x = soma_concat(parts, 2, 1); // [B, S, D]
+    s.pos = soma_input(m->g, "prefix.position", SOMA_I32, 2, (int64_t[]){m->B, m->S});
+    s.mask.q_block = soma_input(m->g, "prefix.q_block", SOMA_I32, 2, (int64_t[]){m->B, m->S});
+    s.mask.k_block = soma_input(m->g, "prefix.k_block", SOMA_I32, 2, (int64_t[]){m->B, m->S});
+    return s;
+}
+
+// ---- the suffix: state, noisy actions, time. x_t [B R, S, A], time [B R]
+
+static stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *time) {
+    const pi0_config *c = m->c;
+    int64_t D = c->expert.width, N = m->B * m->R, H = c->model.info.horizon;
+    const soma_scope *root = m->root;
+    stream s = {.c = &c->expert, .scope = m->expert};
+    soma_tensor *emb = soma_tap(soma_time_features(time, D, c->min_period, c->max_period), "suffix_t1.time_emb_f64"); // [N, D] f32
+    soma_tensor *tok = soma_linear(root, "action_in_proj", x_t, D, true);                                             // [N, H, D]
+    if (c->pi05) {
+        soma_tensor *h = soma_apply(soma_linear(root, "time_mlp_in", emb, D, true), SOMA_UNARY_SILU);
+        s.cond = soma_apply(soma_linear(root, "time_mlp_out", h, D, true), SOMA_UNARY_SILU); // [N, D]
+        soma_tap(s.cond, "suffix_t1.adarms_cond");
+    } else {
+        emb = soma_expand(soma_reshape(emb, 3, (int64_t[]){N, 1, D}), 3, (int64_t[]){N, H, D});
+        tok = soma_concat((soma_tensor *[]){tok, emb}, 2, 2); // [N, H, 2D]: action first, time second
+        tok = soma_apply(soma_linear(root, "action_time_mlp_in", tok, D, true), SOMA_UNARY_SILU);
+        tok = soma_linear(root, "action_time_mlp_out", tok, D, true); // [N, H, D]
+        soma_tensor *state = soma_input(m->g, "state", SOMA_F32, 2, (int64_t[]){m->B, c->model.info.state_dim});
+        state = soma_repeat_rows(soma_linear(root, "state_proj", state, D, true), m->R);
+        tok = soma_concat((soma_tensor *[]){soma_reshape(state, 3, (int64_t[]){N, 1, D}), tok}, 2, 1); // [N, 1 + H, D]
+    }
+    s.x = soma_cast(tok, s.scope->precision.activation);
+    s.pos = soma_input(m->g, "suffix.position", SOMA_I32, 2, (int64_t[]){N, m->T});
+    s.mask.q_block = soma_input(m->g, "suffix.q_block", SOMA_I32, 2, (int64_t[]){N, m->T});
+    s.mask.k_block = soma_input(m->g, "suffix.k_block", SOMA_I32, 2, (int64_t[]){N, m->S + m->T});
+    return s;
+}
+
+// The flow's velocity at the actions' tokens: [N, H, A], f32.
+static soma_tensor *velocity(const builder *m, const stream *s) {
+    const pi0_config *c = m->c;
+    soma_tensor *h = soma_tap(norm(s->scope, "norm", s->x, s->cond, c->rms_eps).y, "suffix_t1.final_norm"); // the last gate is dropped
+    h = soma_slice(h, 1, m->T - c->model.info.horizon, c->model.info.horizon);
+    // starts small: an untrained policy's first guess is "no movement of the noise", not a large random one
+    return soma_linear_init(m->root, "action_out_proj", h, c->model.info.action_dim, true,
+                            soma_init_normal(0.1 / sqrt((double)c->expert.width)));
+}
+
+// ---- the three programs
+
+static soma_tensor *kv_state(const builder *m, int i, const char *which) {
+    char name[32];
+    snprintf(name, sizeof name, "kv.%d.%s", i, which);
+    return soma_state(m->g, name, m->paligemma->precision.activation, 4,
+                      (int64_t[]){m->B, m->S, m->c->language.n_kv_heads, m->c->language.head_dim});
+}
+
+static void build_encode(const builder *m) {
+    const pi0_config *c = m->c;
+    stream s[2] = {prefix_stream(m)};
+    soma_tap(s[0].x, "prefix_embs");
+    for (int i = 0; i < c->language.depth; i++) {
+        bool last = i == c->language.depth - 1;
+        kv now = trunk_layer(c, s, i, (kv){0}, last && !m->b->whole);
+        soma_store(now.k, kv_state(m, i, "k"));
+        soma_store(now.v, kv_state(m, i, "v"));
+        if (m->g->keep_taps && (i == 0 || last)) {
+            soma_tap(soma_permute(now.k, (int[]){0, 2, 1, 3}), "prefix_kv.%s.k", last ? "last" : "0"); // [B, KV, S, K]
+            soma_tap(soma_permute(now.v, (int[]){0, 2, 1, 3}), "prefix_kv.%s.v", last ? "last" : "0");
+        }
+        if (!last || m->b->whole) soma_tap(s[0].x, "prefix.layer_out.%d", i);
+    }
+    if (m->b->whole) soma_tap(soma_rms_norm(s[0].scope, "norm", s[0].x, (float)c->rms_eps), "prefix.final_norm");
+}
+
+static void build_denoise(const builder *m) {
+    const pi0_config *c = m->c;
+    soma_tensor *x_t = soma_input(m->g, "x_t", SOMA_F32, 3, (int64_t[]){m->B, c->model.info.horizon, c->model.info.action_dim});
+    soma_tensor *time = soma_input(m->g, "time", SOMA_F32, 1, &m->B);
+    soma_tensor *dt = soma_input(m->g, "dt", SOMA_F32, 1, (int64_t[]){1}); // negative: time runs from 1 (noise) to 0 (actions)
+    stream s[2] = {{0}, suffix_stream(m, x_t, time)};
+    soma_tap(s[1].x, "suffix_t1.embs");
+    for (int i = 0; i < c->expert.depth; i++) {
+        trunk_layer(c, s, i, (kv){kv_state(m, i, "k"), kv_state(m, i, "v")}, false);
+        soma_tap(s[1].x, "suffix_t1.layer_out.%d", i);
+    }
+    soma_tensor *v = velocity(m, &s[1]);
+    soma_output(v, "v_t");
+    soma_output(soma_add(x_t, soma_mul(v, dt)), "x_next");
+}
+
+// Flow matching: x_t = t noise + (1 - t) actions, and the net learns the velocity noise - actions.
+static void build_train(const builder *m) {
+    const pi0_config *c = m->c;
+    int64_t H = c->model.info.horizon, A = c->model.info.action_dim, N = m->B * m->R;
+    soma_tensor *actions = soma_repeat_rows(soma_input(m->g, "actions", SOMA_F32, 3, (int64_t[]){m->B, H, A}), m->R); // [N, H, A]
+    soma_tensor *noise = soma_input(m->g, "noise", SOMA_F32, 3, (int64_t[]){N, H, A});
+    soma_tensor *weight = soma_input(m->g, "loss_weight", SOMA_F32, 3, (int64_t[]){N, H, A}); // sums to one
+    soma_tensor *time = soma_input(m->g, "time", SOMA_F32, 1, &N), *t = soma_reshape(time, 3, (int64_t[]){N, 1, 1});
+    soma_tensor *x_t = soma_add(soma_mul(t, noise), soma_mul(soma_affine(t, -1, 1), actions));
+    soma_tap(x_t, "train.x_t");
+    stream s[2] = {prefix_stream(m), suffix_stream(m, x_t, time)};
+    for (int i = 0; i < c->language.depth; i++) {
+        soma_tap(s[0].x, "train.prefix.layer_in.%d", i);
+        soma_tap(s[1].x, "train.suffix.layer_in.%d", i);
+        trunk_layer(c, s, i, (kv){0}, i == c->language.depth - 1);
+    }
+    soma_tap(s[1].x, "train.suffix.last_layer_out");
+    soma_tensor *v = soma_tap(velocity(m, &s[1]), "train.v_t");
+    soma_tensor *off = soma_apply(soma_sub(v, soma_sub(noise, actions)), SOMA_UNARY_SQUARE); // [N, H, A]
+    soma_tap(off, "train.loss_elementwise");
+    soma_tensor *loss = soma_reshape(soma_sum(soma_mul(off, weight), 7), 1, (int64_t[]){1});
+    soma_output(soma_affine(loss, 1, 0), "loss");
+}
+
+void pi0_build(const soma_model *model, const soma_build *b, soma_graph *graph) {
+    const pi0_config *c = (const pi0_config *)model;
+    // What the references keep in f32 whatever the rest runs in: norms, the patch convolution, positions, the action projections.
+    const soma_precision norms = {SOMA_F32, b->precision.activation, SOMA_F32}, f32 = SOMA_PRECISION_F32;
+    const soma_precision_rule rules[] = {
+        {"*", b->precision},    {"*layernorm*", norms}, {"*.norm", norms},   {"*.dense", f32},           {"*.embeddings*", f32},
+        {"action_*_proj", f32}, {"state_proj", f32},    {"time_mlp_*", f32}, {"action_time_mlp_*", f32},
+    };
+    soma_scope_spec spec = {.rules = rules,
+                            .n_rules = SOMA_COUNT(rules),
+                            .adapters = b->adapters,
+                            .n_adapters = b->n_adapters,
+                            .frozen = b->frozen,
+                            .n_frozen = b->n_frozen};
+    soma_scope root = soma_scope_root(graph, &spec);
+    const builder m = {.c = c,
+                       .b = b,
+                       .g = graph,
+                       .root = &root,
+                       .paligemma = soma_scope_in(&root, "paligemma_with_expert.paligemma.model"),
+                       .expert = soma_scope_in(&root, "paligemma_with_expert.gemma_expert.model"),
+                       .B = b->batch,
+                       .R = b->program == SOMA_PROGRAM_TRAIN ? b->draws : 1,
+                       .S = pi0_prefix_len(c),
+                       .T = pi0_suffix_len(c)};
+    switch (b->program) {
+    case SOMA_PROGRAM_ENCODE: build_encode(&m); break;
+    case SOMA_PROGRAM_DENOISE: build_denoise(&m); break;
+    case SOMA_PROGRAM_TRAIN: build_train(&m); break;
+    }
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// Layers, written once for all families. A layer takes a scope (where its weights are named, in which precision it computes) and
+// tensors, and returns tensors; shapes are checked by the graph, so that a layer has no error path.
+//
+// A weight's name is the scope's name and the layer's: soma_linear(s, "q_proj", ...) in the scope "layers.3.self_attn" reads
+// "layers.3.self_attn.q_proj.weight", which is the key in the published checkpoint.
+#ifndef SOMA_NN_NN_H
+#define SOMA_NN_NN_H
+
+#include "graph/graph.h"
+
+// ---- precision
+
+// weight: how a weight is stored; activation: what a layer computes in and gives; product: how the factors of a matrix product are
+// rounded (sums are always f32). Norms, softmax and rotations are f32 inside whatever this says.
+typedef struct soma_precision {
+    soma_dtype weight, activation, product;
+} soma_precision;
+
+// The three ways to run a model: f32 throughout; f32 weights and activations with bf16 products (training); bf16 throughout (inference).
+#define SOMA_PRECISION_F32 ((soma_precision){SOMA_F32, SOMA_F32, SOMA_F32})
+#define SOMA_PRECISION_MIXED ((soma_precision){SOMA_F32, SOMA_F32, SOMA_BF16})
+#define SOMA_PRECISION_BF16 ((soma_precision){SOMA_BF16, SOMA_BF16, SOMA_BF16})
+
+// `glob` is matched against a scope's whole name; '*' stands for any text, dots included. The last rule that matches wins.
+typedef struct soma_precision_rule {
+    const char *glob;
+    soma_precision precision;
+} soma_precision_rule;
+
+// A low-rank pair beside the linear layers whose scope matches: y += alpha / rank * (x A^T) B^T, with the weights
+// "<layer>.lora_A.weight" [rank, in] and "<layer>.lora_B.weight" [out, rank] (zero at the start).
+typedef struct soma_adapter {
+    const char *glob;
+    int64_t rank;
+    float alpha;
+} soma_adapter;
+
+// Borrowed by the scopes made from it while the graph is built.
+typedef struct soma_scope_spec {
+    const soma_precision_rule *rules; // at least one that matches everything
+    size_t n_rules;
+    const soma_adapter *adapters; // the last match wins
+    size_t n_adapters;
+    const char *const *frozen; // globs over weights' whole names: no gradient
+    size_t n_frozen;
+} soma_scope_spec;
+
+typedef struct soma_scope {
+    soma_graph *graph;
+    const char *name; // "" at the root; no dot at its end
+    soma_precision precision;
+    const soma_scope_spec *spec;
+} soma_scope;
+
+soma_scope soma_scope_root(soma_graph *graph, const soma_scope_spec *spec);
+// A scope inside `s`, kept as long as the graph. soma_scope_in(s, "layers.%d", 3)
+const soma_scope *soma_scope_in(const soma_scope *s, const char *format, ...) SOMA_PRINTF(2, 3);
+// The weight "<scope>.<name>" in the scope's weight dtype.
+soma_tensor *soma_scope_weight(const soma_scope *s, const char *name, soma_init init, int n_dims, const int64_t *shape);
+
+soma_init soma_init_zero(void);
+soma_init soma_init_one(void);
+soma_init soma_init_normal(double std);
+
+// ---- linear layers and tables. x [.., in] -> [.., out]; weights [out, in], as published
+soma_tensor *soma_linear(const soma_scope *s, const char *name, soma_tensor *x, int64_t out, bool bias); // std 1/sqrt(in)
+soma_tensor *soma_linear_init(const soma_scope *s, const char *name, soma_tensor *x, int64_t out, bool bias, soma_init init);
+// ids i32 [..] -> [.., D]; the weight is "<name>.weight" [V, D], std 1/sqrt(D)
+soma_tensor *soma_embedding(const soma_scope *s, const char *name, soma_tensor *ids, int64_t V, int64_t D);
+
+// ---- norms over the last dimension; the result has x's dtype
+soma_tensor *soma_rms_norm(const soma_scope *s, const char *name, soma_tensor *x, float eps); // (1 + w) x / rms(x); w starts at zero
+soma_tensor *soma_layer_norm(const soma_scope *s, const char *name, soma_tensor *x, float eps);
+// RMS norm whose scale, shift and gate come from a condition: "<name>.dense" maps cond [B, C] to [B, 3D]; y = n (1 + scale) + shift.
+// The gate is not squashed; the caller multiplies its sublayer's output with it. dense starts at zero.
+typedef struct soma_normed {
+    soma_tensor *y;    // [B, T, D]
+    soma_tensor *gate; // [B, 1, D]; NULL of a norm without one
+} soma_normed;
+soma_normed soma_ada_rms_norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, float eps);
+
+// ---- attention
+// Query i sees key j iff k_block[j] <= q_block[i] (graph.h). {NULL, NULL}: everything is seen.
+typedef struct soma_mask {
+    soma_tensor *q_block; // i32 [B, T]
+    soma_tensor *k_block; // i32 [B, S]
+} soma_mask;
+
+soma_tensor *soma_heads(soma_tensor *x, int64_t n_heads);               // [B, T, H K] -> [B, T, H, K]
+soma_tensor *soma_merge_heads(soma_tensor *x);                          // [B, T, H, K] -> [B, T, H K]
+soma_tensor *soma_rope(soma_tensor *x, soma_tensor *pos, double theta); // [B, T, H, K], pos i32 [B, T]
+soma_tensor *soma_attention(const soma_scope *s, soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_mask mask); // scale K^-0.5
+
+// ---- feed-forward; weights inside `s`
+soma_tensor *soma_gated_mlp(const soma_scope *s, soma_tensor *x, int64_t F); // down_proj(gelu(gate_proj x) * up_proj x), no biases
+soma_tensor *soma_mlp(const soma_scope *s, soma_tensor *x, int64_t F);       // fc2(gelu(fc1 x)), biases
+
+// ---- vision transformer, names as in SigLIP
+typedef struct soma_vit_config {
+    int64_t width, depth, n_heads, mlp, patch, image; // image: height and width, pixels
+    float eps;
+} soma_vit_config;
+// Pictures to patches, row-major: u8 [N, H, W, 3] as cameras give them (mapped to -1..1), or f32 [N, 3, H, W] in -1..1, as published
+// models take them. -> [N, H/p W/p, D]. The kernel is "<name>.weight" [D, 3, p, p].
+soma_tensor *soma_patch_embed(const soma_scope *s, const char *name, soma_tensor *images, int64_t p, int64_t D);
+soma_tensor *soma_vit_block(const soma_scope *s, soma_tensor *x, const soma_vit_config *c);
+// kept: NULL, or room for depth + 2 tensors: the embeddings, every block's output, the output of the last norm (which is returned)
+soma_tensor *soma_vit(const soma_scope *s, soma_tensor *images, const soma_vit_config *c, soma_tensor **kept);
+
+// ---- small things
+soma_tensor *soma_time_features(soma_tensor *t, int64_t D, double min_period, double max_period); // t f32 [B] -> [B, D]
+// Every row R times in a row: [B, ..] -> [B R, ..]; x itself when R is 1.
+soma_tensor *soma_repeat_rows(soma_tensor *x, int64_t R);
+
+#endif
