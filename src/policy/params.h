@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights on a device: one buffer, laid out by name. Plans of the same layout share it; whoever trains is its only writer.
+// (Here and not in model/, which never sees a device.)
+#ifndef SOMA_POLICY_PARAMS_H
+#define SOMA_POLICY_PARAMS_H
+
+#include "device/device.h"
+#include "format/safetensors.h"
+#include "model/family.h"
+
+typedef struct soma_params {
+    soma_layout layout;
+    soma_device *device; // borrowed
+    void *memory;        // layout.size bytes on the device
+    uint64_t version;    // grows with every init and load; a trainer adds one when it publishes
+} soma_params;
+
+// Lays out the weights of all `graphs` and allocates them, zeroed. Any graph may then be planned with &params->layout.
+soma_status soma__params_new(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_error *err);
+void soma__params_free(soma_params *params); // NULL allowed
+
+// Fills every weight by its initialiser. Each weight has a stream of its own, keyed by its name, so that it does not depend on the others.
+soma_status soma__params_init(soma_params *params, uint64_t seed, soma_error *err);
+// Reads every weight, in whatever dtype it is stored. `aliases`: other spellings (family.h), NULL for none. All weights that are missing or
+// have another shape are named in one error (SOMA_NOT_FOUND when some are missing, else SOMA_BAD_INPUT), and then nothing was changed.
+soma_status soma__params_load(soma_params *params, const soma_safetensors *file, const soma_alias *aliases, soma_error *err);
+// The same for a buffer that is laid out as the weights are, on the same device, such as a moving average.
+soma_status soma__params_load_into(const soma_params *params, void *memory, const soma_safetensors *file, const soma_alias *aliases,
+                                   soma_error *err);
+// Writes the weights under their published names. memory: NULL for the weights themselves, or a buffer laid out as they are.
+// metadata: an object of strings, or NULL.
+soma_status soma__params_save(const soma_params *params, const void *memory, const char *path, const json_t *metadata, soma_error *err);
+
+// The tensor that `name` means in a file, under any spelling; NULL when absent.
+const soma_safetensor *soma__find_weight(const soma_safetensors *file, const char *name, const soma_alias *aliases);
+
+#endif
