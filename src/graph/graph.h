@@ -79,7 +79,10 @@ typedef struct soma_init {
     float std; // of SOMA_INIT_NORMAL
 } soma_init;
 
+typedef enum soma_view_kind { SOMA_VIEW_RESHAPE, SOMA_VIEW_PERMUTE, SOMA_VIEW_SLICE, SOMA_VIEW_EXPAND, SOMA_VIEW_PART } soma_view_kind;
+
 typedef union soma_op_params {
+    struct { soma_view_kind kind; int dim; int order[SOMA_MAX_DIMS]; int64_t start; } view;
     struct { float value; } constant;
     struct { float scale, shift; } affine;
     struct { soma_unary f; } unary;
@@ -106,7 +109,8 @@ struct soma_tensor {
     bool is_input, is_output, trainable;
     soma_init init;      // weights
     const char *name;    // full name of a weight, state, input, output or tap; NULL for the rest
-    const char *scope;   // where it was built, for messages
+    const char *near;    // the weight last asked for when it was built, for messages
+    const soma_tensor *grad_of; // role GRAD: the weight
     soma_graph *graph;
     int id;              // position in the graph
     int64_t place;       // set by the planner on tensors that own memory: byte offset in the role's buffer; -1 before
@@ -117,6 +121,7 @@ struct soma_graph {
     soma_tensor **tensors; // in order of creation, which is an order of execution
     size_t n_tensors, capacity;
     soma_error error;      // the first mistake; code SOMA_OK while there is none
+    const char *near;      // the weight last asked for: tells in a message where a mistake was made
     bool keep_taps;        // named intermediates are kept as outputs (trace, golden tests)
     soma_tensor nothing;   // what builders return after a mistake
 };
@@ -127,9 +132,9 @@ void soma_graph_dump(const soma_graph *graph, void (*line)(void *user, const cha
 const char *soma__op_name(soma_op op);
 
 // Keeps the first mistake. Always returns the graph's empty tensor, so that a builder writes `return soma__mistake(...)`.
-soma_tensor *soma__mistake(soma_graph *g, const char *scope, const char *format, ...) SOMA_PRINTF(3, 4);
+soma_tensor *soma__mistake(soma_graph *g, const char *format, ...) SOMA_PRINTF(2, 3);
 // A new node with a contiguous output; NULL-free: returns the empty tensor when memory is out. Used by builders only.
-soma_tensor *soma__node(soma_graph *g, soma_op op, soma_dtype dtype, int n_dims, const int64_t *shape, const char *scope);
+soma_tensor *soma__node(soma_graph *g, soma_op op, soma_dtype dtype, int n_dims, const int64_t *shape);
 char *soma__shape_text(char out[96], const soma_tensor *t); // "[2, 816, 2048]"
 
 // ---- leaves. Names are copied.

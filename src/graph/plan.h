@@ -7,6 +7,7 @@
 
 // Element-wise nodes that run as one pass over memory: `nodes` in order, the last one's output is written, the others' are not (they live
 // in a cache-sized block). A step of a plan that is no such chain has n_nodes 1.
+enum { SOMA_MAX_CHAIN = 16 };
 typedef struct soma_step {
     soma_tensor **nodes;
     int n_nodes;
@@ -46,6 +47,8 @@ typedef struct soma_plan {
     void *device_data;
 } soma_plan;
 
+// The part that needs no device: what runs, in which order, where. On failure plan->steps may be set and is the caller's to free.
+soma_status soma__plan_make(soma_plan *plan, soma_graph *graph, const soma_layout *weights, const soma_layout *states, soma_error *err);
 // Checks the graph (its first mistake is returned here), removes what no output needs, fuses, places. weights and states may be NULL when
 // the graph has no such leaf.
 soma_status soma__plan_new(soma_plan **plan, soma_graph *graph, const soma_layout *weights, const soma_layout *states,

@@ -48,6 +48,10 @@ soma_isa cpu_best_isa(void); // by CPUID, XCR0 and, for AMX, the system's permis
 const char *cpu_isa_name(soma_isa isa);
 bool cpu_isa_parse(soma_isa *isa, const char *name);
 
+// A profile: from now on every run of the plan adds each step's seconds; `plain` tells whether the step runs its plain kernel.
+soma_status cpu_profile_start(soma_plan *plan, soma_error *err);
+double cpu_profile_step(const soma_plan *plan, size_t step, bool *plain);
+
 // bf16 is the upper half of an f32; rounding is to nearest, ties to even; NaN stays NaN.
 static inline float cpu_from_bf16(uint16_t h) {
     union { uint32_t u; float f; } x = {.u = (uint32_t)h << 16};
