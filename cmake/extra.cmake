@@ -35,3 +35,10 @@ foreach(source ${example_sources})
   add_test(NAME example_${name} COMMAND example_${name} /nowhere)
   set_tests_properties(example_${name} PROPERTIES WILL_FAIL TRUE)
 endforeach()
+
+# they run the program
+foreach(name test_program)
+  if(TARGET ${name} AND TARGET soma)
+    add_dependencies(${name} soma)
+  endif()
+endforeach()

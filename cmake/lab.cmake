@@ -45,7 +45,11 @@ if(MUJOCO_LIBRARY AND MUJOCO_INCLUDE AND (OSMESA_LIBRARY OR EGL_LIBRARY))
 else()
   set(SOMA_ENV OFF)
   message(STATUS "MuJoCo or an offscreen OpenGL is absent: building without env/ (no `soma record`, no closed-loop `soma eval`)")
-  add_library(soma_env INTERFACE)
+  # the interface stays, with no task behind it: what asks for one gets a sentence
+  file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/generated/env_registry.c
+       CONTENT "#include \"env/task.h\"\nconst soma_task *const soma__task_registry[] = {0};\n" @ONLY)
+  add_library(soma_env STATIC ${PROJECT_SOURCE_DIR}/src/env/task.c ${PROJECT_BINARY_DIR}/generated/env_registry.c)
+  target_link_libraries(soma_env PUBLIC soma_base)
 endif()
 soma_folder(train LINK soma_policy soma_data soma_device soma_format)
 soma_folder(rl LINK soma_train)
