@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small helpers of the fast kernels' choosers.
+#ifndef SOMA_DEVICE_CPU_FAST_H
+#define SOMA_DEVICE_CPU_FAST_H
+
+#include "device/cpu/cpu.h"
+
+static inline size_t cpu_align(size_t size) { return (size + 63) & ~(size_t)63; }
+static inline int64_t cpu_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The kernel of one op for an instruction set: the AVX-512 or the AVX2 build of it. NULL (decline) where there is neither.
+#if defined(__x86_64__)
+#define CPU_KERNEL_DECLARE(name) cpu_kernel name##_avx2, name##_avx512
+#define CPU_KERNEL_PICK(isa, name) ((isa) >= SOMA_ISA_AVX512 ? name##_avx512 : (isa) >= SOMA_ISA_AVX2 ? name##_avx2 : NULL)
+#else
+#define CPU_KERNEL_DECLARE(name) extern int name##_is_for_x86
+#define CPU_KERNEL_PICK(isa, name) NULL
+#endif
+
+#endif

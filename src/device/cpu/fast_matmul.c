@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+// The matrix product out [M, N] = a [M, K] b [N, K]^T + bias, cut into blocks by shape alone.
+//
+// One factor (the one with fewer rows) is packed whole into shared memory; the other is streamed: each item packs a block of its rows into
+// its thread's memory and multiplies it with all of the first. The contraction runs in chunks of KC words, so that a panel of b stays in
+// the first-level cache. Weight gradients contract over thousands of tokens and have few rows: there the contraction is split as well, and
+// the parts are summed in order at the end. A handful of rows (a robot's state, one token) is answered by dot products that read b in
+// place.
+//
+// Declined: factors with no stride of 1 in the last two dimensions, other dtypes than f32 and bf16.
+#include "device/cpu/fast_matmul.h"
+#include "device/cpu/fast.h"
+
+enum {
+    KC_WORDS = 128,     // 32 KiB panels; 64 and 256 were slower for the shapes of bench/kernels.c
+    STREAM_BLOCK = 96,  // rows of the streamed factor in an item; a multiple of the tiles' 6 rows, two or more panels
+    PACK_ROWS = 128,    // rows of the shared factor packed by one item, per chunk
+    WANTED_ITEMS = 16,  // below this the contraction is split
+    SPLIT_CHUNKS = 4,   // a split is at least this many chunks long
+    DOT_ROWS = 4,       // up to so many rows: dot products
+    DOT_WORK = 1 << 15, // elements of b read by one item of dot products
+};
+
+typedef struct side {
+    cpu_factor f;
+    int64_t rows, inner, outer_stride; // row r is (r / inner, r % inner): its element is at (r / inner) * outer_stride + ...
+    int64_t batch_stride[SOMA_MAX_DIMS];
+    bool by_columns; // its rows are contiguous, not its k
+} side;
+
+typedef struct gemm {
+    const cpu_gemm *isa;
+    side a, b;
+    int64_t M, N, K, batches;
+    int n_batch_dims;
+    int64_t batch_shape[SOMA_MAX_DIMS];
+    bool dot, stream_a;
+    bool out_bf16, in_parts; // in_parts: blocks go to f32 parts that are finished afterwards
+    int64_t block, n_blocks, chunk, n_chunks, n_splits;
+    size_t bias_size, packed_size, parts_size, thread_size;
+    // while running
+    const cpu_run *run;
+    const soma_tensor *bias;
+    float *bias_f32, *parts, *out;
+    uint32_t *packed;
+} gemm;
+
+static const cpu_gemm *gemm_of(soma_isa isa, soma_dtype product) {
+#if defined(__x86_64__)
+    if (isa >= SOMA_ISA_AVX512BF16 && product == SOMA_BF16) return &cpu_gemm_avx512bf16;
+    if (isa >= SOMA_ISA_AVX512) return &cpu_gemm_avx512;
+    if (isa >= SOMA_ISA_AVX2) return &cpu_gemm_avx2;
+#endif
+    return NULL;
+}
+
+// ---- how the factors lie in memory
+
+static bool side_of(side *s, const soma_tensor *t, bool merge_batches, soma_dtype product) {
+    const int d = t->n_dims;
+    if (d < 2 || (t->dtype != SOMA_F32 && t->dtype != SOMA_BF16)) return false;
+    const int64_t K = t->shape[d - 1];
+    *s = (side){.rows = t->shape[d - 2], .inner = t->shape[d - 2]};
+    int64_t row_stride = t->stride[d - 2], k_stride = K == 1 ? 1 : t->stride[d - 1];
+    if (merge_batches) { // [B, T, K] without gaps, or with one gap between B and T, is a matrix of B*T rows
+        int64_t levels = 1, stride = row_stride, n = s->rows;
+        int64_t outer = 0;
+        for (int i = d - 3; i >= 0; i--) {
+            if (t->shape[i] == 1) continue;
+            if (n == 1 && levels == 1)
+                row_stride = stride = t->stride[i], n = s->inner = t->shape[i];
+            else if (t->stride[i] == n * stride) {
+                n *= t->shape[i];
+                if (levels == 1) s->inner = n;
+            } else if (levels == 1)
+                levels = 2, outer = stride = t->stride[i], n = t->shape[i];
+            else
+                return false;
+            s->rows = levels == 1 ? n : s->inner * n;
+        }
+        s->outer_stride = outer;
+    } else
+        for (int i = 0; i < d - 2; i++) s->batch_stride[i] = t->shape[i] == 1 ? 0 : t->stride[i];
+    if (k_stride != 1 && s->inner == 1) row_stride = 1; // the stride of a single row says nothing
+    if (k_stride != 1 && row_stride != 1) return false;
+    s->by_columns = k_stride != 1;
+    s->f = (cpu_factor){.bf16 = t->dtype == SOMA_BF16, .round = product == SOMA_BF16, .row_stride = row_stride, .k_stride = k_stride};
+    return true;
+}
+
+static bool sides_of(gemm *g, const soma_tensor *out) {
+    const soma_tensor *a = out->src[0], *b = out->src[1];
+    const soma_dtype product = out->p.matmul.product;
+    bool b_batched = false;
+    for (int i = 0; i < b->n_dims - 2; i++) b_batched |= b->shape[i] != 1;
+    if (!side_of(&g->a, a, !b_batched, product) || !side_of(&g->b, b, false, product)) return false;
+    g->batches = 1;
+    if (b_batched) {
+        if (a->n_dims != out->n_dims || b->n_dims != out->n_dims) return false;
+        g->n_batch_dims = out->n_dims - 2;
+        for (int i = 0; i < g->n_batch_dims; i++) g->batches *= g->batch_shape[i] = out->shape[i];
+    }
+    g->M = g->a.rows, g->N = g->b.rows, g->K = a->shape[a->n_dims - 1];
+    return g->M > 0 && g->N > 0 && g->K > 0;
+}
+
+// ---- the cut
+
+static void cut(gemm *g) {
+    const int64_t nr = g->isa->nr, step = g->isa->step;
+    g->bias_size = cpu_align((size_t)(g->N + nr) * 4);
+    g->dot = g->M <= DOT_ROWS && !g->b.by_columns && (!g->a.by_columns || g->M == 1) && !g->out_bf16;
+    if (g->dot) {
+        g->packed_size = cpu_align((size_t)(g->M * cpu_ceil(g->K, step)) * 4 + 64);
+        return;
+    }
+    g->chunk = KC_WORDS * step;
+    g->n_chunks = cpu_ceil(g->K, g->chunk);
+    g->stream_a = g->M >= g->N;
+    const int64_t streamed = g->stream_a ? g->M : g->N, fixed = g->stream_a ? g->N : g->M;
+    g->block = g->stream_a ? STREAM_BLOCK : cpu_ceil(STREAM_BLOCK, nr) * nr;
+    g->n_blocks = cpu_ceil(streamed, g->block);
+    g->n_splits = 1;
+    if (g->n_blocks < WANTED_ITEMS) g->n_splits = SOMA_MAX(1, SOMA_MIN(cpu_ceil(WANTED_ITEMS, g->n_blocks), g->n_chunks / SPLIT_CHUNKS));
+    g->in_parts = g->n_splits > 1 || g->out_bf16;
+    const int64_t whole = g->stream_a ? cpu_ceil(fixed, nr) * nr : fixed;
+    g->packed_size = cpu_align((size_t)(whole * g->n_chunks * KC_WORDS) * 4);
+    g->parts_size = g->in_parts ? cpu_align((size_t)(g->n_splits * g->M * g->N) * 4) : 0;
+    g->thread_size = cpu_align((size_t)(g->block * KC_WORDS) * 4);
+}
+
+static bool gemm_new(gemm *g, const soma_step *step, soma_isa isa) {
+    const soma_tensor *out = step->nodes[0], *bias = out->src[2];
+    *g = (gemm){.isa = gemm_of(isa, out->p.matmul.product), .out_bf16 = out->dtype == SOMA_BF16, .bias = bias};
+    if (!g->isa || (out->dtype != SOMA_F32 && out->dtype != SOMA_BF16) || !sides_of(g, out)) return false;
+    if (bias && ((bias->dtype != SOMA_F32 && bias->dtype != SOMA_BF16) || bias->stride[bias->n_dims - 1] != 1)) return false;
+    cut(g);
+    return true;
+}
+
+// ---- the work
+
+// Packs rows [row0, row0 + rows) of a, chunk by k0; runs end where the outer of two levels of rows steps.
+static void pack_a(const gemm *g, uint32_t *out, int64_t ld, int64_t row0, int64_t rows, int64_t k0, int64_t kn) {
+    for (int64_t r = 0; r < rows;) {
+        const int64_t at = row0 + r, first = at % g->a.inner, run = SOMA_MIN(rows - r, g->a.inner - first);
+        cpu_factor f = g->a.f;
+        f.data = (const char *)f.data + at / g->a.inner * g->a.outer_stride * (f.bf16 ? 2 : 4);
+        if (g->a.by_columns)
+            g->isa->pack_columns(out + r, ld, &f, first, run, k0, kn);
+        else
+            g->isa->pack_rows(out + r * ld, ld, &f, first, run, k0, kn);
+        r += run;
+    }
+}
+
+static int64_t chunk_length(const gemm *g, int64_t chunk) { return SOMA_MIN(g->chunk, g->K - chunk * g->chunk); }
+static int64_t words(const gemm *g, int64_t kn) { return cpu_ceil(kn, g->isa->step); }
+
+static void take_bias(gemm *g) {
+    const soma_tensor *t = g->bias;
+    if (!t) {
+        g->bias_f32 = NULL;
+        return;
+    }
+    g->bias_f32 = (float *)g->run->shared;
+    const void *data = cpu_at(g->run, t);
+    for (int64_t i = 0; i < g->N; i++)
+        g->bias_f32[i] = t->dtype == SOMA_F32 ? ((const float *)data)[i] : cpu_from_bf16(((const uint16_t *)data)[i]);
+}
+
+// The whole of the fixed factor: item = (chunk, group of rows). Chunk c begins at c * KC_WORDS words of all rows.
+static void pack_item(void *ctx, int64_t item, int thread) {
+    const gemm *g = ctx;
+    const int64_t nr = g->isa->nr, fixed = g->stream_a ? g->N : g->M, groups = cpu_ceil(fixed, PACK_ROWS);
+    const int64_t chunk = item / groups, row0 = item % groups * PACK_ROWS, rows = SOMA_MIN(PACK_ROWS, fixed - row0);
+    const int64_t kn = chunk_length(g, chunk), kw = words(g, kn), whole = g->stream_a ? cpu_ceil(fixed, nr) * nr : fixed;
+    uint32_t *out = g->packed + chunk * KC_WORDS * whole;
+    if (g->stream_a)
+        g->isa->pack_panels(out + row0 * kw, &g->b.f, row0, rows, chunk * g->chunk, kn);
+    else if (g->a.by_columns)
+        pack_a(g, out + row0, whole, row0, rows, chunk * g->chunk, kn);
+    else
+        pack_a(g, out + row0 * kw, kw, row0, rows, chunk * g->chunk, kn);
+}
+
+static void block_item(void *ctx, int64_t item, int thread) {
+    const gemm *g = ctx;
+    const int64_t nr = g->isa->nr, split = item % g->n_splits, block = item / g->n_splits;
+    const int64_t row0 = block * g->block, rows = SOMA_MIN(g->block, (g->stream_a ? g->M : g->N) - row0);
+    const int64_t whole = g->stream_a ? cpu_ceil(g->N, nr) * nr : g->M;
+    const int64_t from = split * g->n_chunks / g->n_splits, to = (split + 1) * g->n_chunks / g->n_splits;
+    uint32_t *own = (uint32_t *)(g->run->threads_space + (size_t)thread * g->run->thread_size);
+    float *c = g->in_parts ? g->parts + split * g->M * g->N : g->out;
+    c += g->stream_a ? row0 * g->N : row0;
+    const float *init = g->in_parts || !g->bias_f32 ? NULL : g->bias_f32 + (g->stream_a ? 0 : row0);
+    int64_t init_ld = 0;
+    for (int64_t chunk = from; chunk < to; chunk++, init = c, init_ld = g->N) {
+        const int64_t kn = chunk_length(g, chunk), kw = words(g, kn);
+        const uint32_t *packed = g->packed + chunk * KC_WORDS * whole;
+        const int64_t a_rows = g->stream_a ? rows : g->M, a_row = g->a.by_columns ? 1 : kw, a_k = g->a.by_columns ? a_rows : 1;
+        if (g->stream_a) {
+            pack_a(g, own, g->a.by_columns ? rows : kw, row0, rows, chunk * g->chunk, kn);
+            g->isa->block(rows, g->N, kw, own, a_row, a_k, packed, init, init_ld, c, g->N);
+        } else {
+            g->isa->pack_panels(own, &g->b.f, row0, rows, chunk * g->chunk, kn);
+            g->isa->block(g->M, rows, kw, packed, a_row, a_k, own, init, init_ld, c, g->N);
+        }
+    }
+}
+
+static void finish_item(void *ctx, int64_t item, int thread) {
+    const gemm *g = ctx;
+    const int64_t row0 = item * STREAM_BLOCK, rows = SOMA_MIN(STREAM_BLOCK, g->M - row0);
+    for (int64_t r = row0; r < row0 + rows; r++)
+        g->isa->finish((char *)g->out + r * g->N * (g->out_bf16 ? 2 : 4), g->out_bf16, g->N, g->parts + r * g->N, g->n_splits, g->M * g->N,
+                       g->bias_f32);
+}
+
+static int64_t dot_width(const gemm *g) { return SOMA_MAX(4, SOMA_MIN(g->N, DOT_WORK / g->K / 4 * 4)); }
+
+static void dot_item(void *ctx, int64_t item, int thread) {
+    const gemm *g = ctx;
+    const int64_t width = dot_width(g), col0 = item * width, cols = SOMA_MIN(width, g->N - col0);
+    g->isa->dot(g->M, cols, g->K, g->packed, words(g, g->K), &g->b.f, col0, g->bias_f32 ? g->bias_f32 + col0 : NULL, g->out + col0, g->N);
+}
+
+static void run_one(gemm *g) {
+    soma_pool *pool = g->run->pool;
+    if (g->dot) {
+        pack_a(g, g->packed, g->a.by_columns ? 1 : words(g, g->K), 0, g->M, 0, g->K);
+        soma__pool_run(pool, cpu_ceil(g->N, dot_width(g)), dot_item, g);
+        return;
+    }
+    soma__pool_run(pool, cpu_ceil(g->stream_a ? g->N : g->M, PACK_ROWS) * g->n_chunks, pack_item, g);
+    soma__pool_run(pool, g->n_blocks * g->n_splits, block_item, g);
+    if (g->in_parts) soma__pool_run(pool, cpu_ceil(g->M, STREAM_BLOCK), finish_item, g);
+}
+
+static void matmul(const cpu_run *run, const soma_step *step, soma_isa isa) {
+    const soma_tensor *out = step->nodes[0];
+    gemm g;
+    if (!gemm_new(&g, step, isa)) return; // was refused by the chooser
+    g.run = run;
+    g.packed = (uint32_t *)(run->shared + g.bias_size);
+    g.parts = (float *)(run->shared + g.bias_size + g.packed_size);
+    take_bias(&g);
+    const char *a = cpu_at(run, out->src[0]), *b = cpu_at(run, out->src[1]);
+    char *c = cpu_at(run, out);
+    for (int64_t batch = 0; batch < g.batches; batch++) {
+        int64_t rest = batch, at_a = 0, at_b = 0;
+        for (int i = g.n_batch_dims - 1; i >= 0; i--) {
+            const int64_t index = rest % g.batch_shape[i];
+            rest /= g.batch_shape[i];
+            at_a += index * g.a.batch_stride[i], at_b += index * g.b.batch_stride[i];
+        }
+        g.a.f.data = a + at_a * (g.a.f.bf16 ? 2 : 4);
+        g.b.f.data = b + at_b * (g.b.f.bf16 ? 2 : 4);
+        g.out = (float *)(c + batch * g.M * g.N * (g.out_bf16 ? 2 : 4));
+        run_one(&g);
+    }
+}
+static void matmul_avx2(const cpu_run *run, const soma_step *step) { matmul(run, step, SOMA_ISA_AVX2); }
+static void matmul_avx512(const cpu_run *run, const soma_step *step) { matmul(run, step, SOMA_ISA_AVX512); }
+static void matmul_avx512bf16(const cpu_run *run, const soma_step *step) { matmul(run, step, SOMA_ISA_AVX512BF16); }
+
+cpu_choice cpu_fast_matmul(const soma_step *step, soma_isa isa) {
+    gemm g;
+    if (step->n_nodes != 1 || !gemm_new(&g, step, isa)) return (cpu_choice){0};
+    cpu_kernel *kernel = isa >= SOMA_ISA_AVX512BF16 ? matmul_avx512bf16 : isa >= SOMA_ISA_AVX512 ? matmul_avx512 : matmul_avx2;
+    return (cpu_choice){kernel, g.bias_size + g.packed_size + g.parts_size, g.thread_size};
+}

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+// Packing and register tiles of the matrix product, compiled once for each instruction set (see fast_matmul.h for the layouts).
+// With AVX-512 BF16 a word is two bf16 and one instruction adds both products to an f32 sum; elsewhere a word is an f32 that may have been
+// rounded to bf16, so that all instruction sets compute the same thing up to the order of sums.
+#include "device/cpu/fast_matmul.h"
+#include "device/cpu/simd.h"
+
+#include <string.h>
+
+#if defined(__AVX512BF16__)
+#define GEMM_STEP 2
+#else
+#define GEMM_STEP 1
+#endif
+// Register tile: MR x NV vectors of sums, NV vectors of b, one of a. AVX-512 has 32 registers, AVX2 16.
+#if defined(__AVX512F__)
+#define GEMM_MR 6
+#define GEMM_NV 4
+#else
+#define GEMM_MR 6
+#define GEMM_NV 2
+#endif
+enum { NR = GEMM_NV * VW };
+
+SIMD_INLINE vf dot_word(vf sum, vi a, vi b) {
+#if GEMM_STEP == 2
+    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+#else
+    return vf_fma(vf_bits(a), vf_bits(b), sum);
+#endif
+}
+
+// ---- from memory to words
+
+// VW words along k from contiguous elements.
+SIMD_INLINE vi load_words(const void *p, bool bf16, bool round) {
+#if GEMM_STEP == 2
+    (void)round;
+    if (bf16) return vi_load(p);
+    return (__m512i)_mm512_cvtne2ps_pbh(vf_load((const float *)p + VW), vf_load(p));
+#else
+    if (bf16) return vi_bits(vf_load_bf16(p));
+    vf x = vf_load(p);
+    return vi_bits(round ? vf_round_bf16(x) : x);
+#endif
+}
+// The same when only n elements are there; zeros behind them.
+SIMD_INLINE vi load_words_n(const void *p, bool bf16, bool round, int64_t n) {
+    _Alignas(64) char rest[VW * GEMM_STEP * 4] = {0};
+    memcpy(rest, p, (size_t)n * (bf16 ? 2 : 4));
+    return load_words(rest, bf16, round);
+}
+// VW words of neighbouring rows of a factor whose rows are contiguous: p is the first element of k, q of k + 1 (NULL: zeros).
+SIMD_INLINE vi zip_words(const void *p, const void *q, bool bf16, bool round) {
+#if GEMM_STEP == 2
+    (void)round;
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
+                                           18, 2, 17, 1, 16, 0);
+    if (bf16) return vi_or(vi_widen_u16(p), q ? vi_left(vi_widen_u16(q), 16) : vi_set(0));
+    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(q ? vf_load(q) : vf_set(0), vf_load(p)));
+#else
+    (void)q;
+    return load_words(p, bf16, round);
+#endif
+}
+SIMD_INLINE vi zip_words_n(const void *p, const void *q, bool bf16, bool round, int64_t n) {
+    _Alignas(64) char rest[2][VW * 4] = {{0}};
+    memcpy(rest[0], p, (size_t)n * (bf16 ? 2 : 4));
+    if (q) memcpy(rest[1], q, (size_t)n * (bf16 ? 2 : 4));
+    return zip_words(rest[0], rest[1], bf16, round);
+}
+
+SIMD_INLINE const char *factor_at(const cpu_factor *f, bool bf16, int64_t row, int64_t k) {
+    return (const char *)f->data + (row * f->row_stride + k * f->k_stride) * (bf16 ? 2 : 4);
+}
+
+// Compiles `call` for the three kinds of element, so that the inner loops do not ask.
+#define FOR_KIND(f, call)        \
+    do {                         \
+        if ((f)->bf16) {         \
+            call(true, false);   \
+        } else if ((f)->round) { \
+            call(false, true);   \
+        } else {                 \
+            call(false, false);  \
+        }                        \
+    } while (0)
+
+SIMD_INLINE void rows_of(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn, bool bf16,
+                         bool round) {
+    const int64_t step = VW * GEMM_STEP, size = bf16 ? 2 : 4;
+    for (int64_t r = 0; r < rows; r++) {
+        const char *p = factor_at(f, bf16, row0 + r, k0);
+        uint32_t *o = out + r * ld;
+        int64_t k = 0;
+        for (; k + step <= kn; k += step) vi_store(o + k / GEMM_STEP, load_words(p + k * size, bf16, round));
+        if (k == kn) continue;
+        uint32_t rest[VW];
+        vi_store(rest, load_words_n(p + k * size, bf16, round, kn - k));
+        memcpy(o + k / GEMM_STEP, rest, (size_t)((kn - k + GEMM_STEP - 1) / GEMM_STEP) * 4);
+    }
+}
+static void pack_rows(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn) {
+#define CALL(bf16, round) rows_of(out, ld, f, row0, rows, k0, kn, bf16, round)
+    FOR_KIND(f, CALL);
+#undef CALL
+}
+
+SIMD_INLINE void columns_of(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn, bool bf16,
+                            bool round) {
+    const int64_t size = bf16 ? 2 : 4;
+    for (int64_t k = 0; k < kn; k += GEMM_STEP) {
+        const char *p = factor_at(f, bf16, row0, k0 + k);
+        const char *q = GEMM_STEP == 2 && k + 1 < kn ? factor_at(f, bf16, row0, k0 + k + 1) : NULL;
+        uint32_t *o = out + k / GEMM_STEP * ld;
+        int64_t r = 0;
+        if (q || GEMM_STEP == 1)
+            for (; r + VW <= rows; r += VW) vi_store(o + r, zip_words(p + r * size, q + r * size, bf16, round));
+        for (; r < rows; r += VW) {
+            const int64_t n = SOMA_MIN(VW, rows - r);
+            uint32_t rest[VW];
+            vi_store(rest, zip_words_n(p + r * size, q ? q + r * size : NULL, bf16, round, n));
+            memcpy(o + r, rest, (size_t)n * 4);
+        }
+    }
+}
+static void pack_columns(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn) {
+#define CALL(bf16, round) columns_of(out, ld, f, row0, rows, k0, kn, bf16, round)
+    FOR_KIND(f, CALL);
+#undef CALL
+}
+
+// VW rows whose k is contiguous become VW columns of a panel.
+SIMD_INLINE void transpose_of(uint32_t *out, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn, bool bf16,
+                              bool round) {
+    const int64_t step = VW * GEMM_STEP;
+    for (int64_t k = 0; k < kn; k += step) {
+        vi t[VW];
+        for (int64_t r = 0; r < VW; r++) {
+            if (r >= rows)
+                t[r] = vi_set(0);
+            else if (k + step <= kn)
+                t[r] = load_words(factor_at(f, bf16, row0 + r, k0 + k), bf16, round);
+            else
+                t[r] = load_words_n(factor_at(f, bf16, row0 + r, k0 + k), bf16, round, kn - k);
+        }
+        vi_transpose(t);
+        const int64_t words = SOMA_MIN(VW, (kn - k + GEMM_STEP - 1) / GEMM_STEP);
+        for (int64_t i = 0; i < words; i++) vi_store(out + (k / GEMM_STEP + i) * NR, t[i]);
+    }
+}
+static void pack_panels(uint32_t *out, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn) {
+    const int64_t kw = (kn + GEMM_STEP - 1) / GEMM_STEP;
+    for (int64_t n = 0; n < rows; n += NR, out += kw * NR) {
+        const int64_t cols = SOMA_MIN(NR, rows - n);
+        if (f->k_stride == 1) {
+            for (int64_t j = 0; j < cols; j += VW) {
+#define CALL(bf16, round) transpose_of(out + j, f, row0 + n + j, cols - j, k0, kn, bf16, round)
+                FOR_KIND(f, CALL);
+#undef CALL
+            }
+        } else {
+            if (cols % VW) memset(out, 0, (size_t)(kw * NR) * 4);
+            pack_columns(out, NR, f, row0 + n, cols, k0, kn);
+        }
+    }
+}
+
+// ---- products of words
+
+SIMD_INLINE void tile_of(const int rows, const int vecs, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
+                         const float *init, int64_t init_ld, float *c, int64_t c_ld, int tail) {
+    vf sum[GEMM_MR][GEMM_NV];
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < vecs; j++) {
+            if (!init)
+                sum[i][j] = vf_set(0);
+            else if (j + 1 < vecs || tail == VW)
+                sum[i][j] = vf_load(init + i * init_ld + j * VW);
+            else
+                sum[i][j] = vf_load_n(init + i * init_ld + j * VW, tail);
+        }
+    for (int64_t k = 0; k < kw; k++, b += NR) {
+        vi bv[GEMM_NV];
+#pragma GCC unroll 4
+        for (int j = 0; j < vecs; j++) bv[j] = vi_load(b + j * VW);
+#pragma GCC unroll 8
+        for (int i = 0; i < rows; i++) {
+            const vi av = vi_set((int32_t)a[i * a_row]);
+#pragma GCC unroll 4
+            for (int j = 0; j < vecs; j++) sum[i][j] = dot_word(sum[i][j], av, bv[j]);
+        }
+        a += a_k;
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < vecs; j++) {
+            if (j + 1 < vecs || tail == VW)
+                vf_store(c + i * c_ld + j * VW, sum[i][j]);
+            else
+                vf_store_n(c + i * c_ld + j * VW, sum[i][j], tail);
+        }
+}
+
+typedef void tile_fn(int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b, const float *init, int64_t init_ld,
+                     float *c, int64_t c_ld, int tail);
+#define TILE(rows, vecs)                                                                                                              \
+    static void tile_##rows##_##vecs(int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b, const float *init, \
+                                     int64_t init_ld, float *c, int64_t c_ld, int tail) {                                             \
+        tile_of(rows, vecs, kw, a, a_row, a_k, b, init, init_ld, c, c_ld, tail);                                                      \
+    }
+#if GEMM_NV == 4
+#define TILES(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3) TILE(rows, 4)
+#define TILE_ROW(rows) \
+    { tile_##rows##_1, tile_##rows##_2, tile_##rows##_3, tile_##rows##_4 }
+#else
+#define TILES(rows) TILE(rows, 1) TILE(rows, 2)
+#define TILE_ROW(rows) \
+    { tile_##rows##_1, tile_##rows##_2 }
+#endif
+TILES(1)
+TILES(2) TILES(3) TILES(4) TILES(5)
+    TILES(6) static tile_fn *const tiles[GEMM_MR][GEMM_NV] = {TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5), TILE_ROW(6)};
+
+static void block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
+                  const float *init, int64_t init_ld, float *c, int64_t c_ld) {
+    for (int64_t n = 0; n < cols; n += NR, b += kw * NR) {
+        const int64_t width = SOMA_MIN(NR, cols - n), vecs = (width + VW - 1) / VW;
+        for (int64_t m = 0; m < rows; m += GEMM_MR) {
+            const int64_t height = SOMA_MIN(GEMM_MR, rows - m);
+            tiles[height - 1][vecs - 1](kw, a + m * a_row, a_row, a_k, b, init ? init + m * init_ld + n : NULL, init_ld, c + m * c_ld + n,
+                                        c_ld, (int)(width - (vecs - 1) * VW));
+        }
+    }
+}
+
+// rows x cols dot products along k, both factors read along k.
+SIMD_INLINE void dot_of(const int rows, const int cols, int64_t k, const uint32_t *a, int64_t ld, const cpu_factor *b, int64_t b_row0,
+                        const float *bias, float *c, int64_t c_ld, bool bf16, bool round) {
+    const int64_t step = VW * GEMM_STEP, size = bf16 ? 2 : 4;
+    vf sum[4][4];
+    const char *p[4];
+#pragma GCC unroll 4
+    for (int j = 0; j < cols; j++) p[j] = factor_at(b, bf16, b_row0 + j, 0);
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int j = 0; j < cols; j++) sum[i][j] = vf_set(0);
+    for (int64_t e = 0; e < k; e += step) {
+        const bool whole = e + step <= k;
+        vi bv[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < cols; j++)
+            bv[j] = whole ? load_words(p[j] + e * size, bf16, round) : load_words_n(p[j] + e * size, bf16, round, k - e);
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++) {
+            const uint32_t *at = a + i * ld + e / GEMM_STEP;
+            const vi av = whole ? vi_load(at) : vi_load_n(at, (int)((k - e + GEMM_STEP - 1) / GEMM_STEP));
+#pragma GCC unroll 4
+            for (int j = 0; j < cols; j++) sum[i][j] = dot_word(sum[i][j], av, bv[j]);
+        }
+    }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++) c[i * c_ld + j] = vf_sum(sum[i][j]) + (bias ? bias[j] : 0);
+}
+SIMD_INLINE void dot_columns(const int rows, int64_t cols, int64_t k, const uint32_t *a, int64_t ld, const cpu_factor *b, int64_t b_row0,
+                             const float *bias, float *c, int64_t c_ld, bool bf16, bool round) {
+    int64_t j = 0;
+    for (; j + 4 <= cols; j += 4) dot_of(rows, 4, k, a, ld, b, b_row0 + j, bias ? bias + j : NULL, c + j, c_ld, bf16, round);
+    for (; j < cols; j++) dot_of(rows, 1, k, a, ld, b, b_row0 + j, bias ? bias + j : NULL, c + j, c_ld, bf16, round);
+}
+static void dot(int64_t rows, int64_t cols, int64_t k, const uint32_t *a, int64_t ld, const cpu_factor *b, int64_t b_row0,
+                const float *bias, float *c, int64_t c_ld) {
+    for (int64_t i = 0; i < rows;) {
+        const uint32_t *ai = a + i * ld;
+        float *ci = c + i * c_ld;
+#define CALL(bf16, round)                                                                \
+    if (rows - i >= 4)                                                                   \
+        dot_columns(4, cols, k, ai, ld, b, b_row0, bias, ci, c_ld, bf16, round), i += 4; \
+    else if (rows - i >= 2)                                                              \
+        dot_columns(2, cols, k, ai, ld, b, b_row0, bias, ci, c_ld, bf16, round), i += 2; \
+    else                                                                                 \
+        dot_columns(1, cols, k, ai, ld, b, b_row0, bias, ci, c_ld, bf16, round), i += 1
+        FOR_KIND(b, CALL);
+#undef CALL
+    }
+}
+
+static void finish(void *out, bool out_bf16, int64_t n, const float *parts, int64_t n_parts, int64_t part_stride, const float *bias) {
+    for (int64_t i = 0; i < n; i += VW) {
+        const int w = (int)SOMA_MIN(VW, n - i);
+        vf sum = vf_load_n(parts + i, w);
+        for (int64_t p = 1; p < n_parts; p++) sum += vf_load_n(parts + p * part_stride + i, w);
+        if (bias) sum += vf_load_n(bias + i, w);
+        if (!out_bf16)
+            vf_store_n((float *)out + i, sum, w);
+        else if (w == VW)
+            vf_store_bf16((uint16_t *)out + i, sum);
+        else {
+            uint16_t rest[VW];
+            vf_store_bf16(rest, sum);
+            memcpy((uint16_t *)out + i, rest, (size_t)w * 2);
+        }
+    }
+}
+
+const cpu_gemm SIMD_NAME(cpu_gemm) = {NR, GEMM_MR, GEMM_STEP, pack_rows, pack_columns, pack_panels, block, dot, finish};
