@@ -85,12 +85,12 @@ static bool respell(char out[512], const char *name, const soma_alias *a) {
     return len > 0 && len < 512;
 }
 
-// Every subset of the aliases, those with the most other spellings first.
+// Every subset of the aliases; the graph's own name first.
 static const soma_safetensor *find_from(const soma_safetensors *file, const char *name, const soma_alias *a) {
     if (!a || !a->name) return soma__safetensors_find(file, name);
     char other[512];
-    const soma_safetensor *t = respell(other, name, a) ? find_from(file, other, a + 1) : NULL;
-    return t ? t : find_from(file, name, a + 1);
+    const soma_safetensor *t = find_from(file, name, a + 1);
+    return t || !respell(other, name, a) ? t : find_from(file, other, a + 1);
 }
 
 const soma_safetensor *soma__find_weight(const soma_safetensors *file, const char *name, const soma_alias *aliases) {

@@ -204,11 +204,12 @@ json_t *pi0_config_json(const soma_model *model) {
     return NULL;
 }
 
-// The second spelling is tried first, so that embed_tokens is taken where a file has both (LeRobot's fine-tuned ones, where they differ).
+// LeRobot's prefix; transformers without the vision_model level; the embedding under the tied head's name, as openpi's files have it (where
+// a file has both, embed_tokens is the one that was trained).
 static const soma_alias aliases[] = {
     {"^", "model."},
     {"vision_tower.vision_model.", "vision_tower."},
-    {"paligemma.lm_head.", "paligemma.model.language_model.embed_tokens."},
+    {"paligemma.model.language_model.embed_tokens.", "paligemma.lm_head."},
     {NULL, NULL},
 };
 

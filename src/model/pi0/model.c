@@ -109,9 +109,7 @@ static stream prefix_stream(const builder *m) {
     stream s = {.c = &c->language, .scope = soma_scope_in(m->paligemma, "language_model")};
     soma_tensor *images = embed_pictures(m);
     soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, L});
-    // the table is tied to the language model's head and published under its name
-    soma_tensor *text =
-        soma_embedding(soma_scope_in(m->root, "paligemma_with_expert.paligemma"), "lm_head", tokens, c->model.info.vocab, D);
+    soma_tensor *text = soma_embedding(s.scope, "embed_tokens", tokens, c->model.info.vocab, D);
     text = soma_affine(text, sqrtf((float)D), 0); // text alone is scaled, pictures are not
     soma_tensor *parts[] = {soma_cast(images, s.scope->precision.activation), soma_cast(text, s.scope->precision.activation)};
     s.x = soma_concat(parts, 2, 1); // [B, S, D]
@@ -179,8 +177,8 @@ static void build_encode(const builder *m) {
         soma_store(now.k, kv_state(m, i, "k"));
         soma_store(now.v, kv_state(m, i, "v"));
         if (m->g->keep_taps && (i == 0 || last)) {
-            soma_tap(soma_permute(now.k, (int[]){0, 2, 1, 3}), "prefix_kv.%s.k", last ? "last" : "0"); // [B, KV, S, K]
-            soma_tap(soma_permute(now.v, (int[]){0, 2, 1, 3}), "prefix_kv.%s.v", last ? "last" : "0");
+            soma_tap(soma_permute(now.k, (int[]){0, 2, 1, 3}), "prefix_kv.%d.k", i); // [B, KV, S, K]
+            soma_tap(soma_permute(now.v, (int[]){0, 2, 1, 3}), "prefix_kv.%d.v", i);
         }
         if (!last || m->b->whole) soma_tap(s[0].x, "prefix.layer_out.%d", i);
     }
