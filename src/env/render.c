@@ -93,5 +93,3 @@ soma_status soma__render_camera(soma_render *r, mjData *data, int camera, uint8_
     shrink(r, rgb);
     return SOMA_OK;
 }
-
-const char *soma__render_backend(void) { return soma__gl_name(); }

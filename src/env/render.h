@@ -14,7 +14,5 @@ soma_status soma__render_open(soma_render **render, mjModel *model, int width, i
 void soma__render_close(soma_render *render); // NULL allowed
 // What `camera` (an index of the model) sees: rgb [height, width, 3], rows from the top. `data` has been through mj_forward.
 soma_status soma__render_camera(soma_render *render, mjData *data, int camera, uint8_t *rgb, soma_error *err);
-// "EGL" or "OSMesa": which one this process uses.
-const char *soma__render_backend(void);
 
 #endif

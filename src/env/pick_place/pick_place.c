@@ -94,14 +94,14 @@ static void pick_expert(const soma_env *env, float *action) {
     double fingers = (env->data->qpos[SOMA_ARM_JOINTS] + env->data->qpos[SOMA_ARM_JOINTS + 1]) / 2;
     double off = across(tip, cube);
     double straighten = 0.7 * env->data->qpos[5]; // once the cube hangs in the hand its yaw is the hand's own: turn back without a jump
-    bool between = off < 0.02 && cube[2] > tip[2] - 0.01 && cube[2] < tip[2] + 0.03;
+    bool between = off < 0.03 && cube[2] > tip[2] - 0.018 && cube[2] < tip[2] + 0.03;
     if (across(cube, to) < 0.03 && tip[2] < RELEASE + 0.015) { // over or in the bowl: let go, straight up
         double goal[3] = {to[0], to[1], in_bowl(env, env->named) ? CARRY : RELEASE};
         soma__tabletop_move(env, goal, STRIDE, straighten, SOMA_ARM_OPEN, action);
     } else if (between && fingers < HELD) { // carried
         descend(env, to, CARRY, RELEASE, straighten, SOMA_ARM_CLOSED, action);
     } else { // down over the cube with open fingers; they close near the table, and only there
-        double close = between && off < 0.012 ? smooth(clamp01((0.028 - tip[2]) / 0.012)) : 0;
+        double close = between && off < 0.012 ? smooth(clamp01((0.026 - tip[2]) / 0.010)) : 0;
         descend(env, cube, HOVER, GRASP, roll_for(env, env->named), SOMA_ARM_OPEN + (SOMA_ARM_CLOSED - SOMA_ARM_OPEN) * close, action);
     }
 }
@@ -130,11 +130,11 @@ const soma_task soma__task_pick_place = {
 static soma_status pick_open(soma_env **env, const soma_env_opts *opts, soma_error *err) {
     soma_str xml = {0};
     soma__str_printf(
-        &xml, "<body name='bowl' mocap='true' pos='%g %g 0'>\n<geom class='bowl' type='cylinder' size='%g 0.003' pos='0 0 0.003'/>\n",
+        &xml, "<body name='bowl' mocap='true' pos='%g %g 0'>\n<geom class='furniture' type='cylinder' size='%g 0.003' pos='0 0 0.003'/>\n",
         BOWL_X, BOWL_Y, BOWL_RADIUS - 0.005);
     for (int i = 0; i < BOARDS; i++) {
         double a = 2 * M_PI * i / BOARDS, c = cos(a), s = sin(a);
-        soma__str_printf(&xml, "<geom class='bowl' type='box' size='0.003 %g %g' pos='%g %g %g' xyaxes='%g %g %g %g %g 0'/>\n",
+        soma__str_printf(&xml, "<geom class='furniture' type='box' size='0.003 %g %g' pos='%g %g %g' xyaxes='%g %g %g %g %g 0'/>\n",
                          1.25 * BOWL_RADIUS * tan(M_PI / BOARDS), BOWL_HEIGHT / 2, BOWL_RADIUS * c, BOWL_RADIUS * s, BOWL_HEIGHT / 2,
                          cos(BOWL_SLANT) * c, cos(BOWL_SLANT) * s, -sin(BOWL_SLANT), -s, c);
     }
