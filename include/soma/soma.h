@@ -37,7 +37,7 @@ soma_policy_opts soma_policy_defaults(void);
 
 #define SOMA_PILOT_OPTS(X)                                                                         \
     X(INT, seed, 0, "same seed, same observations, same device: same actions")                     \
-    X(INT, steps, 10, "flow steps per chunk")
+    X(INT, steps, 0, "flow steps per chunk; 0: as the policy was published with")
 SOMA_OPTS_DECLARE(soma_pilot_opts, SOMA_PILOT_OPTS)
 soma_pilot_opts soma_pilot_defaults(void);
 

@@ -329,18 +329,17 @@ static soma_status trace_denoise(run *r, const soma_feed *feed, soma_error *err)
     return status;
 }
 
-static soma_status take_grads(run *r, const soma_graph *g, const char *grads, const char *prefix, double *square, soma_error *err) {
-    for (size_t i = 0; i < g->n_tensors; i++) {
-        const soma_tensor *t = g->tensors[i];
-        if (t->role != SOMA_ROLE_GRAD || t->base) continue;
+// Of every weight; one that the loss does not reach (what the prefix's last layer makes of its attention) has a gradient of zeros.
+static soma_status take_grads(run *r, const char *grads, const char *prefix, double *square, soma_error *err) {
+    for (size_t i = 0; i < r->params->layout.n_slots; i++) {
+        const soma_slot *slot = &r->params->layout.slots[i];
         char name[600];
         void *data;
-        snprintf(name, sizeof name, "%s.%s", prefix, t->grad_of->name);
-        SOMA_TRY(take(r, name, SOMA_F32, t->n_dims, t->shape, &data, err));
+        snprintf(name, sizeof name, "%s.%s", prefix, slot->name);
+        SOMA_TRY(take(r, name, SOMA_F32, slot->n_dims, slot->shape, &data, err));
         if (!data) continue;
-        int64_t n = soma__numel(t);
-        r->device->kind->get(r->device, data, grads + t->place, (size_t)n * sizeof(float));
-        for (int64_t k = 0; k < n; k++) *square += (double)((float *)data)[k] * (double)((float *)data)[k];
+        r->device->kind->get(r->device, data, grads + slot->place, slot->size);
+        for (size_t k = 0; k < slot->size / sizeof(float); k++) *square += (double)((float *)data)[k] * (double)((float *)data)[k];
     }
     return SOMA_OK;
 }
@@ -358,7 +357,7 @@ static soma_status trace_train(run *r, soma_graph *graph, const soma_feed *feed,
         status = take_as(r, x.frame, "loss", alone ? "train.b1.loss" : "train.loss", err);
     }
     if (status == SOMA_OK && !alone) status = take_taps(r, x.frame, "train.", true, err);
-    if (status == SOMA_OK && grads) status = take_grads(r, graph, grads, alone ? "b1" : "b2", &square, err);
+    if (status == SOMA_OK && grads) status = take_grads(r, grads, alone ? "b1" : "b2", &square, err);
     float norm = (float)sqrt(square);
     if (status == SOMA_OK && grads && !alone) status = take_floats(r, "train.grad_global_norm", 1, (int64_t[]){1}, &norm, err);
     runner_close(&x);

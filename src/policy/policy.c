@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+// A policy: a folder's weights, the plans over them, and the robot's side. Opening does all that can fail; acting runs plans.
+//
+// What a call needs beside the weights (inputs, key/value states, scratch) is a runner for n observations. Runners are kept when a call is
+// done and taken again by the next, so that from the second call on nothing is allocated.
+#include "policy/policy.h"
+
+#include "base/file.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct runner {
+    struct runner *next;
+    int n;
+    soma_graph *graphs[2]; // encode, denoise
+    soma_plan *plans[2];
+    soma_frame *frames[2];
+    soma_layout states;
+    void *state_memory;
+    soma_rows rows;
+    soma_feed feed;
+    float *x; // [n, S, A]
+} runner;
+
+struct soma_policy {
+    soma_device *device;
+    soma_model *model;
+    soma_robot robot;
+    soma_precision precision;
+    soma_params *params;
+    soma_arena arena;
+    soma_policy_info info;
+    const char *camera_names[SOMA_MAX_CAMERAS];
+    pthread_mutex_t lock; // guards idle
+    runner *idle;
+};
+
+struct soma_pilot {
+    const soma_policy *policy;
+    soma_pilot_opts opts;
+    soma_rng rng;
+    uint64_t acts;
+    float *actions, *state; // [S, A], [n_state] of the observation that is being answered
+};
+
+#define OPTS_TYPE soma_policy_opts
+SOMA_OPTS_DEFINE(soma_policy_opts, SOMA_POLICY_OPTS, soma_policy_defaults)
+#undef OPTS_TYPE
+#define OPTS_TYPE soma_pilot_opts
+SOMA_OPTS_DEFINE(soma_pilot_opts, SOMA_PILOT_OPTS, soma_pilot_defaults)
+#undef OPTS_TYPE
+
+// ---- runners
+
+static soma_status build_graphs(const soma_policy *p, int n, soma_graph *graphs[2], soma_error *err) {
+    for (int i = 0; i < 2; i++) {
+        SOMA_TRY(soma_graph_new(&graphs[i], err));
+        soma_build b = soma__build_defaults(i ? SOMA_PROGRAM_DENOISE : SOMA_PROGRAM_ENCODE, n);
+        b.precision = p->precision;
+        p->model->family->build(p->model, &b, graphs[i]);
+    }
+    return SOMA_OK;
+}
+
+static void runner_free(const soma_policy *p, runner *r) {
+    if (!r) return;
+    for (int i = 0; i < 2; i++) {
+        soma__frame_free(r->frames[i]);
+        soma__plan_free(r->plans[i]);
+        soma_graph_free(r->graphs[i]);
+    }
+    if (r->state_memory) p->device->kind->free(p->device, r->state_memory);
+    soma__layout_free(&r->states);
+    soma__rows_free(&r->rows);
+    soma__feed_free(&r->feed);
+    soma__free(r->x);
+    soma__free(r);
+}
+
+static soma_status runner_new(runner **out, const soma_policy *p, int n, soma_error *err) {
+    runner *r = *out = soma__calloc(1, sizeof *r);
+    if (!r) return soma__no_memory(err, "a policy's working memory");
+    r->n = n;
+    const soma_model_info *info = &p->model->info;
+    soma_status status = build_graphs(p, n, r->graphs, err);
+    for (int i = 0; i < 2 && status == SOMA_OK; i++) status = soma__layout_add(&r->states, r->graphs[i], SOMA_ROLE_STATE, err);
+    if (status == SOMA_OK) status = p->device->kind->alloc(p->device, &r->state_memory, r->states.size, err);
+    for (int i = 0; i < 2 && status == SOMA_OK; i++) {
+        status = soma__plan_new(&r->plans[i], r->graphs[i], &p->params->layout, &r->states, p->device, err);
+        if (status == SOMA_OK) status = soma__frame_new(&r->frames[i], r->plans[i], p->params->memory, NULL, r->state_memory, err);
+    }
+    if (status == SOMA_OK) status = soma__rows_new(&r->rows, p->model, n, err);
+    if (status == SOMA_OK && !(r->x = soma__calloc((size_t)(n * info->horizon * info->action_dim), sizeof *r->x)))
+        status = soma__no_memory(err, "a policy's working memory");
+    if (status == SOMA_OK) return SOMA_OK;
+    runner_free(p, r);
+    *out = NULL;
+    return status;
+}
+
+static soma_status runner_take(runner **out, soma_policy *p, int n, soma_error *err) {
+    pthread_mutex_lock(&p->lock);
+    runner **at = &p->idle;
+    while (*at && (*at)->n != n) at = &(*at)->next;
+    runner *r = *at;
+    if (r) *at = r->next;
+    pthread_mutex_unlock(&p->lock);
+    *out = r;
+    return r ? SOMA_OK : runner_new(out, p, n, err);
+}
+
+static void runner_give(soma_policy *p, runner *r) {
+    pthread_mutex_lock(&p->lock);
+    r->next = p->idle;
+    p->idle = r;
+    pthread_mutex_unlock(&p->lock);
+}
+
+// ---- opening
+
+static soma_status load_weights(soma_policy *p, const char *dir, soma_error *err) {
+    soma_graph *graphs[2] = {0};
+    soma_safetensors *file = NULL;
+    soma_status status = build_graphs(p, 1, graphs, err);
+    if (status == SOMA_OK) status = soma__params_new(&p->params, p->device, (const soma_graph *const *)graphs, 2, err);
+    if (status == SOMA_OK) status = soma__safetensors_open(&file, dir, err);
+    if (status == SOMA_OK) status = soma__params_load(p->params, file, p->model->family->aliases, err);
+    soma__safetensors_close(file);
+    soma_graph_free(graphs[0]);
+    soma_graph_free(graphs[1]);
+    return status;
+}
+
+static soma_status describe(soma_policy *p, const json_t *config, soma_error *err) {
+    const soma_robot *r = &p->robot;
+    for (int i = 0; i < r->n_cameras; i++) p->camera_names[i] = r->cameras[i];
+    json_t *metadata = json_pack("{s:s, s:i, s:i, s:i, s:f, s:[]}", "model_type", p->model->info.type, "action_horizon", (int)p->model->info.horizon,
+                                 "action_dim", r->n_actions, "state_dim", r->n_state, "control_frequency", r->rate, "cameras");
+    for (int i = 0; metadata && i < r->n_cameras; i++) json_array_append_new(json_object_get(metadata, "cameras"), json_string(r->cameras[i]));
+    if (metadata && json_object_get(config, "metadata")) json_object_update(metadata, json_object_get(config, "metadata"));
+    char *text = metadata ? json_dumps(metadata, JSON_COMPACT) : NULL;
+    const char *kept = text ? soma__arena_strdup(&p->arena, text) : NULL;
+    json_decref(metadata);
+    free(text);
+    if (!kept) return soma__no_memory(err, "a policy's metadata");
+    p->info = (soma_policy_info){.family = p->model->info.type, .horizon = (int)p->model->info.horizon, .n_actions = r->n_actions,
+                                 .n_state = r->n_state, .rate = r->rate, .n_cameras = r->n_cameras, .camera_names = p->camera_names,
+                                 .metadata_json = kept};
+    return SOMA_OK;
+}
+
+static soma_status set_precision(soma_policy *p, const char *dtype, soma_error *err) {
+    if (!strcmp(dtype, "f32")) p->precision = SOMA_PRECISION_F32;
+    else if (!strcmp(dtype, "bf16")) p->precision = (soma_precision){.weight = SOMA_BF16, .activation = SOMA_F32, .product = SOMA_BF16};
+    else return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", dtype);
+    return SOMA_OK;
+}
+
+soma_status soma_policy_open(soma_policy **out, const char *path, const soma_policy_opts *given, soma_error *err) {
+    *out = NULL;
+    soma_policy_opts o = given ? *given : soma_policy_defaults();
+    SOMA_OPTS_CHECK(&o);
+    soma_policy *p = soma__calloc(1, sizeof *p);
+    if (!p) return soma__no_memory(err, "a policy");
+    pthread_mutex_init(&p->lock, NULL);
+    char where[SOMA_PATH_MAX];
+    json_t *config = NULL;
+    soma_device_opts d = {.threads = (int)o.threads, .isa = o.isa};
+    soma_status status = soma__path_join(where, path, "config.json", err);
+    if (status == SOMA_OK) status = soma__json_load(&config, where, err);
+    if (status == SOMA_OK) status = soma__model_new(&p->model, config, where, err);
+    if (status == SOMA_OK) status = soma__robot_open(&p->robot, config, path, o.text_tokenizer, p->model, err);
+    if (status == SOMA_OK) status = set_precision(p, o.dtype, err);
+    if (status == SOMA_OK) status = soma__device_open(&p->device, o.device, &d, err);
+    if (status == SOMA_OK) status = load_weights(p, path, err);
+    if (status == SOMA_OK) status = describe(p, config, err);
+    runner *first = NULL;
+    if (status == SOMA_OK) status = runner_new(&first, p, 1, err);
+    if (status == SOMA_OK) runner_give(p, first);
+    json_decref(config);
+    if (status != SOMA_OK) soma_policy_close(p);
+    else *out = p;
+    return status;
+}
+
+void soma_policy_close(soma_policy *p) {
+    if (!p) return;
+    for (runner *r = p->idle, *next; r; r = next) {
+        next = r->next;
+        runner_free(p, r);
+    }
+    soma__params_free(p->params);
+    soma__device_close(p->device);
+    soma__robot_close(&p->robot);
+    soma__model_free(p->model);
+    soma__arena_free(&p->arena);
+    pthread_mutex_destroy(&p->lock);
+    soma__free(p);
+}
+
+soma_policy_info soma_policy_describe(const soma_policy *p) { return p->info; }
+const soma_robot *soma__policy_robot(const soma_policy *p) { return &p->robot; }
+const soma_model *soma__policy_model(const soma_policy *p) { return p->model; }
+const char *soma__policy_device(const soma_policy *p) { return p->device->kind->info(p->device); }
+
+// ---- pilots
+
+soma_status soma_pilot_new(soma_pilot **out, const soma_policy *policy, const soma_pilot_opts *given, soma_error *err) {
+    *out = NULL;
+    soma_pilot_opts o = given ? *given : soma_pilot_defaults();
+    SOMA_OPTS_CHECK(&o);
+    if (o.steps < 0 || o.steps > 1000) return soma__fail(err, SOMA_BAD_INPUT, "%lld flow steps: 1 to 1000 are possible, 0 means the policy's own", (long long)o.steps);
+    if (!o.steps) o.steps = policy->model->info.n_steps;
+    soma_pilot *pilot = soma__calloc(1, sizeof *pilot);
+    if (!pilot) return soma__no_memory(err, "a pilot");
+    *pilot = (soma_pilot){.policy = policy, .opts = o, .rng = soma__rng((uint64_t)o.seed)};
+    pilot->actions = soma__calloc((size_t)(policy->info.horizon * policy->info.n_actions), sizeof *pilot->actions);
+    pilot->state = soma__calloc((size_t)policy->info.n_state, sizeof *pilot->state);
+    if (!pilot->actions || !pilot->state) {
+        soma_pilot_free(pilot);
+        return soma__no_memory(err, "a pilot");
+    }
+    *out = pilot;
+    return SOMA_OK;
+}
+
+void soma_pilot_free(soma_pilot *pilot) {
+    if (!pilot) return;
+    soma__free(pilot->actions);
+    soma__free(pilot->state);
+    soma__free(pilot);
+}
+
+void soma_pilot_reset(soma_pilot *pilot) { (void)pilot; } // chunks are independent: there is nothing of an episode to forget
+
+static soma_status feed_frame(soma_frame *frame, const soma_feed *feed, soma_error *err) {
+    for (size_t i = 0; i < feed->n_arrays; i++) {
+        const soma_feed_array *a = &feed->arrays[i];
+        if (soma__plan_find(frame->plan, a->name)) SOMA_TRY(soma__frame_put(frame, a->name, a->data, a->size, err));
+    }
+    return SOMA_OK;
+}
+
+// Euler steps from noise at time 1 to actions at time 0; time is accumulated in float, as openpi's PyTorch loop does.
+static soma_status sample(runner *r, int64_t steps, soma_error *err) {
+    soma_frame *denoise = r->frames[1];
+    size_t size = sizeof *r->x * (size_t)soma__numel(soma__plan_find(denoise->plan, "x_t"));
+    float dt = -1.0f / (float)steps, t = 1.0f, time[r->n];
+    SOMA_TRY(soma__frame_put(denoise, "dt", &dt, sizeof dt, err));
+    for (int64_t k = 0; k < steps; k++, t += dt) {
+        for (int i = 0; i < r->n; i++) time[i] = t;
+        SOMA_TRY(soma__frame_put(denoise, "x_t", r->x, size, err));
+        SOMA_TRY(soma__frame_put(denoise, "time", time, sizeof time, err));
+        soma__frame_run(denoise);
+        SOMA_TRY(soma__frame_get(denoise, "x_next", r->x, size, err));
+    }
+    return SOMA_OK;
+}
+
+static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *pilots, const soma_obs *obs, soma_error *err) {
+    size_t chunk = (size_t)(p->model->info.horizon * p->model->info.action_dim);
+    for (int i = 0; i < r->n; i++) {
+        SOMA_CHECK(pilots[i]->policy == p, "a pilot acts through the policy that it was made for");
+        if (pilots[i]->opts.steps != pilots[0]->opts.steps)
+            return soma__fail(err, SOMA_BAD_INPUT, "pilots of one call take the same number of flow steps; these take %lld and %lld",
+                              (long long)pilots[0]->opts.steps, (long long)pilots[i]->opts.steps);
+        SOMA_TRY(soma__robot_observe(&p->robot, &r->rows, i, &obs[i], err));
+    }
+    for (int i = 0; i < r->n; i++) { // nothing may fail from here on: the random streams advance
+        soma_rng rng = soma__rng_fold(&pilots[i]->rng, pilots[i]->acts++);
+        soma__rng_normals(&rng, r->x + (size_t)i * chunk, chunk);
+        memcpy(pilots[i]->state, obs[i].state, sizeof(float) * (size_t)p->info.n_state);
+    }
+    return SOMA_OK;
+}
+
+soma_status soma_policy_act_many(const soma_policy *policy, int n, soma_pilot *const *pilots, const soma_obs *obs, soma_actions *actions,
+                                 soma_error *err) {
+    SOMA_CHECK(n > 0, "a call has at least one pilot");
+    soma_policy *p = (soma_policy *)policy; // the idle runners are a cache behind a lock; all else stays const
+    runner *r;
+    SOMA_TRY(runner_take(&r, p, n, err));
+    soma_status status = observe(r, p, pilots, obs, err);
+    double started = soma__seconds();
+    if (status == SOMA_OK) status = p->model->family->prepare(p->model, &r->rows.batch, &r->feed, err);
+    for (int i = 0; i < 2 && status == SOMA_OK; i++) status = feed_frame(r->frames[i], &r->feed, err);
+    if (status == SOMA_OK) {
+        soma__frame_run(r->frames[0]);
+        status = sample(r, pilots[0]->opts.steps, err);
+    }
+    double ms = 1e3 * (soma__seconds() - started);
+    int64_t chunk = p->model->info.horizon * p->model->info.action_dim;
+    for (int i = 0; i < n && status == SOMA_OK; i++) {
+        soma__robot_from_model(&p->robot, p->model, pilots[i]->state, r->x + i * chunk, pilots[i]->actions);
+        actions[i] = (soma_actions){pilots[i]->actions, p->info.horizon, p->info.n_actions, ms};
+    }
+    runner_give(p, r);
+    return status;
+}
+
+soma_status soma_pilot_act(soma_pilot *pilot, const soma_obs *obs, soma_actions *actions, soma_error *err) {
+    return soma_policy_act_many(pilot->policy, 1, &pilot, obs, actions, err);
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the rest of soma may ask of an open policy beyond soma/soma.h.
+#ifndef SOMA_POLICY_POLICY_H
+#define SOMA_POLICY_POLICY_H
+
+#include "base/opts.h"
+#include "base/rng.h"
+#include "policy/params.h"
+#include "policy/robot.h"
+
+extern const soma_opt_table soma_policy_opts_table, soma_pilot_opts_table;
+
+const soma_robot *soma__policy_robot(const soma_policy *policy); // borrowed
+const soma_model *soma__policy_model(const soma_policy *policy);
+const char *soma__policy_device(const soma_policy *policy); // "cpu avx512bf16, 2 threads"
+
+#endif

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// The optimiser: everything a step changes, in one block of device memory. Weights, gradient, moments and average are flat arrays with the
+// layout of the weights, so that an update is one op over each.
+#ifndef SOMA_TRAIN_OPTIMISER_H
+#define SOMA_TRAIN_OPTIMISER_H
+
+#include "policy/params.h"
+
+typedef struct soma_optimiser {
+    soma_device *device;        // borrowed
+    const soma_layout *weights; // borrowed
+    int64_t n;                  // values in each array, paddings included (these stay zero)
+    soma_layout arrays;         // w, g, acc, m, v, ema
+    void *memory;
+    soma_graph *graphs[3];
+    soma_plan *plans[3]; // accumulate, norm, update
+    soma_frame *frames[3];
+} soma_optimiser;
+
+// The weights' layout must be all F32.
+soma_status soma__optimiser_new(soma_optimiser **o, soma_device *device, const soma_layout *weights, soma_error *err);
+void soma__optimiser_free(soma_optimiser *o); // NULL allowed
+
+// The device memory of one array ("w", "g", "acc", "m", "v", "ema"): n f32 values laid out as the weights are.
+void *soma__optimiser_array(const soma_optimiser *o, const char *name);
+
+void soma__optimiser_accumulate(soma_optimiser *o); // acc += g
+typedef struct soma_adamw_step {
+    int64_t step; // from 1
+    double lr, beta1, beta2, eps, weight_decay, clip, ema;
+    double grad_scale; // 1 / number of accumulated passes
+} soma_adamw_step;
+// Uses acc, clears it, returns the gradient's norm before clipping.
+double soma__optimiser_update(soma_optimiser *o, const soma_adamw_step *s);
+
+// Linear warm-up from peak/(warmup+1), then a cosine to `end` at `steps` (openpi's schedule). step counts from 0.
+double soma__lr_at(int64_t step, int64_t steps, int64_t warmup, double peak, double end);
+
+#endif
