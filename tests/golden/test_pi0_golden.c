@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+// pi0 and pi0.5 against openpi's PyTorch code, tensor by tensor: every intermediate of the prefix, the sampler, the training loss and all
+// gradients. Tolerances are those that were measured between two independent executions of the reference.
+#include "golden/golden.h"
+
+#include "policy/trace.h"
+
+static double tolerance(const char *name) {
+    if (!strncmp(name, "actions", 7)) return 2e-5;
+    if (!strncmp(name, "sample.", 7) && strstr(name, ".x_t")) return 2e-5;
+    if (!strncmp(name, "sample.", 7) && strstr(name, ".v_t")) return 2e-5; // its x_t is our own
+    if (!strcmp(name, "train.grad_global_norm")) return 1e-4;
+    if (!strcmp(name, "train.loss_elementwise")) return 1e-4; // (v - u)^2, |v - u| up to 5.5: 2 |v - u| times v_t's 1e-5
+    return 1e-5;
+}
+
+static bool masked_rows(const char *name) {
+    return !strncmp(name, "prefix.", 7) || !strncmp(name, "train.prefix.", 13) || !strcmp(name, "prefix_embs") ||
+           !strncmp(name, "prefix_kv.", 10);
+}
+
+// Calls it for each tensor of the reference; returns how many were held against it.
+static int hold_outputs(const soma_trace *trace, const soma_safetensors *reference) {
+    const soma_safetensor *pad = soma__safetensors_find(reference, "prefix_pad_masks");
+    int n = 0;
+    for (size_t i = 0; i < soma__safetensors_count(reference); i++, n++) {
+        const soma_safetensor *want = soma__safetensors_at(reference, i), *got = soma__trace_find(trace, want->name);
+        char a[160], b[160];
+        if (!got) fail_msg("%s is not given", want->name);
+        if (got->n_dims != want->n_dims || memcmp(got->shape, want->shape, sizeof *want->shape * (size_t)want->n_dims))
+            fail_msg("%s is %s, not %s", want->name, soma__safetensor_shape(a, got), soma__safetensor_shape(b, want));
+        soma_safetensor whole = *got;
+        whole.n_values = want->n_values;
+        float *x = golden_floats(&whole), *y = golden_floats(want);
+        bool by_row = masked_rows(want->name);
+        golden_error e = golden_compare(x, y, want->n_values, want->shape[want->n_dims - 1], by_row ? pad->data : NULL);
+        if (!(e.max_abs <= tolerance(want->name)))
+            fail_msg("%s is off by %.3g, allowed are %.3g", want->name, e.max_abs, tolerance(want->name));
+        for (int64_t k = 0; k < want->n_values; k++)
+            if (!isfinite(x[k])) fail_msg("%s has a value that is not finite", want->name);
+        free(x);
+        free(y);
+    }
+    return n;
+}
+
+static int hold_grads(const soma_trace *trace, const soma_safetensors *reference, double *worst) {
+    double norm = *(const float *)soma__trace_find(trace, "train.grad_global_norm")->data; // held against the reference before
+    int n = 0;
+    for (size_t i = 0; i < soma__safetensors_count(reference); i++, n++) {
+        const soma_safetensor *want = soma__safetensors_at(reference, i), *got = soma__trace_find(trace, want->name);
+        if (!got) fail_msg("the gradient %s is not given", want->name);
+        assert_int_equal(got->n_dims, want->n_dims);
+        assert_memory_equal(got->shape, want->shape, sizeof *want->shape * (size_t)want->n_dims);
+        float *y = golden_floats(want);
+        golden_error e = golden_compare(got->data, y, want->n_values, 1, NULL);
+        // keys' biases cancel in softmax: their gradient is zero but for rounding, in the reference too
+        if (e.norm < 1e-6 * norm)
+            assert_true(e.max_abs < 1e-6 * norm);
+        else if (!(e.relative <= 1e-4))
+            fail_msg("the gradient %s is off by %.3g (relative, L2), allowed are 1e-4", want->name, e.relative);
+        else
+            *worst = fmax(*worst, e.relative);
+        free(y);
+    }
+    return n;
+}
+
+static soma_safetensors *open_in(const char *folder, const char *name) {
+    char path[SOMA_PATH_MAX + 64];
+    soma_safetensors *st = NULL;
+    soma_error err = {0};
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (soma__safetensors_open(&st, path, &err)) fail_msg("%s", err.text);
+    return st;
+}
+
+static void hold_case(const char *name, const char *isa) {
+    char folder[SOMA_PATH_MAX];
+    if (!golden_folder(folder, name)) skip();
+    soma_error err = {0};
+    soma_device *device = NULL;
+    soma_trace trace = {0};
+    soma_safetensors *inputs = open_in(folder, "inputs.safetensors"), *outputs = open_in(folder, "outputs.safetensors"),
+                     *grads = open_in(folder, "grads.safetensors");
+    const soma_device_opts d = {.threads = 2, .isa = isa};
+    const soma_trace_opts o = {.dtype = "f32", .grads = true};
+    if (soma__device_open(&device, "cpu", &d, &err)) fail_msg("%s", err.text);
+    if (soma__trace_run(&trace, folder, inputs, &o, device, &err)) fail_msg("%s", err.text);
+    double worst = 0;
+    int n = hold_outputs(&trace, outputs), m = hold_grads(&trace, grads, &worst);
+    print_message("%s on %s: %d tensors agree, %d gradients within %.2g (relative, L2)\n", name, device->kind->info(device), n, m, worst);
+    soma__trace_free(&trace);
+    soma__device_close(device);
+    soma__safetensors_close(inputs);
+    soma__safetensors_close(outputs);
+    soma__safetensors_close(grads);
+}
+
+static void pi0_plain(void **state) { hold_case("pi0_tiny", "plain"); }
+static void pi0_best(void **state) { hold_case("pi0_tiny", ""); }
+static void pi05_plain(void **state) { hold_case("pi05_tiny", "plain"); }
+static void pi05_best(void **state) { hold_case("pi05_tiny", ""); }
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pi0_plain),
+        cmocka_unit_test(pi0_best),
+        cmocka_unit_test(pi05_plain),
+        cmocka_unit_test(pi05_best),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
