@@ -17,4 +17,6 @@ static inline int64_t cpu_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 #define CPU_KERNEL_PICK(isa, name) NULL
 #endif
 
+CPU_KERNEL_DECLARE(cpu_elementwise);
+
 #endif
