@@ -47,10 +47,10 @@ soma_wire_opts soma__wire_defaults(void) { return (soma_wire_opts){.connect_time
 
 static void log_line(int level, const char *line) {
     int len = (int)strcspn(line, "\n");
-    soma__log(level == LLL_ERR ? SOMA_LOG_ERROR : SOMA_LOG_WARN, "libwebsockets: %.*s", len, line);
+    soma__log(SOMA_LOG_WARN, "libwebsockets: %.*s", len, line); // what matters becomes a soma_error as well
 }
 
-static void set_log(void) { lws_set_log_level(LLL_ERR | LLL_WARN, log_line); }
+static void set_log(void) { lws_set_log_level(LLL_ERR, log_line); }
 
 void soma__lws_setup(void) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;

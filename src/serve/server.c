@@ -6,7 +6,6 @@
 // bytes, the complaint. A connection that ends marks the client `gone`; the policy's thread frees it, because the pilot lives there.
 #include "serve/server.h"
 
-#include "base/opts.h"
 #include "format/msgpack.h"
 #include "format/wire.h"
 #include "serve/observe.h"

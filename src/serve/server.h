@@ -10,7 +10,7 @@
 #ifndef SOMA_SERVE_SERVER_H
 #define SOMA_SERVE_SERVER_H
 
-#include "base/base.h"
+#include "base/opts.h"
 
 #include <soma/soma.h>
 
@@ -22,6 +22,7 @@
     X(REAL, message_timeout, 10, "seconds from a message's first byte to its last")
 SOMA_OPTS_DECLARE(soma_server_opts, SOMA_SERVER_OPTS)
 soma_server_opts soma__server_defaults(void);
+extern const soma_opt_table soma_server_opts_table;
 
 // What is served. open, act and close are called from one thread only, the server's second. A test may serve a function of its own.
 typedef struct soma_server_policy {

@@ -68,7 +68,7 @@ static inline int raw_handshake(int fd) {
                               "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
     char head[2048];
     int status = 0;
-    if (raw_send(fd, ask, sizeof ask - 1) && raw_read_head(fd, head, sizeof head)) sscanf(head, "HTTP/1.1 %d", &status);
+    if (raw_send(fd, ask, sizeof ask - 1) && raw_read_head(fd, head, sizeof head)) sscanf(head, "HTTP/1.%*d %d", &status);
     return status;
 }
 
@@ -105,6 +105,7 @@ static inline bool raw_frame(int fd, int first, bool mask, uint64_t announced, c
 // The next frame of a server; its opcode, -1 when the connection has ended. At most `room` bytes.
 static inline int raw_next(int fd, unsigned char *bytes, size_t room, size_t *len) {
     unsigned char h[10];
+    *len = 0;
     if (!raw_read(fd, h, 2)) return -1;
     uint64_t size = h[1] & 127;
     int width = size == 126 ? 2 : size == 127 ? 8 : 0;

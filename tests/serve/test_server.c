@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The real server and the real client in one process, and raw sockets for clients that misbehave. After each of them the server must serve.
+// `test_server --serve PORT` only serves the toy policy until its standard input ends (tools/openpi_client_check.py starts it so).
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -443,7 +444,20 @@ static void test_open_refused(void **state) {
     assert_non_null(strstr(err.text, "not a JSON object"));
 }
 
-int main(void) {
+static int serve(const char *port) {
+    soma_server *server;
+    soma_server_opts o = soma__server_defaults();
+    o.port = atoi(port);
+    if (soma__server_open(&server, &toy, &o, &err)) return 1;
+    printf("listening on ws://127.0.0.1:%d\n", soma__server_port(server));
+    fflush(stdout);
+    while (getchar() != EOF) continue;
+    soma__server_close(server);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3 && !strcmp(argv[1], "--serve")) return serve(argv[2]);
 #define SERVED(test) cmocka_unit_test_setup_teardown(test, start, stop)
     const struct CMUnitTest tests[] = {
         SERVED(test_round_trip), SERVED(test_answer),           SERVED(test_many_clients), SERVED(test_policy_fails),
