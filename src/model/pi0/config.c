@@ -62,7 +62,7 @@ static const int_field ints[] = {
     STACK("paligemma", language),
     STACK("action_expert", expert),
     {"vision", "hidden_size", NULL, AT(vision.width), 1, 1 << 16},
-    {"vision", "num_hidden_layers", NULL, AT(vision.depth), 1, 512},
+    {"vision", "num_hidden_layers", NULL, AT(vision.depth), 1, PI0_MAX_VISION_DEPTH},
     {"vision", "num_attention_heads", NULL, AT(vision.n_heads), 1, 256},
     {"vision", "intermediate_size", NULL, AT(vision.mlp), 1, 1 << 20},
     {"vision", "patch_size", NULL, AT(vision.patch), 1, 512},

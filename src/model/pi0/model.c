@@ -10,19 +10,6 @@
 #include <math.h>
 #include <stdio.h>
 
-typedef struct kv {
-    soma_tensor *k, *v; // [B, S, KV, K]; keys are already rotated
-} kv;
-
-typedef struct stream {
-    const pi0_stack *c;
-    const soma_scope *scope; // where "layers.0" begins
-    soma_tensor *x;          // [B, T, D]; NULL: this stream is absent
-    soma_tensor *pos;        // i32 [B, T]
-    soma_tensor *cond;       // [B, D] for adaptive norms; NULL: plain ones
-    soma_mask mask;          // over the keys that this stream sees
-} stream;
-
 typedef struct builder {
     const pi0_config *c;
     const soma_build *b;
@@ -30,50 +17,6 @@ typedef struct builder {
     const soma_scope *root, *paligemma, *expert;
     int64_t B, R, S, T; // observations, draws, prefix and suffix tokens
 } builder;
-
-// ---- one trunk layer
-
-static soma_normed norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, double eps) {
-    if (cond) return soma_ada_rms_norm(s, name, x, cond, (float)eps);
-    return (soma_normed){soma_rms_norm(s, name, x, (float)eps), NULL};
-}
-
-static soma_tensor *residual(soma_tensor *x, soma_tensor *y, soma_tensor *gate) { return soma_add(x, gate ? soma_mul(y, gate) : y); }
-
-// [prefix | own] along the tokens. One prefix row serves the R suffix rows that were drawn for it.
-static soma_tensor *join(soma_tensor *prefix, soma_tensor *own) {
-    if (prefix->n_dims != 4 || own->n_dims != 4) return own; // an earlier mistake
-    int64_t B = prefix->shape[0], R = own->shape[0] / B, S = prefix->shape[1], T = own->shape[1], KV = own->shape[2], K = own->shape[3];
-    soma_tensor *shared = soma_expand(soma_reshape(prefix, 5, (int64_t[]){B, 1, S, KV, K}), 5, (int64_t[]){B, R, S, KV, K});
-    soma_tensor *mine = soma_reshape(own, 5, (int64_t[]){B, R, T, KV, K});
-    return soma_reshape(soma_concat((soma_tensor *[]){shared, mine}, 2, 2), 4, (int64_t[]){B * R, S + T, KV, K});
-}
-
-// encode builds it with s[1].x == NULL, denoise with s[0].x == NULL and `past`, training with both. Returns the prefix's keys and values.
-// keys_only: nobody reads what this layer makes of the prefix, so only its keys and values are built.
-static kv trunk_layer(const pi0_config *c, stream s[2], int i, kv past, bool keys_only) {
-    for (int e = 0; e < 2; e++) {
-        if (!s[e].x) continue;
-        const pi0_stack *z = s[e].c;
-        const soma_scope *in = soma_scope_in(s[e].scope, "layers.%d", i), *attn = soma_scope_in(in, "self_attn");
-        soma_normed h = norm(in, "input_layernorm", s[e].x, s[e].cond, c->rms_eps); // [B, T, D]
-        soma_tensor *k = soma_heads(soma_linear(attn, "k_proj", h.y, z->n_kv_heads * z->head_dim, false), z->n_kv_heads);
-        soma_tensor *v = soma_heads(soma_linear(attn, "v_proj", h.y, z->n_kv_heads * z->head_dim, false), z->n_kv_heads);
-        k = soma_rope(k, s[e].pos, c->rope_theta); // [B, T, KV, K]
-        if (e == 0)
-            past = (kv){k, v};
-        else
-            k = join(past.k, k), v = join(past.v, v); // [B, S + T, KV, K]
-        if (e == 0 && keys_only) continue;
-
-        soma_tensor *q = soma_heads(soma_linear(attn, "q_proj", h.y, z->n_heads * z->head_dim, false), z->n_heads);
-        soma_tensor *a = soma_attention(attn, soma_rope(q, s[e].pos, c->rope_theta), k, v, s[e].mask); // [B, T, H, K]
-        soma_tensor *x = residual(s[e].x, soma_linear(attn, "o_proj", soma_merge_heads(a), z->width, false), h.gate);
-        h = norm(in, "post_attention_layernorm", x, s[e].cond, c->rms_eps);
-        s[e].x = residual(x, soma_gated_mlp(soma_scope_in(in, "mlp"), h.y, z->mlp), h.gate); // [B, T, D]
-    }
-    return past;
-}
 
 // ---- the prefix: pictures and prompt
 
@@ -85,7 +28,7 @@ static soma_tensor *embed_pictures(const builder *m) {
         soma_input(m->g, "images", m->b->image, 5, bytes ? (int64_t[]){m->B, C, side, side, 3} : (int64_t[]){m->B, C, 3, side, side});
     images = soma_reshape(images, 4, bytes ? (int64_t[]){m->B * C, side, side, 3} : (int64_t[]){m->B * C, 3, side, side});
 
-    soma_tensor *kept[c->vision.depth + 2];
+    soma_tensor *kept[PI0_MAX_VISION_DEPTH + 2];
     soma_tensor *x = soma_vit(soma_scope_in(m->paligemma, "vision_tower.vision_model"), images, &c->vision, kept); // [B C, n, Dv]
     for (int64_t i = 0; m->g->keep_taps && i < c->vision.depth + 2; i++) {
         soma_tensor *first = soma_reshape(kept[i], 4, (int64_t[]){m->B, C, n, c->vision.width});
@@ -103,10 +46,10 @@ static soma_tensor *embed_pictures(const builder *m) {
     return x; // [B, C n, D], camera after camera
 }
 
-static stream prefix_stream(const builder *m) {
+static pi0_stream prefix_stream(const builder *m) {
     const pi0_config *c = m->c;
     int64_t L = c->model.info.max_tokens, D = c->language.width;
-    stream s = {.c = &c->language, .scope = soma_scope_in(m->paligemma, "language_model")};
+    pi0_stream s = {.c = &c->language, .scope = soma_scope_in(m->paligemma, "language_model")};
     soma_tensor *images = embed_pictures(m);
     soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, L});
     soma_tensor *text = soma_embedding(s.scope, "embed_tokens", tokens, c->model.info.vocab, D);
@@ -121,11 +64,11 @@ static stream prefix_stream(const builder *m) {
 
 // ---- the suffix: state, noisy actions, time. x_t [B R, S, A], time [B R]
 
-static stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *time) {
+static pi0_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *time) {
     const pi0_config *c = m->c;
     int64_t D = c->expert.width, N = m->B * m->R, H = c->model.info.horizon;
     const soma_scope *root = m->root;
-    stream s = {.c = &c->expert, .scope = m->expert};
+    pi0_stream s = {.c = &c->expert, .scope = m->expert};
     soma_tensor *emb = soma_tap(soma_time_features(time, D, c->min_period, c->max_period), "suffix_t1.time_emb_f64"); // [N, D] f32
     soma_tensor *tok = soma_linear(root, "action_in_proj", x_t, D, true);                                             // [N, H, D]
     if (c->pi05) {
@@ -149,9 +92,9 @@ static stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *tim
 }
 
 // The flow's velocity at the actions' tokens: [N, H, A], f32.
-static soma_tensor *velocity(const builder *m, const stream *s) {
+static soma_tensor *velocity(const builder *m, const pi0_stream *s) {
     const pi0_config *c = m->c;
-    soma_tensor *h = soma_tap(norm(s->scope, "norm", s->x, s->cond, c->rms_eps).y, "suffix_t1.final_norm"); // the last gate is dropped
+    soma_tensor *h = soma_tap(pi0_norm(s->scope, "norm", s->x, s->cond, c->rms_eps).y, "suffix_t1.final_norm"); // the last gate is dropped
     h = soma_slice(h, 1, m->T - c->model.info.horizon, c->model.info.horizon);
     // starts small: an untrained policy's first guess is "no movement of the noise", not a large random one
     return soma_linear_init(m->root, "action_out_proj", h, c->model.info.action_dim, true,
@@ -169,11 +112,11 @@ static soma_tensor *kv_state(const builder *m, int i, const char *which) {
 
 static void build_encode(const builder *m) {
     const pi0_config *c = m->c;
-    stream s[2] = {prefix_stream(m)};
+    pi0_stream s[2] = {prefix_stream(m)};
     soma_tap(s[0].x, "prefix_embs");
     for (int i = 0; i < c->language.depth; i++) {
         bool last = i == c->language.depth - 1;
-        kv now = trunk_layer(c, s, i, (kv){0}, last && !m->b->whole);
+        pi0_kv now = pi0_trunk_layer(c, s, i, (pi0_kv){0}, last && !m->b->whole);
         soma_store(now.k, kv_state(m, i, "k"));
         soma_store(now.v, kv_state(m, i, "v"));
         if (m->g->keep_taps && (i == 0 || last)) {
@@ -190,10 +133,10 @@ static void build_denoise(const builder *m) {
     soma_tensor *x_t = soma_input(m->g, "x_t", SOMA_F32, 3, (int64_t[]){m->B, c->model.info.horizon, c->model.info.action_dim});
     soma_tensor *time = soma_input(m->g, "time", SOMA_F32, 1, &m->B);
     soma_tensor *dt = soma_input(m->g, "dt", SOMA_F32, 1, (int64_t[]){1}); // negative: time runs from 1 (noise) to 0 (actions)
-    stream s[2] = {{0}, suffix_stream(m, x_t, time)};
+    pi0_stream s[2] = {{0}, suffix_stream(m, x_t, time)};
     soma_tap(s[1].x, "suffix_t1.embs");
     for (int i = 0; i < c->expert.depth; i++) {
-        trunk_layer(c, s, i, (kv){kv_state(m, i, "k"), kv_state(m, i, "v")}, false);
+        pi0_trunk_layer(c, s, i, (pi0_kv){kv_state(m, i, "k"), kv_state(m, i, "v")}, false);
         soma_tap(s[1].x, "suffix_t1.layer_out.%d", i);
     }
     soma_tensor *v = velocity(m, &s[1]);
@@ -211,11 +154,11 @@ static void build_train(const builder *m) {
     soma_tensor *time = soma_input(m->g, "time", SOMA_F32, 1, &N), *t = soma_reshape(time, 3, (int64_t[]){N, 1, 1});
     soma_tensor *x_t = soma_add(soma_mul(t, noise), soma_mul(soma_affine(t, -1, 1), actions));
     soma_tap(x_t, "train.x_t");
-    stream s[2] = {prefix_stream(m), suffix_stream(m, x_t, time)};
+    pi0_stream s[2] = {prefix_stream(m), suffix_stream(m, x_t, time)};
     for (int i = 0; i < c->language.depth; i++) {
         soma_tap(s[0].x, "train.prefix.layer_in.%d", i);
         soma_tap(s[1].x, "train.suffix.layer_in.%d", i);
-        trunk_layer(c, s, i, (kv){0}, i == c->language.depth - 1);
+        pi0_trunk_layer(c, s, i, (pi0_kv){0}, i == c->language.depth - 1);
     }
     soma_tap(s[1].x, "train.suffix.last_layer_out");
     soma_tensor *v = soma_tap(velocity(m, &s[1]), "train.v_t");
@@ -227,14 +170,10 @@ static void build_train(const builder *m) {
 
 void pi0_build(const soma_model *model, const soma_build *b, soma_graph *graph) {
     const pi0_config *c = (const pi0_config *)model;
-    // What the references keep in f32 whatever the rest runs in: norms, the patch convolution, positions, the action projections.
-    const soma_precision norms = {SOMA_F32, b->precision.activation, SOMA_F32}, f32 = SOMA_PRECISION_F32;
-    const soma_precision_rule rules[] = {
-        {"*", b->precision},    {"*layernorm*", norms}, {"*.norm", norms},   {"*.dense", f32},           {"*.embeddings*", f32},
-        {"action_*_proj", f32}, {"state_proj", f32},    {"time_mlp_*", f32}, {"action_time_mlp_*", f32},
-    };
+    soma_precision_rule rules[PI0_RULES];
+    pi0_precision_rules(b->precision, rules);
     soma_scope_spec spec = {.rules = rules,
-                            .n_rules = SOMA_COUNT(rules),
+                            .n_rules = PI0_RULES,
                             .adapters = b->adapters,
                             .n_adapters = b->n_adapters,
                             .frozen = b->frozen,

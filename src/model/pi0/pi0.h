@@ -19,11 +19,35 @@ typedef struct pi0_config {
     double vision_eps, rms_eps, rope_theta, min_period, max_period;
 } pi0_config;
 
+enum { PI0_MAX_VISION_DEPTH = 64, PI0_RULES = 9 };
+
 soma_status pi0_model_new(soma_model **model, const json_t *config, const char *where, soma_error *err);
 json_t *pi0_config_json(const soma_model *model);
 void pi0_build(const soma_model *model, const soma_build *build, soma_graph *graph);
 soma_status pi0_prepare(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
 extern const soma_family soma__family_pi0;
+
+typedef struct pi0_kv {
+    soma_tensor *k, *v; // [B, S, KV, K]; keys are already rotated
+} pi0_kv;
+
+typedef struct pi0_stream {
+    const pi0_stack *c;
+    const soma_scope *scope; // where "layers.0" begins
+    soma_tensor *x;          // [B, T, D]; NULL: this stream is absent
+    soma_tensor *pos;        // i32 [B, T]
+    soma_tensor *cond;       // [B, D] for adaptive norms; NULL: plain ones
+    soma_mask mask;          // over the keys that this stream sees
+} pi0_stream;
+
+// One layer for both streams, s[0] the prefix and s[1] the suffix; their x become the layer's output. encode builds it with
+// s[1].x == NULL, denoise with s[0].x == NULL and `past`, training with both. Returns the prefix's keys and values.
+// keys_only: nobody reads what this layer makes of the prefix, so only its keys and values are built.
+pi0_kv pi0_trunk_layer(const pi0_config *c, pi0_stream s[2], int i, pi0_kv past, bool keys_only);
+// A plain norm, or an adaptive one where there is a condition.
+soma_normed pi0_norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, double eps);
+// What the references keep in f32 whatever the rest runs in: norms, the patch convolution, positions, the action projections.
+void pi0_precision_rules(soma_precision precision, soma_precision_rule rules[PI0_RULES]);
 
 // tokens of the prefix (pictures, prompt) and of the suffix (state in pi0, actions)
 static inline int64_t pi0_prefix_len(const pi0_config *c) {
