@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// Augmentation against openpi's torch code with its recorded draws, and what must hold of any draw.
+#include "transform/golden.h"
+
+#include "base/json.h"
+#include "transform/augment.h"
+
+#define GOLDEN SHARED "golden/preprocess/augment"
+
+enum { SIDE = 64, SIZE = SIDE * SIDE * 3 };
+
+static const soma_augment nothing = {.brightness = 1, .contrast = 1, .saturation = 1};
+
+static void picture(float *image, int n, uint64_t seed) {
+    soma_rng rng = soma__rng(seed);
+    for (int i = 0; i < n; i++) image[i] = (float)soma__rng_range(&rng, -1, 1);
+}
+
+static void test_nothing(void **state) {
+    static float image[SIZE], before[SIZE], scratch[SIZE + SIDE * 3];
+    assert_int_equal(soma__augment_scratch(SIDE, SIDE), SOMA_COUNT(scratch));
+    picture(image, SIZE, 1);
+    memcpy(before, image, sizeof image);
+    soma__augment_apply(&nothing, image, SIDE, SIDE, scratch);
+    check_f32("untouched", image, before, SIZE, 1e-6);
+    soma_augment whole = nothing; // a crop of everything, resized to itself
+    whole.crop_width = whole.crop_height = SIDE;
+    soma__augment_apply(&whole, image, SIDE, SIDE, scratch);
+    check_f32("whole crop", image, before, SIZE, 1e-6);
+}
+
+static void test_colours(void **state) {
+    float image[12] = {-1, 0, 0.5f, 1, 0.2f, -0.2f, 0, 0, 0, 0.4f, 0.4f, 0.4f}, scratch[18];
+    soma_augment d = nothing;
+    d.saturation = 0; // grey: the three channels' mean
+    soma__augment_apply(&d, image, 2, 2, scratch);
+    assert_float_equal(image[0], -0.5 / 3, 1e-6);
+    assert_float_equal(image[1], -0.5 / 3, 1e-6);
+    assert_float_equal(image[3], 1.0 / 3, 1e-6);
+    d = nothing;
+    d.contrast = 0; // everything becomes the picture's mean
+    soma__augment_apply(&d, image, 2, 2, scratch);
+    for (int i = 0; i < 12; i++) assert_float_equal(image[i], (-0.5 / 3 + 1.0 / 3 + 0 + 0.4) / 4, 1e-6);
+    d = nothing;
+    d.brightness = 10;
+    soma__augment_apply(&d, image, 2, 2, scratch);
+    for (int i = 0; i < 12; i++) assert_float_equal(image[i], 1, 0);
+    d.brightness = 0;
+    soma__augment_apply(&d, image, 2, 2, scratch);
+    for (int i = 0; i < 12; i++) assert_float_equal(image[i], -1, 0);
+}
+
+// Whatever is drawn lies in its range, gives values in [-1, 1], is the same for the same generator; sizes need not be square.
+static void test_draws(void **state) {
+    static float image[40 * 56 * 3], again[40 * 56 * 3], scratch[41 * 56 * 3];
+    soma_augment_opts o = soma__augment_defaults();
+    double lowest = 9, highest = -9;
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        soma_rng rng = soma__rng(seed), same = rng;
+        soma_augment d = soma__augment_draw(&o, &rng, 40, 56, false), e = soma__augment_draw(&o, &same, 40, 56, false);
+        assert_memory_equal(&d, &e, sizeof d);
+        assert_int_equal(d.crop_height, 38);
+        assert_int_equal(d.crop_width, 53);
+        assert_in_range(d.top, 0, 2);
+        assert_in_range(d.left, 0, 3);
+        assert_true(fabsf(d.degrees) <= 5 && d.brightness >= 0.7f && d.brightness <= 1.3f && d.contrast >= 0.6f && d.contrast <= 1.4f);
+        lowest = fmin(lowest, d.saturation), highest = fmax(highest, d.saturation);
+        picture(image, SOMA_COUNT(image), seed);
+        memcpy(again, image, sizeof image);
+        soma__augment_apply(&d, image, 40, 56, scratch);
+        memset(scratch, 255, sizeof scratch); // NaN: what lies in the scratch memory must not matter
+        soma__augment_apply(&e, again, 40, 56, scratch);
+        assert_memory_equal(image, again, sizeof image);
+        for (size_t i = 0; i < SOMA_COUNT(image); i++) assert_true(image[i] >= -1 && image[i] <= 1);
+        soma_augment wrist = soma__augment_draw(&o, &rng, 40, 56, true);
+        assert_int_equal(wrist.crop_width, 0);
+        assert_true(wrist.degrees == 0);
+    }
+    assert_true(lowest >= 0.5 && lowest < 0.52 && highest <= 1.5 && highest > 1.48);
+}
+
+// A right angle moves a mark to where it belongs: rows become columns.
+static void test_turn(void **state) {
+    enum { S = 33 };
+    static float image[S * S * 3], scratch[(S + 1) * S * 3];
+    for (int i = 0; i < S * S * 3; i++) image[i] = -1;
+    for (int i = 10; i < 23; i++)
+        for (int c = 0; c < 3; c++) image[(16 * S + i) * 3 + c] = 1; // a bar along x through the middle
+    soma_augment d = nothing;
+    d.crop_width = d.crop_height = S;
+    d.degrees = 90;
+    soma__augment_apply(&d, image, S, S, scratch);
+    for (int i = 0; i < S; i++) {
+        float along = image[(i * S + 16) * 3], across = image[(16 * S + i) * 3];
+        assert_true(i >= 11 && i <= 21 ? along > 0.9f : i < 8 || i > 24 ? along < -0.9f : true);
+        assert_true(i < 14 || i > 18 ? across < -0.9f : true);
+    }
+}
+
+// ---- golden
+
+static float *load_hwc(const soma_safetensors *st, const char *name) {
+    int64_t n;
+    float *chw = golden_get(st, name, SOMA_F32, &n), *hwc = malloc(SIZE * sizeof *hwc);
+    assert_int_equal(n, SIZE);
+    for (int c = 0; c < 3; c++)
+        for (int i = 0; i < SIDE * SIDE; i++) hwc[i * 3 + c] = chw[c * SIDE * SIDE + i];
+    free(chw);
+    return hwc;
+}
+
+static float next_draw(const json_t *draws, size_t *at, const char *kind) {
+    const json_t *draw = json_array_get(draws, (*at)++);
+    assert_string_equal(json_string_value(json_array_get(draw, 0)), kind);
+    return (float)json_real_value(json_array_get(draw, 1));
+}
+
+static void test_golden(void **state) {
+    static const char *const cameras[] = {"base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"};
+    soma_safetensors *st = golden_open(GOLDEN ".safetensors");
+    static float scratch[SIZE + SIDE * 3];
+    json_t *root;
+    soma_error err = {0};
+    double worst = 0;
+    if (soma__json_load(&root, GOLDEN ".json", &err)) fail_msg("%s", err.text);
+    for (size_t rep = 0; rep < 3; rep++) {
+        const json_t *draws = json_array_get(json_object_get(root, "draws"), rep);
+        size_t at = 0;
+        for (int c = 0; c < 3; c++) {
+            soma_augment d = {0};
+            if (c == 0) {
+                d.crop_height = d.crop_width = 60;
+                d.top = (int)next_draw(draws, &at, "randint");
+                d.left = (int)next_draw(draws, &at, "randint");
+                d.degrees = next_draw(draws, &at, "rand") * 10 - 5;
+            }
+            d.brightness = 0.7f + next_draw(draws, &at, "rand") * 0.6f;
+            d.contrast = 0.6f + next_draw(draws, &at, "rand") * 0.8f;
+            d.saturation = 0.5f + next_draw(draws, &at, "rand");
+            char name[80];
+            snprintf(name, sizeof name, "in.%s", cameras[c]);
+            float *image = load_hwc(st, name);
+            snprintf(name, sizeof name, "rep%zu.out.%s", rep, cameras[c]);
+            float *wanted = load_hwc(st, name);
+            soma__augment_apply(&d, image, SIDE, SIDE, scratch);
+            // torch's vector cosine is good to 3.5 units in the last place (2e-7); at 32 pixels from the middle that moves a sample by up
+            // to 7e-6 pixels, over which noise changes by up to 2e-5. Colours alone are held to f32's rounding.
+            double square = 0;
+            worst = fmax(worst, check_f32(name, image, wanted, SIZE, d.crop_width ? 2e-5 : 1e-6));
+            for (int i = 0; i < SIZE; i++) square += pow((double)image[i] - wanted[i], 2);
+            assert_true(sqrt(square / SIZE) < 1e-6);
+            free(image);
+            free(wanted);
+        }
+        assert_int_equal(at, json_array_size(draws));
+    }
+    print_message("9 pictures within %.1e of torch's\n", worst);
+    json_decref(root);
+    soma__safetensors_close(st);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nothing), cmocka_unit_test(test_colours), cmocka_unit_test(test_draws),
+        cmocka_unit_test(test_turn),    cmocka_unit_test(test_golden),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
