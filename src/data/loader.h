@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Feeds a trainer: worker threads read samples into a bounded queue of batches. Which samples make batch n follows from (seed, n) alone, so
+// that a run resumed at batch n sees what one that never stopped saw, with any number of workers.
+//
+// A sample is one frame: its state, its pictures, and the chunk of actions that begins there (the last action is repeated past the
+// episode's end, and marked in `pad`). Every epoch visits every frame of the listed episodes once, in an order of its own.
+#ifndef SOMA_DATA_LOADER_H
+#define SOMA_DATA_LOADER_H
+
+#include "data/dataset.h"
+
+enum { SOMA_LOADER_CAMERAS = 8 };
+
+typedef struct soma_loader_opts {
+    int state, action;                // features of the dataset
+    int n_cameras;
+    int cameras[SOMA_LOADER_CAMERAS]; // picture features
+    const int64_t *episodes;          // [n_episodes], copied
+    int64_t n_episodes;
+    int64_t horizon, batch;
+    int workers;                      // threads; at least 1
+    int queue;                        // batches ready ahead of the trainer
+    uint64_t seed;
+    size_t cache_size;                // bytes of decoded pictures kept in memory; datasets that fit are decoded once
+} soma_loader_opts;
+soma_loader_opts soma__loader_defaults(void); // 1 worker, queue of 4, 6 GiB
+
+typedef struct soma_loader_batch {
+    int64_t index;                        // which batch this is
+    const float *state;                   // [batch, n_state], robot units
+    const float *actions;                 // [batch, horizon, n_actions]
+    const uint8_t *pad;                   // [batch, horizon]; 1: past the episode's end
+    const uint8_t *images[SOMA_LOADER_CAMERAS];        // [batch, height, width, 3]
+    const uint8_t *image_present[SOMA_LOADER_CAMERAS]; // [batch]; 0: the episode's video is not on the disk, its picture is black
+    const char *const *tasks;             // [batch]
+    const int64_t *episode, *frame;       // [batch]
+} soma_loader_batch;
+
+typedef struct soma_loader soma_loader; // one consumer
+soma_status soma__loader_open(soma_loader **loader, const soma_dataset *dataset, const soma_loader_opts *opts, soma_error *err);
+void soma__loader_close(soma_loader *loader); // NULL allowed
+int64_t soma__loader_samples(const soma_loader *loader); // frames per epoch
+soma_status soma__loader_seek(soma_loader *loader, int64_t batch, soma_error *err); // the next batch will be this one; it begins at 0
+// The next batch, borrowed until the next call. What went wrong in a worker is returned here and names the file.
+soma_status soma__loader_next(soma_loader *loader, const soma_loader_batch **batch, soma_error *err);
+
+#endif
