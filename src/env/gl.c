@@ -21,7 +21,6 @@ struct soma_gl {
     OSMesaContext osmesa;
     uint32_t pixel; // OSMesa insists on a window buffer; ours has one pixel, drawing goes to a frame buffer object
 #endif
-    int unused_; // keeps the struct non-empty in a build without either library
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;

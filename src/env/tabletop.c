@@ -11,6 +11,8 @@
 
 #define TIMESTEP 0.005 // seconds; 10 per control period
 enum { SUBSTEPS = 10, ARM_CONTYPE = 1, PICTURE_MIN = 8, PICTURE_MAX = 1024 };
+#define FUNNEL 0.05 // metres from the target's axis where a descent begins
+#define SUNK 0.04   // metres under the funnel: here the hand only rises
 
 const char *const soma__cube_names[SOMA_CUBES] = {"red", "green", "blue"};
 const char *const soma__tabletop_cameras[SOMA_TABLETOP_CAMERAS] = {"scene", "wrist"};
@@ -274,13 +276,24 @@ soma_status soma__tabletop_step(soma_env *env, const float *action, soma_error *
 const double *soma__tabletop_cube(const soma_env *env, int i) { return env->data->xpos + 3 * env->cube_bodies[i]; }
 const double *soma__tabletop_tip(const soma_env *env) { return env->data->site_xpos + 3 * env->tip_site; }
 
-void soma__tabletop_move(const soma_env *env, const double goal[3], double stride, double roll, double gripper, float *action) {
+// ---- what the experts share
+
+void soma__tabletop_move(const soma_env *env, const double goal[3], const soma_hand *hand, float *action) {
     const double *tip = soma__tabletop_tip(env);
     double next[3], way[3], q[SOMA_ARM_JOINTS];
     mju_sub3(way, goal, tip);
     double far = mju_norm3(way);
-    mju_addScl3(next, tip, way, far > stride ? stride / far : 1);
-    soma__arm_reach(env->model, next, roll, q);
+    mju_addScl3(next, tip, way, far > hand->stride ? hand->stride / far : 1);
+    soma__arm_reach(env->model, next, hand->roll, q);
     for (int i = 0; i < SOMA_ARM_JOINTS; i++) action[i] = (float)q[i];
-    action[SOMA_ARM_GRIPPER] = (float)gripper;
+    action[SOMA_ARM_GRIPPER] = (float)hand->gripper;
+}
+
+void soma__tabletop_descend(const soma_env *env, const double target[3], double high, double low, const soma_hand *hand, float *action) {
+    const double *tip = soma__tabletop_tip(env);
+    double away = fmin(hypot(target[0] - tip[0], target[1] - tip[1]) / FUNNEL, 1);
+    double height = low + (high - low) * away * away * (3 - 2 * away);
+    double travel = 1 - fmin(fmax((height - tip[2]) / SUNK, 0), 1);
+    double goal[3] = {tip[0] + (target[0] - tip[0]) * travel, tip[1] + (target[1] - tip[1]) * travel, height};
+    soma__tabletop_move(env, goal, hand, action);
 }

@@ -59,8 +59,16 @@ const double *soma__tabletop_cube(const soma_env *env, int cube); // its centre 
 const double *soma__tabletop_tip(const soma_env *env);            // the middle between the finger tips [3], metres
 bool soma__tabletop_touching(const soma_env *env, int cube);      // is any part of the arm in contact with it now
 
-// The expert's stride: joint targets that move the tip from where it is towards `goal`, at most `stride` metres ahead, with the hand turned
-// by `roll` radians and the fingers at `gripper` metres.
-void soma__tabletop_move(const soma_env *env, const double goal[3], double stride, double roll, double gripper, float *action);
+// How an expert holds the hand and how fast it goes: targets at most `stride` metres ahead of the tip (over the servos' 0.12 s: the speed),
+// the hand turned by `roll` radians, the fingers at `gripper` metres.
+typedef struct soma_hand {
+    double stride, roll, gripper;
+} soma_hand;
+
+// Joint targets that bring the tip from where it is straight towards `goal` [3].
+void soma__tabletop_move(const soma_env *env, const double goal[3], const soma_hand *hand, float *action);
+// The same over `target` [3] at height `high` and down to `low`, along a smooth funnel around the target's axis. Below the funnel the hand
+// rises before it travels, which is how it comes back from a disturbance between the cubes.
+void soma__tabletop_descend(const soma_env *env, const double target[3], double high, double low, const soma_hand *hand, float *action);
 
 #endif

@@ -131,7 +131,8 @@ static void test_limits(void **state) {
             for (int i = 0; i < SOMA_ARM_DOFS; i++) {
                 double low = env->model->jnt_range[2 * i], high = env->model->jnt_range[2 * i + 1];
                 assert_true(env->data->ctrl[i] == (side < 0 ? low : high));
-                assert_true(env->data->qpos[i] > low - 0.03 && env->data->qpos[i] < high + 0.03); // a soft stop, in contact
+                assert_true(env->data->qpos[i] > low - 0.04 &&
+                            env->data->qpos[i] < high + 0.04); // a soft stop; here the hand jams on the table
             }
         }
     }

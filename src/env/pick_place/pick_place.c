@@ -5,7 +5,6 @@
 #include "env/tabletop.h"
 
 #include <math.h>
-#include <string.h>
 
 // The bowl: twelve slanted boards around a disc, metres.
 #define BOWL_X 0.06
@@ -23,7 +22,6 @@ enum { BOARDS = 12 };
 #define GRASP 0.012   // metres: tips at the sides of the cube, off the table
 #define CARRY 0.15    // metres: tips; the cube hangs 1.5 cm below them
 #define RELEASE 0.095 // metres: tips over the bowl
-#define FUNNEL 0.05   // metres from the axis where a descent begins
 #define HELD (SOMA_CUBE_HALF + SOMA_ARM_PAD + 0.004) // finger distance when they stand on the cube's faces
 
 static soma_status pick_open(soma_env **env, const soma_env_opts *opts, soma_error *err);
@@ -67,9 +65,6 @@ static soma_env_outcome pick_outcome(const soma_env *env) { return env->outcome;
 
 // ---- the expert
 
-static double clamp01(double x) { return fmin(fmax(x, 0), 1); }
-static double smooth(double x) { return x * x * (3 - 2 * x); }
-
 // The hand's turn that brings the fingers flat onto the cube's sides, by the shorter way: the cube's yaw against its bearing, modulo 90
 // degrees.
 static double roll_for(const soma_env *env, int cube) {
@@ -79,30 +74,23 @@ static double roll_for(const soma_env *env, int cube) {
     return -remainder(yaw - atan2(at[1], at[0]), M_PI / 2);
 }
 
-// Moves over `target` at height `high` and down to `low` along a smooth funnel around its axis; rises before it travels when it is below
-// it.
-static void descend(const soma_env *env, const double *target, double high, double low, double roll, double gripper, float *action) {
-    const double *tip = soma__tabletop_tip(env);
-    double height = low + (high - low) * smooth(fmin(across(tip, target) / FUNNEL, 1));
-    double travel = 1 - clamp01((height - tip[2]) / 0.04);
-    double goal[3] = {tip[0] + (target[0] - tip[0]) * travel, tip[1] + (target[1] - tip[1]) * travel, height};
-    soma__tabletop_move(env, goal, STRIDE, roll, gripper, action);
-}
-
 static void pick_expert(const soma_env *env, float *action) {
     const double *tip = soma__tabletop_tip(env), *cube = soma__tabletop_cube(env, env->named), *to = bowl(env);
     double fingers = (env->data->qpos[SOMA_ARM_JOINTS] + env->data->qpos[SOMA_ARM_JOINTS + 1]) / 2;
     double off = across(tip, cube);
-    double straighten = 0.7 * env->data->qpos[5]; // once the cube hangs in the hand its yaw is the hand's own: turn back without a jump
+    soma_hand hand = {.stride = STRIDE, .roll = 0.7 * env->data->qpos[5], .gripper = SOMA_ARM_OPEN};
     bool between = off < 0.03 && cube[2] > tip[2] - 0.018 && cube[2] < tip[2] + 0.03;
     if (across(cube, to) < 0.03 && tip[2] < RELEASE + 0.015) { // over or in the bowl: let go, straight up
         double goal[3] = {to[0], to[1], in_bowl(env, env->named) ? CARRY : RELEASE};
-        soma__tabletop_move(env, goal, STRIDE, straighten, SOMA_ARM_OPEN, action);
-    } else if (between && fingers < HELD) { // carried
-        descend(env, to, CARRY, RELEASE, straighten, SOMA_ARM_CLOSED, action);
+        soma__tabletop_move(env, goal, &hand, action);
+    } else if (between && fingers < HELD) { // carried; its yaw is the hand's own now, so the hand turns back without a jump
+        hand.gripper = SOMA_ARM_CLOSED;
+        soma__tabletop_descend(env, to, CARRY, RELEASE, &hand, action);
     } else { // down over the cube with open fingers; they close near the table, and only there
-        double close = between && off < 0.012 ? smooth(clamp01((0.026 - tip[2]) / 0.010)) : 0;
-        descend(env, cube, HOVER, GRASP, roll_for(env, env->named), SOMA_ARM_OPEN + (SOMA_ARM_CLOSED - SOMA_ARM_OPEN) * close, action);
+        double deep = fmin(fmax((0.026 - tip[2]) / 0.010, 0), 1), close = between && off < 0.012 ? deep * deep * (3 - 2 * deep) : 0;
+        hand.roll = roll_for(env, env->named);
+        hand.gripper += (SOMA_ARM_CLOSED - SOMA_ARM_OPEN) * close;
+        soma__tabletop_descend(env, cube, HOVER, GRASP, &hand, action);
     }
 }
 

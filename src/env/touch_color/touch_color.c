@@ -8,7 +8,6 @@
 #define APART 0.12   // metres between centres: a finger pair is 4 cm wide, so 3 cm stay free when it stands in the middle
 #define STRIDE 0.026 // metres ahead; over the servos' 0.12 s this is about 0.2 m/s
 #define HOVER 0.11   // metres: finger tips at this height clear every cube by 6 cm
-#define FUNNEL 0.05  // metres from the cube's axis where the descent begins
 #define PRESS 0.03   // metres: aims this high, inside the cube, so that contact comes at speed
 
 static soma_status touch_open(soma_env **env, const soma_env_opts *opts, soma_error *err);
@@ -31,16 +30,10 @@ static soma_status touch_step(soma_env *env, const float *action, soma_error *er
 
 static soma_env_outcome touch_outcome(const soma_env *env) { return env->outcome; }
 
-// Straight towards the named cube; the height to hold falls from HOVER to the cube's top along a smooth funnel around the cube's axis.
-// Below the funnel it rises before it travels, which is how it recovers from a disturbance between the cubes.
+// Straight to a place over the named cube, and in the last centimetres down onto it.
 static void touch_expert(const soma_env *env, float *action) {
-    const double *tip = soma__tabletop_tip(env), *cube = soma__tabletop_cube(env, env->named);
-    double away = hypot(cube[0] - tip[0], cube[1] - tip[1]);
-    double s = fmin(away / FUNNEL, 1);
-    double height = PRESS + (HOVER - PRESS) * s * s * (3 - 2 * s);
-    double low = fmin(fmax((height - tip[2]) / 0.04, 0), 1); // 1: four centimetres below the funnel, go up only
-    double goal[3] = {tip[0] + (cube[0] - tip[0]) * (1 - low), tip[1] + (cube[1] - tip[1]) * (1 - low), height};
-    soma__tabletop_move(env, goal, STRIDE, 0, SOMA_ARM_CLOSED, action);
+    const soma_hand hand = {.stride = STRIDE, .gripper = SOMA_ARM_CLOSED};
+    soma__tabletop_descend(env, soma__tabletop_cube(env, env->named), HOVER, PRESS, &hand, action);
 }
 
 const soma_task soma__task_touch_color = {
