@@ -12,7 +12,8 @@ void plain_rope(const cpu_run *run, const soma_step *step) {
         for (int64_t i = 0; i < T; i++)
             for (int64_t h = 0; h < H; h++, o += K)
                 for (int64_t j = 0; j < K / 2; j++) {
-                    float angle = (float)p[b * pos->stride[0] + i * pos->stride[1]] * powf(t->p.rope.theta, -2 * (float)j / (float)K);
+                    // as the references round it: at position 800 another last bit of the frequency turns an f32 key by 1e-4
+                    float angle = (float)p[b * pos->stride[0] + i * pos->stride[1]] * (1 / powf(t->p.rope.theta, 2 * (float)j / (float)K));
                     float c = cosf(angle), s = (float)t->p.rope.sign * sinf(angle);
                     int64_t at = b * x->stride[0] + i * x->stride[1] + h * x->stride[2];
                     float x1 = plain_load(from, x->dtype, at + j * x->stride[3]), x2 = plain_load(from, x->dtype, at + (j + K / 2) * x->stride[3]);
