@@ -32,8 +32,9 @@ typedef struct toy_pilot {
 static atomic_int n_opened, n_closed, n_acts;
 
 static soma_status toy_open(void *ctx, void **pilot, soma_error *err) {
-    atomic_fetch_add(&n_opened, 1);
     *pilot = soma__calloc(1, sizeof(toy_pilot));
+    if (!*pilot) return soma__no_memory(err, "a toy pilot");
+    atomic_fetch_add(&n_opened, 1);
     return SOMA_OK;
 }
 
@@ -428,6 +429,26 @@ static void test_close_while_busy(void **state) {
     soma__str_free(&message);
 }
 
+// The n-th allocation of either side fails: someone gets a sentence, and the next client is served.
+static void test_no_memory(void **state) {
+    soma_obs obs = look("hello");
+    for (int n = 0;; n++) {
+        soma_wire *w = NULL;
+        soma_actions a;
+        char address[64];
+        snprintf(address, sizeof address, "127.0.0.1:%d", ((fixture *)*state)->port);
+        soma__alloc_fail_after(n);
+        soma_status status = soma__wire_connect(&w, address, &quick, &err);
+        if (!status) status = soma__wire_infer(w, &obs, &a, &err);
+        soma__alloc_fail_after(-1);
+        soma__wire_close(w);
+        if (status) assert_true(strlen(err.text) > 10);
+        still_serves(*state);
+        assert_true(n < 100);
+        if (!status && n > 40) break;
+    }
+}
+
 static void test_open_refused(void **state) {
     fixture *f = *state;
     soma_server *second = NULL;
@@ -442,6 +463,14 @@ static void test_open_refused(void **state) {
     o.port = 0;
     assert_int_equal(soma__server_open(&second, &p, &o, &err), SOMA_BAD_INPUT);
     assert_non_null(strstr(err.text, "not a JSON object"));
+    for (int n = 0;; n++) {
+        soma__alloc_fail_after(n);
+        soma_status status = soma__server_open(&second, &toy, &o, &err);
+        soma__alloc_fail_after(-1);
+        if (!status) break;
+        assert_true(n < 20 && strlen(err.text) > 10);
+    }
+    soma__server_close(second);
 }
 
 static int serve(const char *port) {
@@ -463,7 +492,7 @@ int main(int argc, char **argv) {
         SERVED(test_round_trip), SERVED(test_answer),           SERVED(test_many_clients), SERVED(test_policy_fails),
         SERVED(test_garbage),    SERVED(test_half_message),     SERVED(test_huge_message), SERVED(test_fragments),
         SERVED(test_impatient),  SERVED(test_not_held_up),      SERVED(test_other_path),   SERVED(test_leaves_early),
-        SERVED(test_too_many),   SERVED(test_close_while_busy), SERVED(test_open_refused),
+        SERVED(test_too_many),   SERVED(test_close_while_busy), SERVED(test_no_memory),    SERVED(test_open_refused),
     };
     if (!loopback_ready()) {
         printf("[  SKIPPED ] %zu test(s): there is no loopback interface\n", SOMA_COUNT(tests));
