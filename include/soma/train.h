@@ -19,7 +19,7 @@ extern "C" {
     X(TEXT, state_key, "", "feature with the robot's state; empty: observation.state, else state")                                     \
     X(TEXT, action_key, "", "feature with the actions; empty: action, else actions")                                                   \
     X(TEXT, cameras, "", "picture features, separated by commas; empty: those of the dataset, as many as the model has")               \
-    X(TEXT, normalise, "mean_std", "mean_std or quantiles")                                                                            \
+    X(TEXT, normalise, "openpi_zscore", "openpi_zscore, openpi_quantile, lerobot_mean_std, lerobot_quantiles, lerobot_min_max")        \
     X(FLAG, delta, false, "actions are learned relative to the present state (grippers stay absolute)")                                \
     X(INT, horizon, 0, "actions in a chunk; 0: the model's")                                                                           \
     X(INT, steps, 2000, "optimiser steps")                                                                                             \
@@ -36,11 +36,11 @@ extern "C" {
     X(REAL, clip, 1.0, "largest norm of the whole gradient; 0: none")                                                                  \
     X(REAL, ema, 0.99, "moving average of the weights, which is what is served; 0: none")                                              \
     X(REAL, state_noise, 0, "standard deviation of noise on the normalised state")                                                     \
-    X(FLAG, augment, false, "crops, turns and colour jitter on the pictures")                                                          \
     X(INT, seed, 0, "initial weights, order of the data, noise")                                                                       \
     X(TEXT, holdout, "", "episodes kept out of training, separated by commas; empty: as many as --holdout-share says")                 \
     X(REAL, holdout_share, 0.05, "share of the episodes kept out of training")                                                         \
     X(INT, eval_every, 250, "steps between two looks at the held-out episodes; the best weights are kept")                             \
+    X(TEXT, keep, "best", "which weights are left: best (of the held-out looks) or last")                                              \
     X(INT, save_every, 500, "steps between two states that a run resumes from")                                                        \
     X(FLAG, resume, false, "go on from the last saved state in --out")                                                                 \
     X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; weights are f32")                                                          \

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// A pass: the training graph (or its loss alone), its memory, and how a loader's batch becomes its inputs.
+#include "train/trainer.h"
+
+#include <math.h>
+#include <string.h>
+
+static void build(soma_pass *pass, soma_trainer *t, bool training) {
+    soma_build b = soma__build_defaults(SOMA_PROGRAM_TRAIN, pass->n);
+    b.draws = pass->draws;
+    b.precision = strcmp(t->o.dtype, "f32") ? SOMA_PRECISION_MIXED : SOMA_PRECISION_F32;
+    t->model->family->build(t->model, &b, pass->graph);
+    for (size_t i = 0; training && i < pass->graph->n_tensors; i++) {
+        soma_tensor *loss = pass->graph->tensors[i];
+        if (!loss->is_output || strcmp(loss->name, "loss")) continue;
+        soma_backward(loss, NULL, 0, NULL);
+        return;
+    }
+}
+
+soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err) {
+    const soma_model_info *info = &t->model->info;
+    *pass = (soma_pass){.n = n, .draws = draws};
+    size_t chunk = (size_t)(info->horizon * info->action_dim), N = (size_t)n, D = (size_t)draws;
+    SOMA_TRY(soma_graph_new(&pass->graph, err));
+    build(pass, t, training);
+    SOMA_TRY(soma__plan_new(&pass->plan, pass->graph, &t->params->layout, NULL, t->device, err));
+    SOMA_TRY(soma__frame_new(&pass->frame, pass->plan, soma__optimiser_array(t->optimiser, training ? "w" : "ema"),
+                             soma__optimiser_array(t->optimiser, "g"), NULL, err));
+    SOMA_TRY(soma__rows_new(&pass->rows, t->model, n, err));
+    pass->actions = soma__calloc(N * chunk, sizeof(float));
+    pass->noise = soma__calloc(N * D * chunk, sizeof(float));
+    pass->time = soma__calloc(N * D, sizeof(float));
+    if (!pass->actions || !pass->noise || !pass->time) return soma__no_memory(err, "a training batch");
+    soma_batch *b = &pass->rows.batch;
+    b->draws = draws;
+    b->actions = pass->actions;
+    b->noise = pass->noise;
+    b->time = pass->time;
+    return SOMA_OK;
+}
+
+void soma__pass_free(soma_pass *pass) {
+    soma__frame_free(pass->frame);
+    soma__plan_free(pass->plan);
+    soma_graph_free(pass->graph);
+    soma__rows_free(&pass->rows);
+    soma__feed_free(&pass->feed);
+    soma__free(pass->actions);
+    soma__free(pass->noise);
+    soma__free(pass->time);
+    *pass = (soma_pass){0};
+}
+
+// Observation i of the loader's batch into row i.
+static soma_status fill_row(soma_trainer *t, soma_pass *pass, const soma_loader_batch *batch, int64_t i, soma_error *err) {
+    const soma_robot *r = &t->robot;
+    soma_obs obs = {.prompt = batch->tasks[i], .state = batch->state + i * r->n_state, .n_state = r->n_state};
+    for (int c = 0; c < r->n_cameras; c++) {
+        const soma_feature *f = &t->data->features[t->camera_features[c]];
+        size_t size = (size_t)(f->shape[0] * f->shape[1]) * 3;
+        if (batch->image_present[c][i])
+            obs.images[obs.n_images++] = (soma_image){r->cameras[c], batch->images[c] + (size_t)i * size, (int)f->shape[1], (int)f->shape[0]};
+    }
+    soma_status status = soma__robot_observe(r, &pass->rows, i, &obs, err);
+    if (status != SOMA_OK)
+        return soma__fail_in(err, "%s: episode %lld, frame %lld", t->data->path, (long long)batch->episode[i], (long long)batch->frame[i]);
+    int64_t chunk = t->model->info.horizon * t->model->info.action_dim;
+    soma__robot_to_model(r, t->model, obs.state, batch->actions + i * t->model->info.horizon * r->n_actions, pass->actions + i * chunk);
+    return SOMA_OK;
+}
+
+// One (noise, time) pair: noise ~ N(0, 1); time = 0.999 Beta(1.5, 1) + 0.001, drawn as U^(1/1.5) (openpi).
+static void draw(soma_pass *pass, int64_t k, int64_t chunk, soma_rng rng) {
+    pass->time[k] = (float)(pow(soma__rng_uniform(&rng), 1 / 1.5) * 0.999 + 0.001);
+    soma__rng_normals(&rng, pass->noise + k * chunk, (size_t)chunk);
+}
+
+soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, soma_error *err) {
+    const soma_loader_batch *batch;
+    SOMA_TRY(soma__loader_next(loader, &batch, err));
+    const soma_model_info *info = &t->model->info;
+    soma_rng all = soma__rng(training ? (uint64_t)t->o.seed : 1), stream = soma__rng_fold(&all, (uint64_t)index);
+    for (int64_t i = 0; i < pass->n; i++) {
+        SOMA_TRY(fill_row(t, pass, batch, i, err));
+        for (int64_t k = 0; k < pass->draws; k++) draw(pass, i * pass->draws + k, info->horizon * info->action_dim, soma__rng_fold(&stream, (uint64_t)(i * pass->draws + k)));
+        if (!training || !(t->o.state_noise > 0)) continue;
+        soma_rng noise = soma__rng_fold(&stream, UINT32_MAX + (uint64_t)i);
+        for (int d = 0; d < t->robot.n_state && info->state_input; d++) pass->rows.state[i * info->state_dim + d] += (float)(t->o.state_noise * soma__rng_normal(&noise));
+    }
+    SOMA_TRY(t->model->family->prepare(t->model, &pass->rows.batch, &pass->feed, err));
+    for (size_t i = 0; i < pass->feed.n_arrays; i++) {
+        const soma_feed_array *a = &pass->feed.arrays[i];
+        if (soma__plan_find(pass->plan, a->name)) SOMA_TRY(soma__frame_put(pass->frame, a->name, a->data, a->size, err));
+    }
+    return SOMA_OK;
+}

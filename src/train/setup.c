@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+// From options to a run that is ready for its first step: dataset, split, model, statistics, vocabulary, weights, plans.
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OPTS_TYPE soma_train_opts
+SOMA_OPTS_DEFINE(soma_train_opts, SOMA_TRAIN_OPTS, soma_train_defaults)
+#undef OPTS_TYPE
+
+// ---- the dataset's features
+
+static soma_status find_feature(int *out, const soma_trainer *t, const char *given, const char *const *usual, const char *what, soma_error *err) {
+    if (*given) *out = soma__dataset_feature(t->data, given);
+    else
+        for (*out = -1; *out < 0 && *usual; usual++) *out = soma__dataset_feature(t->data, *usual);
+    if (*out < 0)
+        return soma__fail(err, SOMA_NOT_FOUND, "%s: no feature \"%s\" to take the %s from; --%s-key names another", t->data->path,
+                          *given ? given : usual[-1], what, what);
+    const soma_feature *f = &t->data->features[*out];
+    if (f->kind == SOMA_FEATURE_VECTOR && f->size >= 1 && f->size <= SOMA_ROBOT_MAX_DIMS) return SOMA_OK;
+    return soma__fail(err, SOMA_BAD_INPUT, "%s: %s is no vector of at most %d numbers", t->data->path, f->name, SOMA_ROBOT_MAX_DIMS);
+}
+
+// A camera's short name: what follows the last dot of "observation.images.scene".
+static const char *short_name(const char *feature) {
+    const char *dot = strrchr(feature, '.');
+    return dot ? dot + 1 : feature;
+}
+
+static soma_status add_camera(soma_trainer *t, int feature, soma_error *err) {
+    soma_robot *r = &t->robot;
+    const char *name = short_name(t->data->features[feature].name);
+    if (r->n_cameras == SOMA_MAX_CAMERAS || strlen(name) >= sizeof r->cameras[0])
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: at most %d cameras with names below 64 bytes", t->data->path, SOMA_MAX_CAMERAS);
+    strcpy(r->cameras[r->n_cameras], name);
+    t->camera_features[r->n_cameras++] = feature;
+    return SOMA_OK;
+}
+
+static soma_status find_cameras(soma_trainer *t, soma_error *err) {
+    if (!*t->o.cameras) {
+        for (int i = 0; i < t->data->n_features && t->robot.n_cameras < SOMA_MAX_CAMERAS; i++)
+            if (t->data->features[i].kind == SOMA_FEATURE_IMAGE) SOMA_TRY(add_camera(t, i, err));
+        return SOMA_OK;
+    }
+    char list[SOMA_OPT_TEXT], *rest = list;
+    strcpy(list, t->o.cameras);
+    if (!strcmp(list, "none")) return SOMA_OK;
+    for (char *name; (name = strsep(&rest, ","));) {
+        int f = soma__dataset_feature(t->data, name);
+        if (f < 0 || t->data->features[f].kind != SOMA_FEATURE_IMAGE)
+            return soma__fail(err, SOMA_NOT_FOUND, "%s: no camera feature \"%s\"", t->data->path, name);
+        SOMA_TRY(add_camera(t, f, err));
+    }
+    return SOMA_OK;
+}
+
+// ---- the split
+
+static bool listed(const char *list, int64_t episode) {
+    for (const char *p = list; *p;) {
+        char *end;
+        long long n = strtoll(p, &end, 10);
+        if (end != p && n == episode) return true;
+        p = *end ? end + 1 : end;
+    }
+    return false;
+}
+
+// Held out: the episodes named, or every k-th of those that are there, so that the choice does not depend on the seed.
+static soma_status split(soma_trainer *t, soma_error *err) {
+    const soma_dataset *d = t->data;
+    t->training = soma__calloc((size_t)d->n_episodes + 1, sizeof *t->training);
+    t->heldout = soma__calloc((size_t)d->n_episodes + 1, sizeof *t->heldout);
+    if (!t->training || !t->heldout) return soma__no_memory(err, "the list of episodes");
+    int64_t k = t->o.holdout_share > 0 ? (int64_t)llround(1 / t->o.holdout_share) : INT64_MAX, seen = 0;
+    for (int64_t e = 0; e < d->n_episodes; e++) {
+        if (!d->episodes[e].present || !d->episodes[e].n_frames) continue;
+        bool held = *t->o.holdout ? listed(t->o.holdout, e) : seen % k == k - 1;
+        seen++;
+        if (held) t->heldout[t->n_heldout++] = e;
+        else t->training[t->n_training++] = e;
+    }
+    if (t->n_training) return SOMA_OK;
+    return soma__fail(err, SOMA_BAD_INPUT, "%s: no episode left to train on (%lld present, %lld held out)", d->path,
+                      (long long)d->episodes_present, (long long)t->n_heldout);
+}
+
+// ---- the model, its sizes from the preset, the data, and --model, in this order
+
+static soma_status make_model(soma_trainer *t, soma_error *err) {
+    json_t *config = NULL;
+    if (*t->o.model) SOMA_TRY(soma__json_load(&config, t->o.model, err));
+    else config = json_object();
+    const char *where = *t->o.model ? t->o.model : "the model's options";
+    json_object_set_new(config, "model_type", json_string(t->o.family));
+    json_object_set_new(config, "preset", json_string(t->o.preset));
+    if (t->o.horizon) json_object_set_new(config, "action_horizon", json_integer(t->o.horizon));
+    if (strcmp(t->o.preset, "base")) { // a net that starts from nothing has the robot's sizes; released ones keep theirs
+        json_object_set_new(config, "action_dim", json_integer(t->robot.n_actions));
+        json_object_set_new(config, "state_dim", json_integer(SOMA_MAX(t->robot.n_state, 1)));
+        json_t *cameras = json_array();
+        for (int i = 0; i < t->robot.n_cameras; i++) json_array_append_new(cameras, json_string(t->robot.cameras[i]));
+        if (!t->robot.n_cameras) json_array_append_new(cameras, json_string("none"));
+        json_object_set_new(config, "camera_order", cameras);
+    }
+    soma_status status = soma__model_new(&t->model, config, where, err);
+    json_decref(config);
+    if (status != SOMA_OK) return status;
+    t->robot.n_cameras = SOMA_MIN(t->robot.n_cameras, t->model->info.n_cameras);
+    return SOMA_OK;
+}
+
+// ---- statistics over the training episodes
+
+static int by_value(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
+
+static double quantile(const float *sorted, int64_t n, double q) { // linear between neighbours, as numpy.quantile
+    double at = q * (double)(n - 1);
+    int64_t i = SOMA_MIN((int64_t)at, n - 1), j = SOMA_MIN(i + 1, n - 1);
+    return sorted[i] + (at - (double)i) * ((double)sorted[j] - sorted[i]);
+}
+
+typedef struct {
+    double mean[SOMA_ROBOT_MAX_DIMS], std[SOMA_ROBOT_MAX_DIMS], min[SOMA_ROBOT_MAX_DIMS], max[SOMA_ROBOT_MAX_DIMS], q01[SOMA_ROBOT_MAX_DIMS],
+        q99[SOMA_ROBOT_MAX_DIMS];
+} moments;
+
+// rows [n, width]; column is scratch [n]
+static void take_moments(moments *m, const float *rows, int64_t n, int width, float *column) {
+    for (int d = 0; d < width; d++) {
+        double sum = 0, square = 0;
+        for (int64_t i = 0; i < n; i++) sum += column[i] = rows[i * width + d];
+        m->mean[d] = sum / (double)n;
+        for (int64_t i = 0; i < n; i++) square += (column[i] - m->mean[d]) * (column[i] - m->mean[d]);
+        m->std[d] = sqrt(square / (double)n);
+        qsort(column, (size_t)n, sizeof *column, by_value);
+        m->min[d] = column[0];
+        m->max[d] = column[n - 1];
+        m->q01[d] = quantile(column, n, 0.01);
+        m->q99[d] = quantile(column, n, 0.99);
+    }
+}
+
+// The chunks of one episode as the model will see them before normalisation: the last action is repeated past the end.
+static float *add_chunks(const soma_trainer *t, float *out, const float *states, const float *actions, int64_t n_frames) {
+    int64_t S = t->model->info.horizon;
+    int A = t->robot.n_actions, N = t->robot.n_state;
+    for (int64_t f = 0; f < n_frames; f++)
+        for (int64_t s = 0; s < S; s++)
+            for (int d = 0; d < A; d++) {
+                float a = actions[SOMA_MIN(f + s, n_frames - 1) * A + d];
+                *out++ = t->robot.delta[d] ? a - states[f * N + d] : a;
+            }
+    return out;
+}
+
+static soma_status take_statistics(soma_trainer *t, soma_error *err) {
+    int64_t frames = 0, S = t->model->info.horizon, repeat = 1;
+    int A = t->robot.n_actions, N = t->robot.n_state;
+    for (int i = 0; i < A; i++)
+        if (t->robot.delta[i]) repeat = S; // differences depend on the place in the chunk; absolute actions do not
+    for (int64_t e = 0; e < t->n_training; e++) frames += t->data->episodes[t->training[e]].n_frames;
+    float *states = soma__alloc(sizeof *states * (size_t)(frames * N)), *actions = soma__alloc(sizeof *actions * (size_t)(frames * A));
+    float *chunks = repeat > 1 ? soma__alloc(sizeof *chunks * (size_t)(frames * repeat * A)) : NULL, *column = soma__alloc(sizeof *column * (size_t)(frames * repeat));
+    moments *m = soma__calloc(2, sizeof *m);
+    soma_dataset_reader *reader = NULL;
+    soma_status status = states && actions && column && m && (chunks || repeat == 1) ? SOMA_OK : soma__no_memory(err, "the statistics");
+    if (status == SOMA_OK) status = t->data->format->reader_open(&reader, t->data, err);
+    int64_t at = 0;
+    float *next = chunks;
+    for (int64_t e = 0; e < t->n_training && status == SOMA_OK; e++) {
+        int64_t episode = t->training[e], n = t->data->episodes[episode].n_frames;
+        status = t->data->format->read_vectors(reader, episode, t->state_feature, states + at * N, err);
+        if (status == SOMA_OK) status = t->data->format->read_vectors(reader, episode, t->action_feature, actions + at * A, err);
+        for (int64_t i = 0; i < n * A && status == SOMA_OK; i++)
+            if (!isfinite(actions[at * A + i]) || (i < n * N && !isfinite(states[at * N + i])))
+                status = soma__fail(err, SOMA_BAD_INPUT, "%s: episode %lld, frame %lld: a state or action is not a finite number", t->data->path,
+                                    (long long)episode, (long long)(i / A));
+        if (status == SOMA_OK && chunks) next = add_chunks(t, next, states + at * N, actions + at * A, n);
+        at += n;
+    }
+    if (reader) t->data->format->reader_close(reader);
+    if (status == SOMA_OK) {
+        take_moments(&m[0], states, frames, N, column);
+        take_moments(&m[1], chunks ? chunks : actions, frames * repeat, A, column);
+        const soma_norm norms[] = {{"state", N, m[0].mean, m[0].std, m[0].q01, m[0].q99, m[0].min, m[0].max},
+                                   {"actions", A, m[1].mean, m[1].std, m[1].q01, m[1].q99, m[1].min, m[1].max}};
+        status = soma__norm_stats_new(&t->robot.stats, norms, 2, t->data->path, err);
+    }
+    soma__free(states);
+    soma__free(actions);
+    soma__free(chunks);
+    soma__free(column);
+    soma__free(m);
+    return status;
+}
+
+static soma_status make_robot(soma_trainer *t, soma_error *err) {
+    soma_robot *r = &t->robot;
+    const char *const state_keys[] = {"observation.state", "state", NULL}, *const action_keys[] = {"action", "actions", NULL};
+    SOMA_TRY(find_feature(&t->state_feature, t, t->o.state_key, state_keys, "state", err));
+    SOMA_TRY(find_feature(&t->action_feature, t, t->o.action_key, action_keys, "action", err));
+    r->n_state = (int)t->data->features[t->state_feature].size;
+    r->n_actions = (int)t->data->features[t->action_feature].size;
+    r->rate = t->data->fps;
+    if (t->o.delta && r->n_state != r->n_actions)
+        return soma__fail(err, SOMA_BAD_INPUT, "--delta needs states and actions of one length; %s has %d and %d", t->data->path, r->n_state, r->n_actions);
+    const char *const *names = t->data->features[t->action_feature].names;
+    for (int i = 0; i < r->n_actions; i++) r->delta[i] = t->o.delta && !(names && strstr(names[i], "gripper"));
+    SOMA_TRY(soma__norm_rule_parse(&r->rule, t->o.normalise, err));
+    return find_cameras(t, err);
+}
+
+static soma_status make_vocabulary(soma_trainer *t, soma_error *err) {
+    const char **prompts = soma__calloc((size_t)t->n_training, sizeof *prompts);
+    if (!prompts) return soma__no_memory(err, "the vocabulary");
+    for (int64_t i = 0; i < t->n_training; i++) prompts[i] = t->data->episodes[t->training[i]].task;
+    soma_status status = soma__text_from_prompts(&t->robot.text, prompts, (size_t)t->n_training, err);
+    soma__free(prompts);
+    return status;
+}
+
+static soma_status write_folder(soma_trainer *t, soma_error *err) {
+    char path[SOMA_PATH_MAX];
+    SOMA_TRY(soma__dir_make(t->o.out, err));
+    json_t *config = t->model->family->config(t->model), *robot = soma__robot_json(&t->robot), *train = soma__opts_to_json(&soma_train_opts_table, &t->o);
+    if (config && robot) json_object_set(config, "robot", robot);
+    if (train) json_object_del(train, "resume");
+    soma_status status = config && robot && train ? SOMA_OK : soma__no_memory(err, "the config");
+    if (status == SOMA_OK) status = soma__path_join(path, t->o.out, "config.json", err);
+    if (status == SOMA_OK) status = soma__json_save(config, path, err);
+    if (status == SOMA_OK) status = soma__path_join(path, t->o.out, "train_config.json", err);
+    if (status == SOMA_OK) status = soma__json_save(train, path, err);
+    if (status == SOMA_OK) status = soma__path_join(path, t->o.out, "norm_stats.json", err);
+    if (status == SOMA_OK) status = soma__norm_stats_write(t->robot.stats, path, err);
+    if (status == SOMA_OK) status = soma__path_join(path, t->o.out, "vocab.json", err);
+    if (status == SOMA_OK) status = soma__text_save(t->robot.text, path, err);
+    json_decref(config);
+    json_decref(robot);
+    json_decref(train);
+    return status;
+}
+
+// ---- weights and plans
+
+static soma_status make_weights(soma_trainer *t, soma_error *err) {
+    soma_graph *graph;
+    SOMA_TRY(soma_graph_new(&graph, err));
+    soma_build b = soma__build_defaults(SOMA_PROGRAM_TRAIN, 1);
+    t->model->family->build(t->model, &b, graph);
+    soma_status status = soma__params_new(&t->params, t->device, (const soma_graph *const *)&graph, 1, err);
+    soma_graph_free(graph);
+    if (status == SOMA_OK) status = soma__params_init(t->params, (uint64_t)t->o.seed, err);
+    if (status == SOMA_OK) status = soma__optimiser_new(&t->optimiser, t->device, &t->params->layout, err);
+    if (status != SOMA_OK) return status;
+    const soma_device_kind *kind = t->device->kind;
+    void *host = soma__alloc(t->params->layout.size);
+    if (!host) return soma__no_memory(err, "the initial weights");
+    kind->get(t->device, host, t->params->memory, t->params->layout.size);
+    kind->put(t->device, soma__optimiser_array(t->optimiser, "w"), host, t->params->layout.size);
+    kind->put(t->device, soma__optimiser_array(t->optimiser, "ema"), host, t->params->layout.size);
+    soma__free(host);
+    return SOMA_OK;
+}
+
+static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int64_t *episodes, int64_t n, int64_t batch, uint64_t seed, soma_error *err) {
+    soma_loader_opts o = soma__loader_defaults();
+    o.state = t->state_feature;
+    o.action = t->action_feature;
+    o.n_cameras = t->robot.n_cameras;
+    memcpy(o.cameras, t->camera_features, sizeof(int) * (size_t)t->robot.n_cameras);
+    o.episodes = episodes;
+    o.n_episodes = n;
+    o.horizon = t->model->info.horizon;
+    o.batch = batch;
+    o.workers = (int)t->o.workers;
+    o.seed = seed;
+    return soma__loader_open(loader, t->data, &o, err);
+}
+
+static soma_status check_options(const soma_train_opts *o, soma_error *err) {
+    if (!*o->data) return soma__fail(err, SOMA_BAD_INPUT, "--data names the folder of a dataset");
+    if (!*o->out) return soma__fail(err, SOMA_BAD_INPUT, "--out names the folder that the policy goes to");
+    if (o->steps < 0 || o->batch < 1 || o->draws < 1 || o->accumulate < 1 || o->batch % o->accumulate)
+        return soma__fail(err, SOMA_BAD_INPUT, "steps >= 0, batch >= 1, draws >= 1, and batch a multiple of accumulate are needed");
+    if (o->warmup < 0 || o->eval_every < 1 || o->save_every < 1 || o->holdout_share < 0 || o->holdout_share > 0.5)
+        return soma__fail(err, SOMA_BAD_INPUT, "warmup >= 0, eval_every >= 1, save_every >= 1 and a holdout_share of 0 to 0.5 are needed");
+    if (strcmp(o->dtype, "bf16") && strcmp(o->dtype, "f32")) return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", o->dtype);
+    if (strcmp(o->keep, "best") && strcmp(o->keep, "last")) return soma__fail(err, SOMA_BAD_INPUT, "keep \"%.20s\": best or last are possible", o->keep);
+    return SOMA_OK;
+}
+
+soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err) {
+    SOMA_OPTS_CHECK(opts);
+    *t = (soma_trainer){.o = *opts, .best = INFINITY};
+    soma_device_opts d = {.threads = (int)t->o.threads, .isa = t->o.isa};
+    soma_status status = check_options(&t->o, err);
+    if (status == SOMA_OK) status = soma__dataset_open(&t->data, t->o.data, err);
+    if (status == SOMA_OK) status = make_robot(t, err);
+    if (status == SOMA_OK) status = split(t, err);
+    if (status == SOMA_OK) status = make_model(t, err);
+    if (status == SOMA_OK) status = take_statistics(t, err);
+    if (status == SOMA_OK) status = make_vocabulary(t, err);
+    if (status == SOMA_OK) status = soma__robot_check(&t->robot, t->model, t->data->path, err);
+    if (status == SOMA_OK) status = write_folder(t, err);
+    if (status == SOMA_OK) status = soma__device_open(&t->device, "cpu", &d, err);
+    if (status == SOMA_OK) status = make_weights(t, err);
+    int64_t n = t->o.batch / t->o.accumulate;
+    if (status == SOMA_OK && t->o.steps) {
+        status = soma__pass_new(&t->pass, t, n, t->o.draws, true, err);
+        if (status == SOMA_OK) status = make_loader(&t->loader, t, t->training, t->n_training, n, (uint64_t)t->o.seed, err);
+        if (status == SOMA_OK && t->n_heldout) status = soma__pass_new(&t->look, t, n, t->o.draws, false, err);
+        if (status == SOMA_OK && t->n_heldout) status = make_loader(&t->look_loader, t, t->heldout, t->n_heldout, n, 1, err);
+    }
+    if (status == SOMA_OK && t->o.resume) status = soma__trainer_resume(t, err);
+    if (status != SOMA_OK) soma__trainer_close(t);
+    return status;
+}
+
+void soma__trainer_close(soma_trainer *t) {
+    soma__loader_close(t->loader);
+    soma__loader_close(t->look_loader);
+    soma__pass_free(&t->pass);
+    soma__pass_free(&t->look);
+    soma__optimiser_free(t->optimiser);
+    soma__params_free(t->params);
+    soma__device_close(t->device);
+    soma__robot_close(&t->robot);
+    soma__model_free(t->model);
+    soma__dataset_close(t->data);
+    soma__free(t->training);
+    soma__free(t->heldout);
+    *t = (soma_trainer){0};
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// One training run from inside: what setup.c makes, batch.c fills, checkpoint.c saves, train.c drives.
+#ifndef SOMA_TRAIN_TRAINER_H
+#define SOMA_TRAIN_TRAINER_H
+
+#include "base/opts.h"
+#include "base/rng.h"
+#include "base/file.h"
+#include "data/loader.h"
+#include "policy/policy.h"
+#include "train/optimiser.h"
+
+#include <soma/train.h>
+
+extern const soma_opt_table soma_train_opts_table;
+
+// A graph with its memory: the training pass, or the look at held-out episodes (no gradients, averaged weights).
+typedef struct soma_pass {
+    int64_t n, draws; // observations, (noise, time) pairs for each
+    soma_graph *graph;
+    soma_plan *plan;
+    soma_frame *frame;
+    soma_rows rows;
+    soma_feed feed;
+    float *actions, *noise, *time; // [n, S, A], [n draws, S, A], [n draws]
+} soma_pass;
+
+typedef struct soma_trainer {
+    soma_train_opts o;
+    soma_dataset *data;
+    int state_feature, action_feature, camera_features[SOMA_MAX_CAMERAS];
+    int64_t *training, *heldout; // episode numbers
+    int64_t n_training, n_heldout;
+    soma_model *model;
+    soma_robot robot;
+    soma_device *device;
+    soma_params *params; // layout, and the weights as published
+    soma_optimiser *optimiser;
+    soma_pass pass, look;
+    soma_loader *loader, *look_loader;
+    int64_t step; // optimiser steps done
+    double best;  // lowest held-out loss so far; infinite before the first
+} soma_trainer;
+
+// setup.c: everything up to the first step. The folder `out` exists afterwards and holds config.json, norm_stats.json, vocab.json.
+soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err);
+void soma__trainer_close(soma_trainer *t);
+
+// batch.c: batch number `index` of a loader into a pass's inputs. The noise follows from (seed, index) alone.
+soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, soma_error *err);
+soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err);
+void soma__pass_free(soma_pass *pass);
+
+// checkpoint.c: all that a step changes, in one file that is written whole or not at all.
+soma_status soma__trainer_save(soma_trainer *t, soma_error *err);
+soma_status soma__trainer_resume(soma_trainer *t, soma_error *err);
+soma_status soma__trainer_publish(soma_trainer *t, const char *array, soma_error *err); // "w" or "ema" as model.safetensors
+
+// curves.c: metrics.jsonl beside the weights, and the page drawn from it.
+soma_status soma__metrics_cut(const char *out, int64_t step, soma_error *err); // drops lines past `step`
+soma_status soma__metrics_add(const char *out, const soma_train_progress *p, soma_error *err);
+soma_status soma__curves_write(const char *out, const char *title, soma_error *err); // curves.html
+
+#endif
