@@ -16,26 +16,26 @@ typedef enum soma_feature_kind {
 } soma_feature_kind;
 
 typedef struct soma_feature {
-    const char *name;       // "observation.state", "observation.images.scene"
+    const char *name; // "observation.state", "observation.images.scene"
     soma_feature_kind kind;
-    const char *dtype;      // as the dataset says: "float32", "video", "image"
+    const char *dtype; // as the dataset says: "float32", "video", "image"
     int n_dims;
     int64_t shape[SOMA_MAX_DIMS]; // of one frame; images: [height, width, 3]
-    int64_t size;           // values per frame
-    const char *const *names; // [shape[last]] or NULL
+    int64_t size;                 // values per frame
+    const char *const *names;     // [shape[last]] or NULL
 } soma_feature;
 
 typedef struct soma_episode {
-    int64_t index;        // as numbered in the dataset
+    int64_t index; // as numbered in the dataset
     int64_t n_frames;
-    const char *task;     // the instruction; "" when there is none
-    bool present;         // its frame data is on the disk
-    bool video_present;   // every camera's pictures are on the disk
+    const char *task;   // the instruction; "" when there is none
+    bool present;       // its frame data is on the disk
+    bool video_present; // every camera's pictures are on the disk
 } soma_episode;
 
 // Statistics of one vector feature, over frames; [size] each. NULL where the dataset does not have them.
 typedef struct soma_feature_stats {
-    double *mean, *std, *min, *max, *q01, *q99;
+    double *mean, *std, *min, *max, *q01, *q10, *q50, *q90, *q99;
     int64_t count;
 } soma_feature_stats;
 
@@ -46,24 +46,28 @@ typedef struct soma_dataset {
     double fps;
     int n_features;
     const soma_feature *features;
-    int64_t n_episodes;         // as declared
-    int64_t n_frames;           // as declared
-    const soma_episode *episodes; // [n_episodes]
+    int64_t n_episodes;                       // as declared
+    int64_t n_frames;                         // as declared
+    const soma_episode *episodes;             // [n_episodes]
     int64_t episodes_present, frames_present; // as readable
-    int n_absent;               // files that the metadata names and that are not there
-    const char *const *absent;  // [n_absent] paths relative to `path`
-} soma_dataset; // the format's own state follows it in memory
+    int n_absent;                             // files that the metadata names and that are not there
+    const char *const *absent;                // [n_absent] paths relative to `path`
+    const char *hint;                         // "", or a sentence that tells where absent files seem to lie
+} soma_dataset;                               // the format's own state follows it in memory
 
 typedef struct soma_dataset_reader soma_dataset_reader; // one thread's: open files, decoders, caches
 
 typedef struct soma_dataset_format {
-    const char *name; // "lerobot"
+    const char *name;                // "lerobot"
     bool (*probe)(const char *path); // looks like ours, cheaply
     soma_status (*open)(soma_dataset **dataset, const char *path, soma_error *err);
     void (*close)(soma_dataset *dataset);
     soma_status (*reader_open)(soma_dataset_reader **reader, const soma_dataset *dataset, soma_error *err);
     void (*reader_close)(soma_dataset_reader *reader);
-    // A whole episode of a vector feature into out [episodes[episode].n_frames, feature size].
+    // The files that hold this feature of this episode are on the disk. `episode` is a position in episodes[], here and below.
+    bool (*present)(const soma_dataset *dataset, int64_t episode, int feature);
+    // A whole episode of a vector feature into out [episodes[episode].n_frames, feature size]. A value that is not finite is an error that
+    // names file, episode, frame and dimension.
     soma_status (*read_vectors)(soma_dataset_reader *reader, int64_t episode, int feature, float *out, soma_error *err);
     // `frame` within the episode. out: u8 [height, width, 3] of the feature's shape.
     soma_status (*read_image)(soma_dataset_reader *reader, int64_t episode, int64_t frame, int feature, uint8_t *out, soma_error *err);
@@ -73,13 +77,15 @@ extern const soma_dataset_format *const soma__dataset_registry[]; // NULL at its
 
 // Finds the format by looking at the folder. The error for an unknown layout lists the formats.
 soma_status soma__dataset_open(soma_dataset **dataset, const char *path, soma_error *err);
-void soma__dataset_close(soma_dataset *dataset); // NULL allowed
+void soma__dataset_close(soma_dataset *dataset);                          // NULL allowed
 int soma__dataset_feature(const soma_dataset *dataset, const char *name); // -1 when absent
-// {format, version, fps, episodes, frames, episodes_present, frames_present, features:[...], absent:[...]}; a new reference.
+// {format, version, robot_type, fps, episodes, frames, episodes_present, frames_present, tasks:[...], features:[{name, kind, dtype, shape,
+// names, episodes_present}], absent:[...], hint}; a new reference, NULL when memory is out.
 json_t *soma__dataset_info(const soma_dataset *dataset);
 
-// mean, std (population), min, max and exact q01/q99 (linear interpolation, as numpy.quantile) of vector feature `feature` over the episodes listed (all present
-// ones when `episodes` is NULL). NaN anywhere is an error that names episode, frame and dimension. Release with soma__feature_stats_free.
+// mean, std (population), min, max and exact quantiles (linear interpolation, as numpy.quantile) of vector feature `feature` over the
+// episodes listed by position (all present ones when `episodes` is NULL). NaN anywhere is an error that names episode, frame and dimension.
+// Release with soma__feature_stats_free.
 soma_status soma__dataset_stats(soma_feature_stats *stats, const soma_dataset *dataset, int feature, const int64_t *episodes,
                                 int64_t n_episodes, soma_error *err);
 void soma__feature_stats_free(soma_feature_stats *stats);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Writes a LeRobot v3.0 dataset: sharded parquet and one mp4 per camera and shard, meta/info.json, stats.json, tasks.parquet, episodes.
-// Crash-safe: an episode counts once its metadata is on the disk; `resume` drops what an interrupted run left half-written.
+// Crash-safe: an episode counts once the shard that holds it is on the disk, files before metadata; `resume` drops what an interrupted
+// run left half-written and goes on behind it. While meta/incomplete is there, the recording has not been finished.
 #ifndef SOMA_DATA_WRITER_H
 #define SOMA_DATA_WRITER_H
 
@@ -14,18 +15,23 @@ typedef struct soma_dataset_spec {
     int n_state, n_actions, n_cameras;
     const char *const *state_names, *const *action_names; // observation.state, action
     const char *const *camera_names;                      // "scene" becomes observation.images.scene
-    int image_width, image_height;
+    int image_width, image_height;                        // even; the same for every camera
+    int shard_episodes; // episodes per file, and so what a crash can cost; 0: 32, 1: each is on the disk when it ends
 } soma_dataset_spec;
 
 // An existing non-empty folder is refused.
 soma_status soma__dataset_writer_open(soma_dataset_writer **writer, const char *path, const soma_dataset_spec *spec, soma_error *err);
-// One frame: state [n_state], action [n_actions], images[c] u8 [height, width, 3]; all borrowed for the call.
-soma_status soma__dataset_writer_frame(soma_dataset_writer *writer, const float *state, const float *action,
-                                       const uint8_t *const *images, soma_error *err);
+// Goes on with a dataset that this writer made with the same spec, finished or not.
+soma_status soma__dataset_writer_resume(soma_dataset_writer **writer, const char *path, const soma_dataset_spec *spec, soma_error *err);
+int64_t soma__dataset_writer_episodes(const soma_dataset_writer *writer); // episodes ended so far, those before `resume` included
+// One frame: state [n_state], action [n_actions], images[c] u8 [height, width, 3]; all borrowed for the call. Values that
+// are not finite are refused and the frame is not added. The pictures of the open episode are kept in memory.
+soma_status soma__dataset_writer_frame(soma_dataset_writer *writer, const float *state, const float *action, const uint8_t *const *images,
+                                       soma_error *err);
 soma_status soma__dataset_writer_episode(soma_dataset_writer *writer, const char *task, soma_error *err); // ends the episode
 void soma__dataset_writer_drop(soma_dataset_writer *writer); // forgets the frames since the last episode's end
-// Writes statistics and the totals, makes everything durable. Without it the episodes ended so far are still readable after `finish` of
-// a later run, and the folder says that it is incomplete.
+// Writes the open shard and the statistics, makes everything durable; close alone leaves the open shard out. After a failed call the
+// folder is as after a crash: close, then resume.
 soma_status soma__dataset_writer_finish(soma_dataset_writer *writer, soma_error *err);
 void soma__dataset_writer_close(soma_dataset_writer *writer); // NULL allowed
 

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the two halves of the LeRobot reader share: meta.c fills it from meta/, read.c reads frames with it.
+#ifndef SOMA_DATA_LEROBOT_H
+#define SOMA_DATA_LEROBOT_H
+
+#include "base/arena.h"
+#include "data/dataset.h"
+#include "format/parquet.h"
+
+typedef struct lerobot_video {
+    const char *path; // relative to the dataset; NULL when the metadata names none
+    double start;     // time of the episode's first frame in the file, seconds
+    bool present;
+} lerobot_video;
+
+typedef struct lerobot_episode {
+    const char *data;            // parquet file, relative
+    const lerobot_video *videos; // [n_features]; of features with dtype "video"
+} lerobot_episode;
+
+typedef struct lerobot {
+    soma_dataset d;
+    soma_arena arena;
+    soma_parquet *pq;                   // owns the database that readers share
+    int generation;                     // 2: a file per episode; 3: shards
+    const char *data_path, *video_path; // templates of info.json
+    int64_t chunks_size;
+    soma_feature *features;
+    soma_episode *episodes;
+    lerobot_episode *places; // [n_episodes]
+    const char **absent;
+    size_t absent_room;
+} lerobot;
+
+soma_status lerobot_open(soma_dataset **dataset, const char *path, soma_error *err);
+void lerobot_close(soma_dataset *dataset);
+
+static inline bool lerobot_is_video(const soma_feature *f) { return f->kind == SOMA_FEATURE_IMAGE && f->dtype[0] == 'v'; }
+
+#endif

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// PNG pictures in memory, as RGB.
+#ifndef SOMA_FORMAT_IMAGE_H
+#define SOMA_FORMAT_IMAGE_H
+
+#include "base/base.h"
+
+// Size of the picture in `bytes`, from its header alone. `where` names the picture in sentences.
+soma_status soma__png_size(int *width, int *height, const void *bytes, size_t size, const char *where, soma_error *err);
+// Decodes into rgb: u8 [height, width, 3]. The picture must have this size; grey, palette and 16-bit pictures become 8-bit RGB, an alpha
+// channel is dropped.
+soma_status soma__png_decode(uint8_t *rgb, int width, int height, const void *bytes, size_t size, const char *where, soma_error *err);
+// rgb: u8 [height, width, 3]. The result is released with soma__free.
+soma_status soma__png_encode(void **bytes, size_t *size, const uint8_t *rgb, int width, int height, soma_error *err);
+
+#endif
