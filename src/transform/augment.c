@@ -12,7 +12,37 @@ static const float NO_TURN = 0.1f; // degrees; smaller angles are skipped, as in
 
 soma_augment_opts soma__augment_defaults(void) { return (soma_augment_opts){0.95, 5, 0.3, 0.4, 0.5}; }
 
-size_t soma__augment_scratch(int height, int width) { return (size_t)(height + 1) * (size_t)width * 3; }
+typedef float pixel __attribute__((vector_size(16))); // red, green, blue, 0
+
+// What lies in the scratch memory.
+typedef struct workspace {
+    pixel *now, *other;   // [height, width], swapped by each pass
+    pixel *line;          // [width]
+    soma_lerp *columns;   // [width]
+    float *across, *down; // [width]: a column's part of the turned grid
+} workspace;
+
+size_t soma__augment_scratch(int height, int width) {
+    return ((size_t)height * 2 + 1) * (size_t)width * sizeof(pixel) + (size_t)width * (sizeof(soma_lerp) + 2 * sizeof(float));
+}
+
+static workspace lay_out(void *scratch, int height, int width) {
+    SOMA_CHECK((uintptr_t)scratch % sizeof(pixel) == 0, "scratch memory for augmentation is aligned to 16 bytes");
+    size_t n = (size_t)height * (size_t)width, w = (size_t)width;
+    workspace s = {.now = scratch};
+    s.other = s.now + n;
+    s.line = s.other + n;
+    s.columns = (soma_lerp *)(s.line + w);
+    s.across = (float *)(s.columns + w);
+    s.down = s.across + w;
+    return s;
+}
+
+static void swap(workspace *s) {
+    pixel *p = s->now;
+    s->now = s->other;
+    s->other = p;
+}
 
 // The order of the draws is the original's: crop, angle, brightness, contrast, saturation. Wrist cameras draw colours only.
 soma_augment soma__augment_draw(const soma_augment_opts *o, soma_rng *rng, int height, int width, bool wrist) {
@@ -30,20 +60,21 @@ soma_augment soma__augment_draw(const soma_augment_opts *o, soma_rng *rng, int h
     return d;
 }
 
-// The crop of `in`, resized to [height, width], into `out`. Lines first, since that pass is contiguous; `line` holds [crop_width, 3].
-static void crop(const soma_augment *d, const float *in, float *out, int height, int width, float *line) {
+// The crop, resized to the whole picture. Lines first, since that pass is contiguous.
+static void crop(const soma_augment *d, workspace *s, int height, int width) {
     float down = (float)d->crop_height / (float)height, across = (float)d->crop_width / (float)width;
-    int n = d->crop_width * 3;
-    for (int y = 0; y < height; y++, out += width * 3) {
+    for (int x = 0; x < width; x++) s->columns[x] = soma__lerp_at(across, x, d->crop_width);
+    pixel *out = s->other;
+    for (int y = 0; y < height; y++, out += width) {
         soma_lerp row = soma__lerp_at(down, y, d->crop_height);
-        const float *above = in + ((d->top + row.a) * width + d->left) * 3, *below = in + ((d->top + row.b) * width + d->left) * 3;
-        for (int i = 0; i < n; i++) line[i] = (1 - row.t) * above[i] + row.t * below[i];
+        const pixel *above = s->now + (d->top + row.a) * width + d->left, *below = s->now + (d->top + row.b) * width + d->left;
+        for (int x = 0; x < d->crop_width; x++) s->line[x] = (1 - row.t) * above[x] + row.t * below[x];
         for (int x = 0; x < width; x++) {
-            soma_lerp column = soma__lerp_at(across, x, d->crop_width);
-            const float *a = line + column.a * 3, *b = line + column.b * 3;
-            for (int c = 0; c < 3; c++) out[x * 3 + c] = (1 - column.t) * a[c] + column.t * b[c];
+            soma_lerp c = s->columns[x];
+            out[x] = (1 - c.t) * s->line[c.a] + c.t * s->line[c.b];
         }
     }
+    swap(s);
 }
 
 // Value i of torch.linspace(-1, 1, n): counted from both ends, so that it is symmetric.
@@ -52,68 +83,94 @@ static float grid_at(int i, int n) {
     return i < n / 2 ? -1.0f + step * (float)i : 1.0f - step * (float)(n - 1 - i);
 }
 
-// One pixel of `in` at (x, y) with black around the picture: the slow way, for the rim.
-static void sample_rim(const float *in, int height, int width, int x0, int y0, float tx, float ty, float *to) {
-    for (int c = 0; c < 3; c++) to[c] = 0;
+// The pixel between (x, y) and its right and lower neighbours, with black around the picture: the slow way, for the rim.
+static pixel sample_rim(const pixel *in, int height, int width, int x0, int y0, float tx, float ty) {
+    pixel sum = {0};
     for (int k = 0; k < 4; k++) {
         int x = x0 + (k & 1), y = y0 + (k >> 1);
         if (x < 0 || y < 0 || x >= width || y >= height) continue;
-        float weight = (k & 1 ? tx : 1 - tx) * (k >> 1 ? ty : 1 - ty);
-        for (int c = 0; c < 3; c++) to[c] += weight * in[(y * width + x) * 3 + c];
+        sum += (k & 1 ? tx : 1 - tx) * (k >> 1 ? ty : 1 - ty) * in[y * width + x];
     }
+    return sum;
 }
+
+static int floor_of(float x) { return (int)x - (x < (float)(int)x); } // floorf is a call where SSE4 may not be assumed
 
 // grid_sample(bilinear, zeros, align_corners=False) of the turned grid. The grid spans -1 .. 1 between pixel centres while sampling takes
 // -1 .. 1 as the outer edges: the original's own mixture, which shrinks the view by one pixel and is kept.
-static void turn(float degrees, const float *in, float *out, int height, int width) {
+static void turn(float degrees, workspace *s, int height, int width) {
     float angle = degrees * (float)M_PI / 180.0f, cosine = cosf(angle), sine = sinf(angle);
+    for (int x = 0; x < width; x++) {
+        s->across[x] = grid_at(x, width) * cosine;
+        s->down[x] = grid_at(x, width) * sine;
+    }
+    pixel *out = s->other;
     for (int y = 0; y < height; y++) {
-        float gy = grid_at(y, height);
-        for (int x = 0; x < width; x++, out += 3) {
-            float gx = grid_at(x, width);
-            float sx = ((gx * cosine - gy * sine + 1) * (float)width - 1) / 2, sy = ((gx * sine + gy * cosine + 1) * (float)height - 1) / 2;
-            float fx = floorf(sx), fy = floorf(sy), tx = sx - fx, ty = sy - fy;
-            int x0 = (int)fx, y0 = (int)fy;
+        float gx = grid_at(y, height) * sine, gy = grid_at(y, height) * cosine;
+        for (int x = 0; x < width; x++, out++) {
+            float sx = ((s->across[x] - gx + 1) * (float)width - 1) * 0.5f, sy = ((s->down[x] + gy + 1) * (float)height - 1) * 0.5f;
+            int x0 = floor_of(sx), y0 = floor_of(sy);
+            float tx = sx - (float)x0, ty = sy - (float)y0;
             if (x0 < 0 || y0 < 0 || x0 >= width - 1 || y0 >= height - 1) {
-                sample_rim(in, height, width, x0, y0, tx, ty, out);
+                *out = sample_rim(s->now, height, width, x0, y0, tx, ty);
                 continue;
             }
-            const float *above = in + (y0 * width + x0) * 3, *below = above + width * 3;
-            float w00 = (1 - tx) * (1 - ty), w01 = tx * (1 - ty), w10 = (1 - tx) * ty, w11 = tx * ty;
-            for (int c = 0; c < 3; c++) out[c] = w00 * above[c] + w01 * above[c + 3] + w10 * below[c] + w11 * below[c + 3];
+            const pixel *above = s->now + y0 * width + x0, *below = above + width;
+            *out = (1 - tx) * (1 - ty) * above[0] + tx * (1 - ty) * above[1] + (1 - tx) * ty * below[0] + tx * ty * below[1];
         }
     }
+    swap(s);
 }
 
-static float unit(float x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
+// To [0, 1] by masks: a vector has no ?: in C.
+static pixel clamp(pixel x) {
+    typedef int32_t mask __attribute__((vector_size(16)));
+    x = (pixel)((mask)x & (x > 0));
+    const pixel one = {1, 1, 1, 1};
+    mask over = x > one;
+    return (pixel)(((mask)x & ~over) | ((mask)one & over));
+}
 
 // [0, 1] in, [-1, 1] out.
-static void colours(const soma_augment *d, const float *in, float *out, size_t n_pixels) {
+static void colours(const soma_augment *d, const pixel *in, float *out, int height, int width) {
     double sum = 0;
-    for (size_t i = 0; i < n_pixels; i++) sum += (double)in[i * 3] + in[i * 3 + 1] + in[i * 3 + 2];
+    for (int y = 0; y < height; y++) { // a line in f32, the lines in double: good to f32's last place at any size
+        pixel line = {0};
+        for (int x = 0; x < width; x++) line += in[y * width + x];
+        sum += (double)line[0] + line[1] + line[2];
+    }
+    size_t n_pixels = (size_t)height * (size_t)width;
     float mean = (float)(sum * d->brightness / (double)(n_pixels * 3));
     for (size_t i = 0; i < n_pixels; i++) {
-        float v[3];
-        for (int c = 0; c < 3; c++) v[c] = (in[i * 3 + c] * d->brightness - mean) * d->contrast + mean;
+        pixel v = (in[i] * d->brightness - mean) * d->contrast + mean;
         float grey = (v[0] + v[1] + v[2]) / 3.0f;
-        for (int c = 0; c < 3; c++) out[i * 3 + c] = unit(grey + (v[c] - grey) * d->saturation) * 2 - 1;
+        v = clamp(grey + (v - grey) * d->saturation) * 2 - 1;
+        memcpy(out + i * 3, &v, 3 * sizeof *out);
     }
 }
 
-void soma__augment_apply(const soma_augment *d, float *image, int height, int width, float *scratch) {
-    size_t n_pixels = (size_t)height * (size_t)width;
-    for (size_t i = 0; i < n_pixels * 3; i++) image[i] = image[i] * 0.5f + 0.5f;
-    float *now = image, *other = scratch;
+static void apply(const soma_augment *d, workspace *s, float *out, int height, int width) {
     if (d->crop_width) {
         SOMA_CHECK(d->top >= 0 && d->left >= 0 && d->crop_height > 0 && d->top + d->crop_height <= height &&
                        d->left + d->crop_width <= width,
                    "a crop lies inside its picture");
-        crop(d, now, other, height, width, scratch + n_pixels * 3);
-        now = scratch, other = image;
-        if (fabsf(d->degrees) > NO_TURN) {
-            turn(d->degrees, now, other, height, width);
-            now = image;
-        }
+        crop(d, s, height, width);
+        if (fabsf(d->degrees) > NO_TURN) turn(d->degrees, s, height, width);
     }
-    colours(d, now, image, n_pixels);
+    colours(d, s->now, out, height, width);
+}
+
+void soma__augment_f32(const soma_augment *draw, float *image, int height, int width, void *scratch) {
+    workspace s = lay_out(scratch, height, width);
+    for (int i = 0; i < height * width; i++)
+        s.now[i] = (pixel){image[i * 3] * 0.5f + 0.5f, image[i * 3 + 1] * 0.5f + 0.5f, image[i * 3 + 2] * 0.5f + 0.5f, 0};
+    apply(draw, &s, image, height, width);
+}
+
+void soma__augment_u8(const soma_augment *draw, const uint8_t *in, float *out, int height, int width, void *scratch) {
+    workspace s = lay_out(scratch, height, width);
+    float unit[256]; // by way of [-1, 1], for the same bits as from f32
+    for (int i = 0; i < 256; i++) unit[i] = ((float)i / 255.0f * 2.0f - 1.0f) * 0.5f + 0.5f;
+    for (int i = 0; i < height * width; i++) s.now[i] = (pixel){unit[in[i * 3]], unit[in[i * 3 + 1]], unit[in[i * 3 + 2]], 0};
+    apply(draw, &s, out, height, width);
 }

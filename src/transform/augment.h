@@ -25,8 +25,10 @@ typedef struct soma_augment {
 
 soma_augment soma__augment_draw(const soma_augment_opts *opts, soma_rng *rng, int height, int width, bool wrist);
 
-// image: f32 [height, width, 3] in [-1, 1], in place; scratch: at least soma__augment_scratch() floats.
-void soma__augment_apply(const soma_augment *draw, float *image, int height, int width, float *scratch);
+// image: f32 [height, width, 3] in [-1, 1], in place. scratch: soma__augment_scratch() bytes, aligned to 16, contents undefined.
+void soma__augment_f32(const soma_augment *draw, float *image, int height, int width, void *scratch);
+// The same from bytes: in u8 [height, width, 3], out f32 of the same shape; the bits of soma__image_to_f32 and soma__augment_f32 in turn.
+void soma__augment_u8(const soma_augment *draw, const uint8_t *in, float *out, int height, int width, void *scratch);
 size_t soma__augment_scratch(int height, int width);
 
 #endif

@@ -4,10 +4,13 @@
 
 #include "base/json.h"
 #include "transform/augment.h"
+#include "transform/resize.h"
 
 #define GOLDEN SHARED "golden/preprocess/augment"
 
 enum { SIDE = 64, SIZE = SIDE * SIDE * 3 };
+
+static _Alignas(16) unsigned char scratch[160 << 10];
 
 static const soma_augment nothing = {.brightness = 1, .contrast = 1, .saturation = 1};
 
@@ -17,42 +20,42 @@ static void picture(float *image, int n, uint64_t seed) {
 }
 
 static void test_nothing(void **state) {
-    static float image[SIZE], before[SIZE], scratch[SIZE + SIDE * 3];
-    assert_int_equal(soma__augment_scratch(SIDE, SIDE), SOMA_COUNT(scratch));
+    static float image[SIZE], before[SIZE];
     picture(image, SIZE, 1);
     memcpy(before, image, sizeof image);
-    soma__augment_apply(&nothing, image, SIDE, SIDE, scratch);
+    soma__augment_f32(&nothing, image, SIDE, SIDE, scratch);
+    assert_in_range(soma__augment_scratch(SIDE, SIDE), 1, sizeof scratch);
     check_f32("untouched", image, before, SIZE, 1e-6);
     soma_augment whole = nothing; // a crop of everything, resized to itself
     whole.crop_width = whole.crop_height = SIDE;
-    soma__augment_apply(&whole, image, SIDE, SIDE, scratch);
+    soma__augment_f32(&whole, image, SIDE, SIDE, scratch);
     check_f32("whole crop", image, before, SIZE, 1e-6);
 }
 
 static void test_colours(void **state) {
-    float image[12] = {-1, 0, 0.5f, 1, 0.2f, -0.2f, 0, 0, 0, 0.4f, 0.4f, 0.4f}, scratch[18];
+    float image[12] = {-1, 0, 0.5f, 1, 0.2f, -0.2f, 0, 0, 0, 0.4f, 0.4f, 0.4f};
     soma_augment d = nothing;
     d.saturation = 0; // grey: the three channels' mean
-    soma__augment_apply(&d, image, 2, 2, scratch);
+    soma__augment_f32(&d, image, 2, 2, scratch);
     assert_float_equal(image[0], -0.5 / 3, 1e-6);
     assert_float_equal(image[1], -0.5 / 3, 1e-6);
     assert_float_equal(image[3], 1.0 / 3, 1e-6);
     d = nothing;
     d.contrast = 0; // everything becomes the picture's mean
-    soma__augment_apply(&d, image, 2, 2, scratch);
+    soma__augment_f32(&d, image, 2, 2, scratch);
     for (int i = 0; i < 12; i++) assert_float_equal(image[i], (-0.5 / 3 + 1.0 / 3 + 0 + 0.4) / 4, 1e-6);
     d = nothing;
     d.brightness = 10;
-    soma__augment_apply(&d, image, 2, 2, scratch);
+    soma__augment_f32(&d, image, 2, 2, scratch);
     for (int i = 0; i < 12; i++) assert_float_equal(image[i], 1, 0);
     d.brightness = 0;
-    soma__augment_apply(&d, image, 2, 2, scratch);
+    soma__augment_f32(&d, image, 2, 2, scratch);
     for (int i = 0; i < 12; i++) assert_float_equal(image[i], -1, 0);
 }
 
 // Whatever is drawn lies in its range, gives values in [-1, 1], is the same for the same generator; sizes need not be square.
 static void test_draws(void **state) {
-    static float image[40 * 56 * 3], again[40 * 56 * 3], scratch[41 * 56 * 3];
+    static float image[40 * 56 * 3], again[40 * 56 * 3];
     soma_augment_opts o = soma__augment_defaults();
     double lowest = 9, highest = -9;
     for (uint64_t seed = 0; seed < 200; seed++) {
@@ -67,9 +70,9 @@ static void test_draws(void **state) {
         lowest = fmin(lowest, d.saturation), highest = fmax(highest, d.saturation);
         picture(image, SOMA_COUNT(image), seed);
         memcpy(again, image, sizeof image);
-        soma__augment_apply(&d, image, 40, 56, scratch);
+        soma__augment_f32(&d, image, 40, 56, scratch);
         memset(scratch, 255, sizeof scratch); // NaN: what lies in the scratch memory must not matter
-        soma__augment_apply(&e, again, 40, 56, scratch);
+        soma__augment_f32(&e, again, 40, 56, scratch);
         assert_memory_equal(image, again, sizeof image);
         for (size_t i = 0; i < SOMA_COUNT(image); i++) assert_true(image[i] >= -1 && image[i] <= 1);
         soma_augment wrist = soma__augment_draw(&o, &rng, 40, 56, true);
@@ -79,17 +82,31 @@ static void test_draws(void **state) {
     assert_true(lowest >= 0.5 && lowest < 0.52 && highest <= 1.5 && highest > 1.48);
 }
 
+// Bytes give the very bits that their f32 picture gives.
+static void test_bytes(void **state) {
+    static uint8_t bytes[SIZE];
+    static float from_bytes[SIZE], image[SIZE];
+    soma_augment_opts o = soma__augment_defaults();
+    soma_rng rng = soma__rng(3);
+    for (int i = 0; i < SIZE; i++) bytes[i] = (uint8_t)soma__rng_u64(&rng);
+    soma_augment d = soma__augment_draw(&o, &rng, SIDE, SIDE, false);
+    soma__augment_u8(&d, bytes, from_bytes, SIDE, SIDE, scratch);
+    soma__image_to_f32(image, bytes, SIZE);
+    soma__augment_f32(&d, image, SIDE, SIDE, scratch);
+    assert_memory_equal(image, from_bytes, sizeof image);
+}
+
 // A right angle moves a mark to where it belongs: rows become columns.
 static void test_turn(void **state) {
     enum { S = 33 };
-    static float image[S * S * 3], scratch[(S + 1) * S * 3];
+    static float image[S * S * 3];
     for (int i = 0; i < S * S * 3; i++) image[i] = -1;
     for (int i = 10; i < 23; i++)
         for (int c = 0; c < 3; c++) image[(16 * S + i) * 3 + c] = 1; // a bar along x through the middle
     soma_augment d = nothing;
     d.crop_width = d.crop_height = S;
     d.degrees = 90;
-    soma__augment_apply(&d, image, S, S, scratch);
+    soma__augment_f32(&d, image, S, S, scratch);
     for (int i = 0; i < S; i++) {
         float along = image[(i * S + 16) * 3], across = image[(16 * S + i) * 3];
         assert_true(i >= 11 && i <= 21 ? along > 0.9f : i < 8 || i > 24 ? along < -0.9f : true);
@@ -118,7 +135,6 @@ static float next_draw(const json_t *draws, size_t *at, const char *kind) {
 static void test_golden(void **state) {
     static const char *const cameras[] = {"base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"};
     soma_safetensors *st = golden_open(GOLDEN ".safetensors");
-    static float scratch[SIZE + SIDE * 3];
     json_t *root;
     soma_error err = {0};
     double worst = 0;
@@ -142,7 +158,7 @@ static void test_golden(void **state) {
             float *image = load_hwc(st, name);
             snprintf(name, sizeof name, "rep%zu.out.%s", rep, cameras[c]);
             float *wanted = load_hwc(st, name);
-            soma__augment_apply(&d, image, SIDE, SIDE, scratch);
+            soma__augment_f32(&d, image, SIDE, SIDE, scratch);
             // torch's vector cosine is good to 3.5 units in the last place (2e-7); at 32 pixels from the middle that moves a sample by up
             // to 7e-6 pixels, over which noise changes by up to 2e-5. Colours alone are held to f32's rounding.
             double square = 0;
@@ -162,7 +178,7 @@ static void test_golden(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing), cmocka_unit_test(test_colours), cmocka_unit_test(test_draws),
-        cmocka_unit_test(test_turn),    cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_bytes),   cmocka_unit_test(test_turn),    cmocka_unit_test(test_golden),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
