@@ -3,18 +3,20 @@
 #include "cmd/cmd.h"
 #include "policy/trace.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#define TRACE_OPTS(X)                                                                     \
-    X(TEXT, policy, "", "folder with config.json and model.safetensors")                  \
-    X(TEXT, inputs, "", "a safetensors file with the inputs by name")                     \
-    X(TEXT, out, "", "the safetensors file to write")                                     \
-    X(TEXT, dtype, "f32", "f32, mixed (bf16 products) or bf16 (inference only)")          \
-    X(FLAG, grads, false, "also write the gradients of the training loss")                \
-    X(FLAG, list, false, "print the names that can be given, and stop")                   \
-    X(TEXT, device, "cpu", "where it is computed")                                        \
-    X(TEXT, isa, "", "plain, avx2, avx512 or amx; empty: the best that this machine has") \
+#define TRACE_OPTS(X)                                                                         \
+    X(TEXT, policy, "", "folder with config.json and model.safetensors")                      \
+    X(TEXT, inputs, "", "a safetensors file with the inputs by name")                         \
+    X(TEXT, out, "", "the safetensors file to write")                                         \
+    X(TEXT, dtype, "f32", "f32, mixed (bf16 products) or bf16 (inference only)")              \
+    X(FLAG, grads, false, "also write the gradients of the training loss")                    \
+    X(TEXT, against, "", "a safetensors file of a reference: print the error of each tensor") \
+    X(FLAG, list, false, "print what can be fed and what can be given, and stop")             \
+    X(TEXT, device, "cpu", "where it is computed")                                            \
+    X(TEXT, isa, "", "plain, avx2, avx512 or amx; empty: the best that this machine has")     \
     X(INT, threads, 0, "threads; 0: as many as processors")
 SOMA_OPTS_DECLARE(trace_opts, TRACE_OPTS)
 #define OPTS_TYPE trace_opts
@@ -35,10 +37,10 @@ static soma_status work(const trace_opts *o, soma_trace *trace, soma_error *err)
     return status;
 }
 
-static json_t *to_json(const soma_trace *trace) {
+static json_t *to_json(const soma_safetensor *tensors, size_t n) {
     json_t *list = json_array();
-    for (size_t i = 0; list && i < trace->n_tensors; i++) {
-        const soma_safetensor *t = &trace->tensors[i];
+    for (size_t i = 0; list && i < n; i++) {
+        const soma_safetensor *t = &tensors[i];
         json_t *shape = json_array();
         for (int k = 0; k < t->n_dims; k++) json_array_append_new(shape, json_integer(t->shape[k]));
         json_array_append_new(list, json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype", soma_dtype_name(t->dtype), "shape", shape));
@@ -46,13 +48,106 @@ static json_t *to_json(const soma_trace *trace) {
     return list;
 }
 
-static int print(const soma_cmd *cmd, const trace_opts *o, const soma_trace *trace) {
-    if (cmd->json) return soma__cmd_print_json(cmd, to_json(trace));
+static void print_list(const char *title, const soma_safetensor *tensors, size_t n) {
     char shape[160];
-    for (size_t i = 0; o->list && i < trace->n_tensors; i++)
-        printf("%-5s %-20s %s\n", soma_dtype_name(trace->tensors[i].dtype), soma__safetensor_shape(shape, &trace->tensors[i]),
-               trace->tensors[i].name);
-    if (!o->list) printf("%zu tensors written to %s\n", trace->n_tensors, o->out);
+    printf("%s\n", title);
+    for (size_t i = 0; i < n; i++)
+        printf("  %-5s %-18s %s\n", soma_dtype_name(tensors[i].dtype), soma__safetensor_shape(shape, &tensors[i]), tensors[i].name);
+}
+
+// ---- against a reference
+
+typedef struct difference {
+    double max_abs, relative; // the largest; the L2 norm over the reference's
+} difference;
+
+// rows: [n / row] or NULL; where it is 0 the row belongs to a masked token and means nothing.
+static difference compare(const float *a, const float *b, int64_t n, int64_t row, const uint8_t *rows) {
+    double max = 0, off = 0, all = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (rows && !rows[i / row]) continue;
+        double d = fabs((double)a[i] - (double)b[i]);
+        if (!(d <= max)) max = d; // a NaN is the largest difference
+        off += d * d;
+        all += (double)b[i] * (double)b[i];
+    }
+    return (difference){max, sqrt(all > 0 ? off / all : off)};
+}
+
+// Masked rows are skipped in what has a row per prefix token.
+static const uint8_t *mask_for(const soma_safetensors *reference, const soma_safetensor *t) {
+    const soma_safetensor *pad = soma__safetensors_find(reference, "prefix_pad_masks");
+    bool floats = t->dtype == SOMA_F32 || t->dtype == SOMA_BF16;
+    bool rows = pad && pad->n_dims == 2 && soma_dtype_size(pad->dtype) == 1 && floats && t->n_dims > 2 && t->shape[0] == pad->shape[0] &&
+                t->shape[t->n_dims - 2] == pad->shape[1] && t->n_values == pad->n_values * t->shape[t->n_dims - 1];
+    return rows ? pad->data : NULL;
+}
+
+static soma_status compare_one(json_t *list, const soma_trace *trace, const soma_safetensors *reference, const soma_safetensor *want,
+                               soma_error *err) {
+    const soma_safetensor *got = soma__trace_find(trace, want->name);
+    if (!got) return SOMA_OK; // said by the count
+    char a[160], b[160];
+    if (got->n_dims != want->n_dims || memcmp(got->shape, want->shape, sizeof *want->shape * (size_t)want->n_dims))
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: %s is %s there and %s here", soma__safetensors_path(reference), want->name,
+                          soma__safetensor_shape(a, want), soma__safetensor_shape(b, got));
+    size_t n = (size_t)want->n_values;
+    float *x = soma__alloc((n + 1) * sizeof *x), *y = soma__alloc((n + 1) * sizeof *y);
+    if (x && y) {
+        soma__to_f32(x, got->dtype, got->data, want->n_values);
+        soma__to_f32(y, want->dtype, want->data, want->n_values);
+        difference d = compare(x, y, want->n_values, want->n_dims ? want->shape[want->n_dims - 1] : 1, mask_for(reference, want));
+        json_array_append_new(list, json_pack("{s:s, s:f, s:f}", "name", want->name, "max_abs", d.max_abs, "relative_l2", d.relative));
+    }
+    soma_status status = x && y ? SOMA_OK : soma__no_memory(err, "comparing tensors");
+    soma__free(x);
+    soma__free(y);
+    return status;
+}
+
+static soma_status compare_all(json_t *list, const soma_trace *trace, const char *path, size_t *n_there, soma_error *err) {
+    soma_safetensors *reference = NULL;
+    SOMA_TRY(soma__safetensors_open(&reference, path, err));
+    soma_status status = SOMA_OK;
+    *n_there = soma__safetensors_count(reference);
+    for (size_t i = 0; status == SOMA_OK && i < *n_there; i++)
+        status = compare_one(list, trace, reference, soma__safetensors_at(reference, i), err);
+    soma__safetensors_close(reference);
+    return status;
+}
+
+static int print_comparison(const soma_cmd *cmd, const trace_opts *o, const soma_trace *trace) {
+    soma_error err = {0};
+    json_t *list = json_array();
+    size_t n_there = 0, i;
+    const json_t *d;
+    if (!list) return soma__cmd_print_json(cmd, NULL);
+    if (compare_all(list, trace, o->against, &n_there, &err) != SOMA_OK) {
+        json_decref(list);
+        return soma__cmd_fail(cmd, &err);
+    }
+    if (cmd->json) return soma__cmd_print_json(cmd, list);
+    printf("max abs   rel. L2   tensor\n");
+    json_array_foreach(list, i, d)
+        printf("%.2e  %.2e  %s\n", json_real_value(json_object_get(d, "max_abs")), json_real_value(json_object_get(d, "relative_l2")),
+               json_string_value(json_object_get(d, "name")));
+    printf("%zu of the %zu tensors of %s were compared\n", json_array_size(list), n_there, o->against);
+    json_decref(list);
+    return SOMA_EXIT_OK;
+}
+
+static int print(const soma_cmd *cmd, const trace_opts *o, const soma_trace *trace) {
+    if (o->list && cmd->json)
+        return soma__cmd_print_json(cmd, json_pack("{s:o, s:o}", "inputs", to_json(trace->inputs, trace->n_inputs), "outputs",
+                                                   to_json(trace->tensors, trace->n_tensors)));
+    if (o->list) {
+        print_list("inputs (pictures also as image.<camera>, F32 [B, 3, H, W] in -1..1; any B)", trace->inputs, trace->n_inputs);
+        print_list("outputs", trace->tensors, trace->n_tensors);
+        return SOMA_EXIT_OK;
+    }
+    if (*o->against) return print_comparison(cmd, o, trace);
+    if (cmd->json) return soma__cmd_print_json(cmd, to_json(trace->tensors, trace->n_tensors));
+    printf("%zu tensors written to %s\n", trace->n_tensors, o->out);
     return SOMA_EXIT_OK;
 }
 
@@ -63,13 +158,15 @@ static int run(int argc, char **argv) {
                              "implementation's. Names, shapes and what is computed: docs/trace.md.\n\n"
                              "Examples:\n"
                              "  soma trace --policy p --inputs p/inputs.safetensors --out o.safetensors\n"
+                             "  soma trace --policy p --inputs p/inputs.safetensors --against p/outputs.safetensors\n"
                              "  soma trace --policy p --list\n",
                     .has_json = true,
                     .groups = {{&trace_opts_table, &o, "options"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     if (!*o.policy) return soma__cmd_usage(&cmd, "--policy DIR is missing");
-    if (!o.list && (!*o.inputs || !*o.out)) return soma__cmd_usage(&cmd, "--inputs FILE and --out FILE are needed, or --list");
+    if (!o.list && (!*o.inputs || !(*o.out || *o.against)))
+        return soma__cmd_usage(&cmd, "--inputs FILE is needed with --out FILE or --against FILE; or --list");
     soma_trace trace = {0};
     soma_error err = {0};
     code = work(&o, &trace, &err) == SOMA_OK ? print(&cmd, &o, &trace) : soma__cmd_fail(&cmd, &err);

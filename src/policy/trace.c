@@ -80,10 +80,21 @@ static void *room(run *r, size_t size, soma_error *err) {
     return p;
 }
 
+static soma_status note_input(run *r, const char *name, soma_dtype dtype, int n_dims, const int64_t *shape, soma_error *err) {
+    soma_trace *out = r->out;
+    char *copy = soma__arena_strdup(&out->arena, name);
+    if (!copy || !SOMA_PUSH_ROOM(out->inputs, out->n_inputs, out->input_capacity)) return soma__no_memory(err, "a trace's inputs");
+    soma_safetensor *t = &out->inputs[out->n_inputs++];
+    *t = (soma_safetensor){.name = copy, .dtype = dtype, .n_dims = n_dims};
+    memcpy(t->shape, shape, sizeof *shape * (size_t)n_dims);
+    return SOMA_OK;
+}
+
 // The input `name` with this shape as f32 or, for integer dtypes, as it is told by `dtype` (I32 or U8). names_only: zeros.
 static soma_status input(run *r, const void **out, const char *name, soma_dtype dtype, int n_dims, const int64_t *shape, soma_error *err) {
     int64_t n = 1;
     for (int i = 0; i < n_dims; i++) n *= shape[i];
+    SOMA_TRY(note_input(r, name, dtype, n_dims, shape, err));
     void *data = room(r, (size_t)n * soma_dtype_size(dtype), err);
     *out = data;
     if (!data) return SOMA_NO_MEMORY;
@@ -135,7 +146,7 @@ static soma_status read_images(run *r, soma_error *err) {
         SOMA_TRY(
             input(r, &pixels, name, b->image_dtype, 4, floats ? (int64_t[]){b->n, 3, side, side} : (int64_t[]){b->n, side, side, 3}, err));
         snprintf(name, sizeof name, "image_mask.%s", info->cameras[c]);
-        if (!r->o->names_only && soma__safetensors_find(r->in, name)) SOMA_TRY(input(r, &there, name, SOMA_U8, 1, &b->n, err));
+        if (r->o->names_only || soma__safetensors_find(r->in, name)) SOMA_TRY(input(r, &there, name, SOMA_U8, 1, &b->n, err));
         for (int64_t i = 0; i < b->n; i++) {
             memcpy(images + (size_t)(i * C + c) * each, (const char *)pixels + (size_t)i * each, each);
             mask[i * C + c] = !there || ((const uint8_t *)there)[i];
@@ -182,7 +193,7 @@ static soma_status build(run *r, soma_graph **graph, soma_program program, int64
     b.precision = r->precision;
     b.whole = whole;
     r->model->family->build(r->model, &b, *graph);
-    if (program == SOMA_PROGRAM_TRAIN && r->o->grads) {
+    if (program == SOMA_PROGRAM_TRAIN) {
         soma_tensor *loss = NULL;
         for (size_t i = 0; i < (*graph)->n_tensors; i++)
             if ((*graph)->tensors[i]->is_output && !strcmp((*graph)->tensors[i]->name, "loss")) loss = (*graph)->tensors[i];
@@ -330,36 +341,45 @@ static soma_status trace_denoise(run *r, const soma_feed *feed, soma_error *err)
 }
 
 // Of every weight; one that the loss does not reach (what the prefix's last layer makes of its attention) has a gradient of zeros.
-static soma_status take_grads(run *r, const char *grads, const char *prefix, double *square, soma_error *err) {
+static soma_status take_grads(run *r, const char *grads, const char *prefix, soma_error *err) {
     for (size_t i = 0; i < r->params->layout.n_slots; i++) {
         const soma_slot *slot = &r->params->layout.slots[i];
         char name[600];
         void *data;
         snprintf(name, sizeof name, "%s.%s", prefix, slot->name);
         SOMA_TRY(take(r, name, SOMA_F32, slot->n_dims, slot->shape, &data, err));
-        if (!data) continue;
-        r->device->kind->get(r->device, data, grads + slot->place, slot->size);
-        for (size_t k = 0; k < slot->size / sizeof(float); k++) *square += (double)((float *)data)[k] * (double)((float *)data)[k];
+        if (data) r->device->kind->get(r->device, data, grads + slot->place, slot->size);
     }
     return SOMA_OK;
+}
+
+static soma_status take_norm(run *r, const char *grads, soma_error *err) {
+    double square = 0;
+    for (size_t i = 0; i < r->params->layout.n_slots && !r->o->names_only; i++) {
+        const soma_slot *slot = &r->params->layout.slots[i];
+        float *values = soma__alloc(slot->size);
+        if (!values) return soma__no_memory(err, "a gradient");
+        r->device->kind->get(r->device, values, grads + slot->place, slot->size);
+        for (size_t k = 0; k < slot->size / sizeof *values; k++) square += (double)values[k] * (double)values[k];
+        soma__free(values);
+    }
+    float norm = (float)sqrt(square);
+    return take_floats(r, "train.grad_global_norm", 1, (int64_t[]){1}, &norm, err);
 }
 
 // The loss, its intermediates and its gradients over the whole batch ("b2") or over the first row alone ("b1": the loss and gradients).
 static soma_status trace_train(run *r, soma_graph *graph, const soma_feed *feed, bool alone, soma_error *err) {
     runner x = {0};
     void *grads = NULL;
-    double square = 0;
-    soma_status status = SOMA_OK;
-    if (r->o->grads) status = r->device->kind->alloc(r->device, &grads, r->params->layout.size, err);
+    soma_status status = r->device->kind->alloc(r->device, &grads, r->params->layout.size, err);
     if (status == SOMA_OK) status = runner_open(r, &x, graph, grads, feed, err);
     if (status == SOMA_OK) {
         runner_run(r, &x);
         status = take_as(r, x.frame, "loss", alone ? "train.b1.loss" : "train.loss", err);
     }
     if (status == SOMA_OK && !alone) status = take_taps(r, x.frame, "train.", true, err);
-    if (status == SOMA_OK && grads) status = take_grads(r, grads, alone ? "b1" : "b2", &square, err);
-    float norm = (float)sqrt(square);
-    if (status == SOMA_OK && grads && !alone) status = take_floats(r, "train.grad_global_norm", 1, (int64_t[]){1}, &norm, err);
+    if (status == SOMA_OK && !alone) status = take_norm(r, grads, err);
+    if (status == SOMA_OK && r->o->grads) status = take_grads(r, grads, alone ? "b1" : "b2", err);
     runner_close(&x);
     if (grads) r->device->kind->free(r->device, grads);
     return status;
@@ -437,6 +457,7 @@ const soma_safetensor *soma__trace_find(const soma_trace *trace, const char *nam
 
 void soma__trace_free(soma_trace *trace) {
     soma__free(trace->tensors);
+    soma__free(trace->inputs);
     soma__arena_free(&trace->arena);
     *trace = (soma_trace){0};
 }

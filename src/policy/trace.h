@@ -17,6 +17,8 @@ typedef struct soma_trace {
     soma_arena arena;
     soma_safetensor *tensors;
     size_t n_tensors, capacity;
+    soma_safetensor *inputs; // what was, or would be, read: name, dtype, shape; no data
+    size_t n_inputs, input_capacity;
 } soma_trace; // {0} is empty and ready
 
 // `folder` holds config.json and model.safetensors. inputs: image.<camera> f32 [B, 3, H, W] or image_u8.<camera> u8 [B, H, W, 3],
