@@ -45,7 +45,7 @@ typedef struct gemm {
     uint32_t *packed;
 } gemm;
 
-static const cpu_gemm *gemm_of(soma_isa isa, soma_dtype product) {
+const cpu_gemm *cpu_gemm_of(soma_isa isa, soma_dtype product) {
 #if defined(__x86_64__)
     if (isa >= SOMA_ISA_AVX512BF16 && product == SOMA_BF16) return &cpu_gemm_avx512bf16;
     if (isa >= SOMA_ISA_AVX512) return &cpu_gemm_avx512;
@@ -131,7 +131,7 @@ static void cut(gemm *g) {
 
 static bool gemm_new(gemm *g, const soma_step *step, soma_isa isa) {
     const soma_tensor *out = step->nodes[0], *bias = out->src[2];
-    *g = (gemm){.isa = gemm_of(isa, out->p.matmul.product), .out_bf16 = out->dtype == SOMA_BF16, .bias = bias};
+    *g = (gemm){.isa = cpu_gemm_of(isa, out->p.matmul.product), .out_bf16 = out->dtype == SOMA_BF16, .bias = bias};
     if (!g->isa || (out->dtype != SOMA_F32 && out->dtype != SOMA_BF16) || !sides_of(g, out)) return false;
     if (bias && ((bias->dtype != SOMA_F32 && bias->dtype != SOMA_BF16) || bias->stride[bias->n_dims - 1] != 1)) return false;
     cut(g);

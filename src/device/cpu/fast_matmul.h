@@ -37,6 +37,7 @@ typedef struct cpu_gemm {
     void (*finish)(void *out, bool out_bf16, int64_t n, const float *parts, int64_t n_parts, int64_t part_stride, const float *bias);
 } cpu_gemm;
 
+const cpu_gemm *cpu_gemm_of(soma_isa isa, soma_dtype product); // NULL where there is none
 extern const cpu_gemm cpu_gemm_avx2, cpu_gemm_avx512, cpu_gemm_avx512bf16;
 
 #endif
