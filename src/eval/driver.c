@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+// The four drivers. What they share is small: memory per seat, and a plan that fits the task.
+#include "eval/driver.h"
+#include "format/wire.h"
+
+#include <string.h>
+
+void soma__driver_close(soma_driver *d) {
+    if (d->close) d->close(d->ctx);
+    *d = (soma_driver){0};
+}
+
+static soma_status check_plan(const soma_actions *plan, const soma_task *task, const char *who, soma_error *err) {
+    if (plan->n_actions == task->n_actions && plan->horizon >= 1) return SOMA_OK;
+    return soma__fail(err, SOMA_BAD_INPUT, "%s gives actions [%d, %d]; %s takes %d values", who, plan->horizon, plan->n_actions, task->name,
+                      task->n_actions);
+}
+
+// ---- a policy in this process
+
+typedef struct {
+    const soma_policy *policy;
+    const soma_task *task;
+    soma_pilot_opts opts;
+    soma_policy_info info;
+    int n_seats;
+    soma_pilot **pilots, **called; // [n_seats]; those of this call
+    soma_obs *obs;                 // of this call, cameras filtered
+    soma_actions *plans;
+} pilots;
+
+static void pilots_close(void *ctx) {
+    pilots *p = ctx;
+    for (int i = 0; p->pilots && i < p->n_seats; i++) soma_pilot_free(p->pilots[i]);
+    soma__free(p->pilots);
+    soma__free(p->called);
+    soma__free(p->obs);
+    soma__free(p->plans);
+    soma__free(p);
+}
+
+static soma_status pilots_begin(void *ctx, int seat, soma_error *err) {
+    pilots *p = ctx;
+    soma_pilot_free(p->pilots[seat]);
+    p->pilots[seat] = NULL;
+    return soma_pilot_new(&p->pilots[seat], p->policy, &p->opts, err);
+}
+
+static bool knows_camera(const soma_policy_info *info, const char *camera) {
+    for (int i = 0; i < info->n_cameras; i++)
+        if (!strcmp(info->camera_names[i], camera)) return true;
+    return false;
+}
+
+static soma_status pilots_act(void *ctx, soma_seat **seats, int n, soma_error *err) {
+    pilots *p = ctx;
+    for (int i = 0; i < n; i++) {
+        p->called[i] = p->pilots[seats[i]->index];
+        p->obs[i] = seats[i]->obs;
+        p->obs[i].n_images = 0;
+        for (int c = 0; c < seats[i]->obs.n_images; c++) {
+            if (knows_camera(&p->info, seats[i]->obs.images[c].camera)) p->obs[i].images[p->obs[i].n_images++] = seats[i]->obs.images[c];
+        }
+    }
+    SOMA_TRY(soma_policy_act_many(p->policy, n, p->called, p->obs, p->plans, err));
+    for (int i = 0; i < n; i++) seats[i]->plan = p->plans[i];
+    return SOMA_OK;
+}
+
+soma_status soma__driver_policy(soma_driver *driver, const soma_policy *policy, const soma_pilot_opts *opts, const soma_task *task,
+                                int seats, soma_error *err) {
+    soma_policy_info info = soma_policy_describe(policy);
+    if (info.n_state != task->n_state || info.n_actions != task->n_actions) {
+        return soma__fail(err, SOMA_BAD_INPUT, "the policy is for a robot with %d state and %d action values; %s has %d and %d",
+                          info.n_state, info.n_actions, task->name, task->n_state, task->n_actions);
+    }
+    pilots *p = soma__calloc(1, sizeof *p);
+    if (!p) return soma__no_memory(err, "the pilots");
+    size_t n = (size_t)seats;
+    *p = (pilots){.policy = policy, .task = task, .opts = *opts, .info = info, .n_seats = seats};
+    p->pilots = soma__calloc(n, sizeof *p->pilots);
+    p->called = soma__calloc(n, sizeof *p->called);
+    p->obs = soma__calloc(n, sizeof *p->obs);
+    p->plans = soma__calloc(n, sizeof *p->plans);
+    if (!p->pilots || !p->called || !p->obs || !p->plans) {
+        pilots_close(p);
+        return soma__no_memory(err, "the pilots");
+    }
+    *driver = (soma_driver){.name = "policy", .ctx = p, .begin = pilots_begin, .act = pilots_act, .close = pilots_close};
+    return SOMA_OK;
+}
+
+// ---- a policy behind a server
+
+typedef struct {
+    const char *address;
+    const soma_task *task;
+    int n_seats;
+    soma_wire **wires; // [n_seats]
+} wires;
+
+static void wires_close(void *ctx) {
+    wires *w = ctx;
+    for (int i = 0; w->wires && i < w->n_seats; i++) soma__wire_close(w->wires[i]);
+    soma__free(w->wires);
+    soma__free(w);
+}
+
+static soma_status wires_begin(void *ctx, int seat, soma_error *err) {
+    wires *w = ctx;
+    soma__wire_close(w->wires[seat]);
+    w->wires[seat] = NULL;
+    return soma__wire_connect(&w->wires[seat], w->address, NULL, err);
+}
+
+static soma_status wires_act(void *ctx, soma_seat **seats, int n, soma_error *err) {
+    wires *w = ctx;
+    for (int i = 0; i < n; i++) {
+        SOMA_TRY(soma__wire_infer(w->wires[seats[i]->index], &seats[i]->obs, &seats[i]->plan, err));
+        SOMA_TRY(check_plan(&seats[i]->plan, w->task, w->address, err));
+    }
+    return SOMA_OK;
+}
+
+soma_status soma__driver_server(soma_driver *driver, const char *address, const soma_task *task, int seats, soma_error *err) {
+    wires *w = soma__calloc(1, sizeof *w);
+    if (!w) return soma__no_memory(err, "the connections");
+    *w = (wires){.address = address, .task = task, .n_seats = seats, .wires = soma__calloc((size_t)seats, sizeof *w->wires)};
+    soma_status status = w->wires ? wires_begin(w, 0, err) : soma__no_memory(err, "the connections"); // is anybody there?
+    if (status == SOMA_OK)
+        *driver = (soma_driver){.name = "server", .ctx = w, .begin = wires_begin, .act = wires_act, .close = wires_close};
+    else
+        wires_close(w);
+    return status;
+}
+
+// ---- the baselines
+
+typedef struct {
+    const soma_task *task;
+    float *actions; // [seats, n_actions]
+} baseline;
+
+static void baseline_close(void *ctx) {
+    baseline *b = ctx;
+    soma__free(b->actions);
+    soma__free(b);
+}
+
+static soma_status expert_act(void *ctx, soma_seat **seats, int n, soma_error *err) {
+    (void)err;
+    baseline *b = ctx;
+    for (int i = 0; i < n; i++) {
+        float *action = b->actions + (size_t)seats[i]->index * b->task->n_actions;
+        b->task->expert(seats[i]->env, action);
+        seats[i]->plan = (soma_actions){action, 1, b->task->n_actions, 0};
+    }
+    return SOMA_OK;
+}
+
+static soma_status hold_act(void *ctx, soma_seat **seats, int n, soma_error *err) {
+    (void)err;
+    baseline *b = ctx;
+    for (int i = 0; i < n; i++) {
+        float *action = b->actions + (size_t)seats[i]->index * b->task->n_actions;
+        memcpy(action, seats[i]->obs.state, b->task->n_actions * sizeof *action);
+        seats[i]->plan = (soma_actions){action, 1, b->task->n_actions, 0};
+    }
+    return SOMA_OK;
+}
+
+static soma_status baseline_new(soma_driver *driver, const soma_task *task, int seats, soma_driver like, soma_error *err) {
+    baseline *b = soma__calloc(1, sizeof *b);
+    if (!b) return soma__no_memory(err, "a baseline");
+    *b = (baseline){task, soma__calloc((size_t)seats * task->n_actions, sizeof(float))};
+    if (!b->actions) {
+        baseline_close(b);
+        return soma__no_memory(err, "a baseline");
+    }
+    *driver = like;
+    driver->ctx = b;
+    driver->close = baseline_close;
+    return SOMA_OK;
+}
+
+soma_status soma__driver_expert(soma_driver *driver, const soma_task *task, int seats, soma_error *err) {
+    return baseline_new(driver, task, seats, (soma_driver){.name = "expert", .blind = true, .act = expert_act}, err);
+}
+
+soma_status soma__driver_hold(soma_driver *driver, const soma_task *task, int seats, soma_error *err) {
+    if (task->n_state != task->n_actions)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s has %d state values and %d actions: its state cannot be held", task->name, task->n_state,
+                          task->n_actions);
+    return baseline_new(driver, task, seats, (soma_driver){.name = "hold", .act = hold_act}, err);
+}
