@@ -106,7 +106,7 @@ duckdb_there() {
 
 # The tarball of an npm package into the current folder, held against its checksum.
 fetch() { # name@version sha512 file
-    tarball=$(npm pack --silent --no-update-notifier "$1") || fail "npm could not fetch $1: is there a network?"
+    tarball=$(npm pack --loglevel=error --no-update-notifier "$1") || fail "npm could not fetch $1 (its reason stands above)"
     printf '%s  %s\n' "$2" "$tarball" | sha512sum --check --status || fail "$1: the checksum differs from the one in scripts/deps.sh; nothing was installed"
     mv "$tarball" "$3"
 }
