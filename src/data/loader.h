@@ -12,36 +12,44 @@
 enum { SOMA_LOADER_CAMERAS = 8 };
 
 typedef struct soma_loader_opts {
-    int state, action;                // features of the dataset
+    int state, action; // features of the dataset
     int n_cameras;
     int cameras[SOMA_LOADER_CAMERAS]; // picture features
     const int64_t *episodes;          // [n_episodes], copied
     int64_t n_episodes;
     int64_t horizon, batch;
-    int workers;                      // threads; at least 1
-    int queue;                        // batches ready ahead of the trainer
+    int workers; // threads; at least 1
+    int queue;   // batches ready ahead of the trainer
     uint64_t seed;
-    size_t cache_size;                // bytes of decoded pictures kept in memory; datasets that fit are decoded once
+    size_t cache_size; // bytes of decoded pictures kept in memory; datasets that fit are decoded once
+    // Called while open reads and decodes, from one thread at a time; NULL: nobody wants to know. In frames.
+    void (*progress)(void *user, int64_t done, int64_t total);
+    void *user;
 } soma_loader_opts;
 soma_loader_opts soma__loader_defaults(void); // 1 worker, queue of 4, 6 GiB
 
 typedef struct soma_loader_batch {
-    int64_t index;                        // which batch this is
-    const float *state;                   // [batch, n_state], robot units
-    const float *actions;                 // [batch, horizon, n_actions]
-    const uint8_t *pad;                   // [batch, horizon]; 1: past the episode's end
+    int64_t index;                                     // which batch this is
+    const float *state;                                // [batch, n_state], robot units
+    const float *actions;                              // [batch, horizon, n_actions]
+    const uint8_t *pad;                                // [batch, horizon]; 1: past the episode's end
     const uint8_t *images[SOMA_LOADER_CAMERAS];        // [batch, height, width, 3]
     const uint8_t *image_present[SOMA_LOADER_CAMERAS]; // [batch]; 0: the episode's video is not on the disk, its picture is black
-    const char *const *tasks;             // [batch]
-    const int64_t *episode, *frame;       // [batch]
+    const char *const *tasks;                          // [batch]
+    const int64_t *episode, *frame;                    // [batch]; position in the dataset's episodes, frame in the episode
 } soma_loader_batch;
 
 typedef struct soma_loader soma_loader; // one consumer
+// Reads all states and actions, and the pictures where they fit. Every episode listed must be present. `dataset` outlives the loader.
 soma_status soma__loader_open(soma_loader **loader, const soma_dataset *dataset, const soma_loader_opts *opts, soma_error *err);
-void soma__loader_close(soma_loader *loader); // NULL allowed
-int64_t soma__loader_samples(const soma_loader *loader); // frames per epoch
+void soma__loader_close(soma_loader *loader);                                       // NULL allowed
+int64_t soma__loader_samples(const soma_loader *loader);                            // frames per epoch
 soma_status soma__loader_seek(soma_loader *loader, int64_t batch, soma_error *err); // the next batch will be this one; it begins at 0
 // The next batch, borrowed until the next call. What went wrong in a worker is returned here and names the file.
 soma_status soma__loader_next(soma_loader *loader, const soma_loader_batch **batch, soma_error *err);
+// Given samples instead, for evaluation: n (1 to opts.batch) frames of listed episodes; the batch has n samples, index -1 and memory of
+// its own, borrowed until the next call of this function.
+soma_status soma__loader_read(soma_loader *loader, int64_t n, const int64_t *episodes, const int64_t *frames,
+                              const soma_loader_batch **batch, soma_error *err);
 
 #endif

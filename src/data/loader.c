@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+// Everything that batches are made of is in memory before the first one, except pictures that do not fit: those are decoded when they are
+// needed. The order is a permutation that can be computed for any place of any epoch (a Feistel network), so that no worker needs a
+// shuffled list and a seek costs nothing. Workers claim batch numbers in order and fill the slots of a ring; the trainer takes them in
+// order.
+#include "data/loader.h"
+#include "base/pool.h"
+#include "base/rng.h"
+
+#include <pthread.h>
+#include <string.h>
+
+typedef struct slot {
+    soma_loader_batch batch; // its pointers lead to the arrays below
+    float *state, *actions;
+    uint8_t *pad, *images[SOMA_LOADER_CAMERAS], *image_present[SOMA_LOADER_CAMERAS];
+    const char **tasks;
+    int64_t *episode, *frame;
+    bool ready;
+    soma_status status;
+    soma_error err;
+} slot;
+
+typedef struct worker {
+    pthread_t thread;
+    bool started;
+    soma_loader *loader;
+    soma_dataset_reader *reader;
+} worker;
+
+struct soma_loader {
+    const soma_dataset *d;
+    soma_loader_opts o;
+    int64_t *episodes; // [o.n_episodes] positions in the dataset
+    int64_t *starts;   // [o.n_episodes + 1] first sample of each
+    int64_t n_samples;
+    int64_t n_state, n_actions;
+    size_t image_sizes[SOMA_LOADER_CAMERAS];
+    float *state, *action;                  // [n_samples, n]
+    uint8_t *pictures[SOMA_LOADER_CAMERAS]; // [n_samples, height, width, 3]; NULL: decoded on demand
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    slot *slots; // [n_slots]; batch b lives in slot b % n_slots
+    int64_t n_slots;
+    int64_t first;  // oldest batch that may still be in a slot
+    int64_t claim;  // next one to be filled
+    int64_t wanted; // next one for the consumer
+    int n_filling;
+    bool stop, held; // held: the consumer borrows batch wanted - 1
+    worker *workers;
+    slot given; // for soma__loader_read
+    soma_dataset_reader *given_reader;
+};
+
+soma_loader_opts soma__loader_defaults(void) {
+    return (soma_loader_opts){.state = -1, .action = -1, .horizon = 1, .batch = 1, .workers = 1, .queue = 4, .cache_size = (size_t)6 << 30};
+}
+
+// ---- which samples
+
+static uint64_t mix(uint64_t x) { // splitmix64's finisher
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+// Place `i` of a permutation of 0 .. n-1 that `key` chooses: four Feistel rounds over the least 2^(2h) >= n, walked until below n.
+static int64_t permute(uint64_t key, int64_t i, int64_t n) {
+    int half = 1;
+    while (half < 31 && (int64_t)1 << 2 * half < n) half++;
+    uint64_t mask = ((uint64_t)1 << half) - 1, x = (uint64_t)i;
+    do {
+        uint64_t left = x >> half, right = x & mask;
+        for (uint64_t round = 0; round < 4; round++) {
+            uint64_t next = left ^ (mix(key + (round << 32 | right) * 0x9e3779b97f4a7c15u) & mask);
+            left = right;
+            right = next;
+        }
+        x = left << half | right;
+    } while (x >= (uint64_t)n);
+    return (int64_t)x;
+}
+
+static int64_t sample_of(const soma_loader *l, int64_t batch, int64_t row) {
+    int64_t place = batch * l->o.batch + row, epoch = place / l->n_samples;
+    soma_rng seed = soma__rng(l->o.seed), stream = soma__rng_fold(&seed, (uint64_t)epoch);
+    return permute(soma__rng_u64(&stream), place % l->n_samples, l->n_samples);
+}
+
+// The listed episode that holds a sample.
+static int64_t episode_of(const soma_loader *l, int64_t sample) {
+    int64_t low = 0, high = l->o.n_episodes - 1;
+    while (low < high) {
+        int64_t middle = (low + high + 1) / 2;
+        if (l->starts[middle] <= sample) low = middle;
+        if (l->starts[middle] > sample) high = middle - 1;
+    }
+    return low;
+}
+
+// ---- filling
+
+static soma_status fill_row(soma_loader *l, slot *s, soma_dataset_reader *reader, int64_t row, int64_t sample, soma_error *err) {
+    int64_t e = episode_of(l, sample), position = l->episodes[e], last = l->starts[e + 1] - 1, frame = sample - l->starts[e];
+    size_t state_size = (size_t)l->n_state * sizeof(float), action_size = (size_t)l->n_actions * sizeof(float);
+    memcpy(s->state + row * l->n_state, l->state + sample * l->n_state, state_size);
+    for (int64_t h = 0; h < l->o.horizon; h++) {
+        int64_t from = SOMA_MIN(sample + h, last);
+        memcpy(s->actions + (row * l->o.horizon + h) * l->n_actions, l->action + from * l->n_actions, action_size);
+        s->pad[row * l->o.horizon + h] = sample + h > last;
+    }
+    s->tasks[row] = l->d->episodes[position].task;
+    s->episode[row] = position;
+    s->frame[row] = frame;
+    for (int c = 0; c < l->o.n_cameras; c++) {
+        size_t size = l->image_sizes[c];
+        uint8_t *out = s->images[c] + (size_t)row * size;
+        bool present = l->d->format->present(l->d, position, l->o.cameras[c]);
+        s->image_present[c][row] = present;
+        if (!present) memset(out, 0, size);
+        if (present && l->pictures[c]) memcpy(out, l->pictures[c] + (size_t)sample * size, size);
+        if (present && !l->pictures[c]) SOMA_TRY(l->d->format->read_image(reader, position, frame, l->o.cameras[c], out, err));
+    }
+    return SOMA_OK;
+}
+
+static void fill_slot(soma_loader *l, slot *s, soma_dataset_reader *reader, int64_t batch) {
+    s->batch.index = batch;
+    s->status = SOMA_OK;
+    for (int64_t row = 0; row < l->o.batch && s->status == SOMA_OK; row++)
+        s->status = fill_row(l, s, reader, row, sample_of(l, batch, row), &s->err);
+}
+
+static void *work(void *ctx) {
+    worker *w = ctx;
+    soma_loader *l = w->loader;
+    pthread_mutex_lock(&l->lock);
+    while (!l->stop) {
+        if (l->claim >= l->first + l->n_slots) { // no slot is free
+            pthread_cond_wait(&l->changed, &l->lock);
+            continue;
+        }
+        int64_t batch = l->claim++;
+        slot *s = &l->slots[batch % l->n_slots];
+        s->ready = false;
+        l->n_filling++;
+        pthread_mutex_unlock(&l->lock);
+        fill_slot(l, s, w->reader, batch);
+        pthread_mutex_lock(&l->lock);
+        s->ready = true;
+        l->n_filling--;
+        pthread_cond_broadcast(&l->changed);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+// ---- consuming
+
+static void release(soma_loader *l) {
+    if (!l->held) return;
+    l->held = false;
+    l->first++;
+    pthread_cond_broadcast(&l->changed);
+}
+
+soma_status soma__loader_next(soma_loader *l, const soma_loader_batch **batch, soma_error *err) {
+    pthread_mutex_lock(&l->lock);
+    release(l);
+    slot *s = &l->slots[l->wanted % l->n_slots];
+    while (l->claim <= l->wanted || !s->ready) pthread_cond_wait(&l->changed, &l->lock);
+    l->held = true;
+    l->wanted++;
+    pthread_mutex_unlock(&l->lock);
+    *batch = &s->batch;
+    return s->status == SOMA_OK ? SOMA_OK : soma__fail(err, s->status, "%s", s->err.text);
+}
+
+soma_status soma__loader_seek(soma_loader *l, int64_t batch, soma_error *err) {
+    if (batch < 0) return soma__fail(err, SOMA_BAD_INPUT, "batch %lld cannot be the next one", (long long)batch);
+    pthread_mutex_lock(&l->lock);
+    l->claim = INT64_MAX; // nothing more is claimed while those under way end
+    while (l->n_filling) pthread_cond_wait(&l->changed, &l->lock);
+    l->held = false;
+    l->first = l->claim = l->wanted = batch;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    return SOMA_OK;
+}
+
+int64_t soma__loader_samples(const soma_loader *l) { return l->n_samples; }
+
+// ---- opening: the plan
+
+static soma_status check_opts(const soma_dataset *d, const soma_loader_opts *o, soma_error *err) {
+    SOMA_CHECK(o->batch > 0 && o->horizon > 0 && o->workers > 0 && o->queue > 0,
+               "batch, horizon, workers and queue of a loader are above zero");
+    SOMA_CHECK(o->n_cameras >= 0 && o->n_cameras <= SOMA_LOADER_CAMERAS, "a loader has at most SOMA_LOADER_CAMERAS cameras");
+    int features[2 + SOMA_LOADER_CAMERAS] = {o->state, o->action};
+    memcpy(features + 2, o->cameras, (size_t)o->n_cameras * sizeof(int));
+    for (int i = 0; i < 2 + o->n_cameras; i++) {
+        SOMA_CHECK(features[i] >= 0 && features[i] < d->n_features, "a loader's features are positions in the dataset");
+        if (d->features[features[i]].kind != (i < 2 ? SOMA_FEATURE_VECTOR : SOMA_FEATURE_IMAGE))
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" holds no %s", d->path, d->features[features[i]].name,
+                              i < 2 ? "numbers" : "pictures");
+    }
+    return SOMA_OK;
+}
+
+static soma_status plan_samples(soma_loader *l, soma_error *err) {
+    const soma_dataset *d = l->d;
+    l->episodes = soma__alloc(sizeof *l->episodes * (size_t)(l->o.n_episodes + 1));
+    l->starts = soma__calloc((size_t)l->o.n_episodes + 1, sizeof *l->starts);
+    if (!l->episodes || !l->starts) return soma__no_memory(err, "the list of samples");
+    for (int64_t e = 0; e < l->o.n_episodes; e++) {
+        int64_t position = l->episodes[e] = l->o.episodes[e];
+        SOMA_CHECK(position >= 0 && position < d->n_episodes, "a loader's episodes are positions in the dataset");
+        if (!d->episodes[position].present)
+            return soma__fail(err, SOMA_NOT_FOUND, "%s: the file of episode %lld is absent", d->path,
+                              (long long)d->episodes[position].index);
+        l->starts[e + 1] = l->starts[e] + d->episodes[position].n_frames;
+    }
+    l->o.episodes = NULL; // the caller's list is not needed any more
+    l->n_samples = l->starts[l->o.n_episodes];
+    if (l->n_samples > 0 && l->n_samples < (int64_t)1 << 40) return SOMA_OK;
+    return soma__fail(err, SOMA_BAD_INPUT, "%s: %lld frames cannot be sampled from", d->path, (long long)l->n_samples);
+}
+
+static soma_status plan_memory(soma_loader *l, soma_error *err) {
+    const soma_dataset *d = l->d;
+    size_t n = (size_t)l->n_samples, total = 0;
+    l->n_state = d->features[l->o.state].size;
+    l->n_actions = d->features[l->o.action].size;
+    l->state = soma__alloc(n * (size_t)l->n_state * sizeof *l->state);
+    l->action = soma__alloc(n * (size_t)l->n_actions * sizeof *l->action);
+    if (!l->state || !l->action) return soma__no_memory(err, "the states and actions of a dataset");
+    for (int c = 0; c < l->o.n_cameras; c++) {
+        l->image_sizes[c] = (size_t)d->features[l->o.cameras[c]].size;
+        for (int64_t e = 0; e < l->o.n_episodes; e++)
+            if (d->format->present(d, l->episodes[e], l->o.cameras[c]))
+                total += (size_t)(l->starts[e + 1] - l->starts[e]) * l->image_sizes[c];
+    }
+    // pages of absent episodes stay untouched, so the system does not hand them out
+    for (int c = 0; c < l->o.n_cameras && total <= l->o.cache_size; c++)
+        if (!(l->pictures[c] = soma__calloc(n, l->image_sizes[c]))) return soma__no_memory(err, "the decoded pictures of a dataset");
+    return SOMA_OK;
+}
+
+// ---- opening: reading, one episode per item
+
+typedef struct reading {
+    soma_loader *l;
+    soma_dataset_reader **readers; // [threads]
+    pthread_mutex_t lock;
+    int64_t done, failed_item; // frames; the first episode that failed
+    soma_status status;
+    soma_error err;
+} reading;
+
+static soma_status read_episode(soma_loader *l, soma_dataset_reader *reader, int64_t e, soma_error *err) {
+    const soma_dataset_format *format = l->d->format;
+    int64_t position = l->episodes[e], first = l->starts[e], n = l->starts[e + 1] - first;
+    if (!n) return SOMA_OK;
+    SOMA_TRY(format->read_vectors(reader, position, l->o.state, l->state + first * l->n_state, err));
+    SOMA_TRY(format->read_vectors(reader, position, l->o.action, l->action + first * l->n_actions, err));
+    for (int c = 0; c < l->o.n_cameras; c++) {
+        if (!l->pictures[c] || !format->present(l->d, position, l->o.cameras[c])) continue;
+        for (int64_t i = 0; i < n; i++)
+            SOMA_TRY(
+                format->read_image(reader, position, i, l->o.cameras[c], l->pictures[c] + (size_t)(first + i) * l->image_sizes[c], err));
+    }
+    return SOMA_OK;
+}
+
+static void read_item(void *ctx, int64_t e, int thread) {
+    reading *r = ctx;
+    soma_loader *l = r->l;
+    soma_error err = {0};
+    pthread_mutex_lock(&r->lock);
+    bool useless = r->status != SOMA_OK && r->failed_item < e;
+    pthread_mutex_unlock(&r->lock);
+    soma_status status = SOMA_OK;
+    if (!useless && !r->readers[thread]) status = l->d->format->reader_open(&r->readers[thread], l->d, &err);
+    if (!useless && status == SOMA_OK) status = read_episode(l, r->readers[thread], e, &err);
+    pthread_mutex_lock(&r->lock);
+    if (status != SOMA_OK && (r->status == SOMA_OK || e < r->failed_item)) {
+        r->status = status;
+        r->failed_item = e;
+        r->err = err;
+    }
+    r->done += l->starts[e + 1] - l->starts[e];
+    if (l->o.progress && !useless) l->o.progress(l->o.user, r->done, l->n_samples);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static soma_status read_all(soma_loader *l, soma_error *err) {
+    soma_pool *pool;
+    SOMA_TRY(soma__pool_new(&pool, 0, err));
+    int n_threads = soma__pool_threads(pool);
+    reading r = {.l = l, .readers = soma__calloc((size_t)n_threads, sizeof *r.readers)};
+    soma_status status = r.readers ? SOMA_OK : soma__no_memory(err, "dataset readers");
+    pthread_mutex_init(&r.lock, NULL);
+    if (status == SOMA_OK) {
+        soma__pool_run(pool, l->o.n_episodes, read_item, &r);
+        for (int i = 0; i < n_threads; i++) l->d->format->reader_close(r.readers[i]);
+        if (r.status != SOMA_OK) status = soma__fail(err, r.status, "%s", r.err.text);
+    }
+    pthread_mutex_destroy(&r.lock);
+    soma__free(r.readers);
+    soma__pool_free(pool);
+    return status;
+}
+
+// ---- opening: slots and workers
+
+static bool make_slot(slot *s, const soma_loader *l) {
+    size_t n = (size_t)l->o.batch, horizon = (size_t)l->o.horizon;
+    s->batch.state = s->state = soma__calloc(n * (size_t)l->n_state, sizeof(float));
+    s->batch.actions = s->actions = soma__calloc(n * horizon * (size_t)l->n_actions, sizeof(float));
+    s->batch.pad = s->pad = soma__calloc(n, horizon);
+    s->batch.tasks = s->tasks = soma__calloc(n, sizeof *s->tasks);
+    s->batch.episode = s->episode = soma__calloc(n, sizeof *s->episode);
+    s->batch.frame = s->frame = soma__calloc(n, sizeof *s->frame);
+    bool ok = s->state && s->actions && s->pad && s->tasks && s->episode && s->frame;
+    for (int c = 0; c < l->o.n_cameras; c++) {
+        s->batch.images[c] = s->images[c] = soma__calloc(n, l->image_sizes[c]);
+        s->batch.image_present[c] = s->image_present[c] = soma__calloc(n, 1);
+        ok = ok && s->images[c] && s->image_present[c];
+    }
+    return ok;
+}
+
+static void free_slot(slot *s) {
+    soma__free(s->state);
+    soma__free(s->actions);
+    soma__free(s->pad);
+    soma__free(s->tasks);
+    soma__free(s->episode);
+    soma__free(s->frame);
+    for (int c = 0; c < SOMA_LOADER_CAMERAS; c++) {
+        soma__free(s->images[c]);
+        soma__free(s->image_present[c]);
+    }
+}
+
+static soma_status start_workers(soma_loader *l, soma_error *err) {
+    l->n_slots = l->o.queue + 1; // one is with the consumer
+    l->slots = soma__calloc((size_t)l->n_slots, sizeof *l->slots);
+    bool ok = l->slots != NULL;
+    for (int64_t i = 0; ok && i < l->n_slots; i++) ok = make_slot(&l->slots[i], l);
+    if (ok) l->workers = soma__calloc((size_t)l->o.workers, sizeof *l->workers);
+    if (!l->workers) return soma__no_memory(err, "the queue of batches");
+    for (int i = 0; i < l->o.workers; i++) {
+        worker *w = &l->workers[i];
+        w->loader = l;
+        SOMA_TRY(l->d->format->reader_open(&w->reader, l->d, err));
+        if (pthread_create(&w->thread, NULL, work, w)) return soma__fail(err, SOMA_IO, "a loader's thread cannot be started");
+        w->started = true;
+    }
+    return SOMA_OK;
+}
+
+soma_status soma__loader_open(soma_loader **out, const soma_dataset *d, const soma_loader_opts *opts, soma_error *err) {
+    *out = NULL;
+    SOMA_TRY(check_opts(d, opts, err));
+    soma_loader *l = soma__calloc(1, sizeof *l);
+    if (!l) return soma__no_memory(err, "a loader");
+    l->d = d;
+    l->o = *opts;
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->changed, NULL);
+    soma_status status = plan_samples(l, err);
+    if (status == SOMA_OK) status = plan_memory(l, err);
+    if (status == SOMA_OK) status = read_all(l, err);
+    if (status == SOMA_OK) status = start_workers(l, err);
+    if (status == SOMA_OK) *out = l;
+    if (status != SOMA_OK) soma__loader_close(l);
+    return status;
+}
+
+void soma__loader_close(soma_loader *l) {
+    if (!l) return;
+    pthread_mutex_lock(&l->lock);
+    l->stop = true;
+    pthread_cond_broadcast(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    for (int i = 0; l->workers && i < l->o.workers; i++) {
+        if (l->workers[i].started) pthread_join(l->workers[i].thread, NULL);
+        l->d->format->reader_close(l->workers[i].reader);
+    }
+    for (int64_t i = 0; l->slots && i < l->n_slots; i++) free_slot(&l->slots[i]);
+    free_slot(&l->given);
+    l->d->format->reader_close(l->given_reader);
+    soma__free(l->workers);
+    soma__free(l->slots);
+    for (int c = 0; c < SOMA_LOADER_CAMERAS; c++) soma__free(l->pictures[c]);
+    soma__free(l->state);
+    soma__free(l->action);
+    soma__free(l->starts);
+    soma__free(l->episodes);
+    pthread_cond_destroy(&l->changed);
+    pthread_mutex_destroy(&l->lock);
+    soma__free(l);
+}
+
+// ---- given samples
+
+soma_status soma__loader_read(soma_loader *l, int64_t n, const int64_t *episodes, const int64_t *frames, const soma_loader_batch **batch,
+                              soma_error *err) {
+    SOMA_CHECK(n > 0 && n <= l->o.batch, "soma__loader_read reads 1 to batch samples");
+    if (!l->given_reader) SOMA_TRY(l->d->format->reader_open(&l->given_reader, l->d, err));
+    if (!l->given.state && !make_slot(&l->given, l)) {
+        free_slot(&l->given);
+        l->given = (slot){0};
+        return soma__no_memory(err, "a batch");
+    }
+    l->given.batch.index = -1;
+    for (int64_t row = 0; row < n; row++) {
+        int64_t e = 0;
+        while (e < l->o.n_episodes && l->episodes[e] != episodes[row]) e++;
+        if (e == l->o.n_episodes || frames[row] < 0 || frames[row] >= l->starts[e + 1] - l->starts[e])
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: episode %lld, frame %lld is not among the loader's samples", l->d->path,
+                              (long long)episodes[row], (long long)frames[row]);
+        SOMA_TRY(fill_row(l, &l->given, l->given_reader, row, l->starts[e] + frames[row], err));
+    }
+    *batch = &l->given.batch;
+    return SOMA_OK;
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// The loader: the same batches for 1, 2 and 3 workers, after a seek, with pictures in memory or decoded on demand; every frame once per
+// epoch; chunks padded at the end of an episode; the failures of workers reach the consumer.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "data/loader.h"
+#include "data/writer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { W = 16, H = 16, EPISODES = 7, S = 6, BATCH = 5, BATCHES = 40 };
+static char root[] = "/tmp/soma_loader_XXXXXX", path[SOMA_PATH_MAX];
+
+static int length_of(int e) { return 4 + 3 * (e % 4); }
+
+static int make_dataset(void **state) {
+    soma_error err = {0};
+    soma_dataset_writer *w;
+    static const char *const names[] = {"x", "y"}, *const cameras[] = {"scene"};
+    soma_dataset_spec spec = {.robot_type = "toy",
+                              .fps = 10,
+                              .n_state = 1,
+                              .n_actions = 2,
+                              .n_cameras = 1,
+                              .state_names = names,
+                              .action_names = names,
+                              .camera_names = cameras,
+                              .image_width = W,
+                              .image_height = H,
+                              .shard_episodes = 3};
+    if (!mkdtemp(root) || soma__path_join(path, root, "toy", &err) || soma__dataset_writer_open(&w, path, &spec, &err)) return -1;
+    for (int e = 0; e < EPISODES; e++) {
+        for (int f = 0; f < length_of(e); f++) {
+            float s = (float)(100 * e + f), a[] = {s, -s};
+            uint8_t image[H * W * 3];
+            const uint8_t *images[] = {image};
+            memset(image, 30 * e + 3 * f, sizeof image);
+            if (soma__dataset_writer_frame(w, &s, a, images, &err)) return -1;
+        }
+        if (soma__dataset_writer_episode(w, e % 2 ? "odd" : "even", &err)) return -1;
+    }
+    int failed = soma__dataset_writer_finish(w, &err);
+    soma__dataset_writer_close(w);
+    return failed ? -1 : 0;
+}
+
+static int remove_dataset(void **state) { return soma__dir_remove(root, NULL) ? -1 : 0; }
+
+static soma_dataset *open_dataset(void) {
+    soma_dataset *d;
+    soma_error err = {0};
+    if (soma__dataset_open(&d, path, &err)) fail_msg("%s", err.text);
+    return d;
+}
+
+static const int64_t episodes[] = {6, 0, 2, 3, 5}; // 1 and 4 are held out
+static soma_loader_opts opts_of(const soma_dataset *d, int workers) {
+    soma_loader_opts o = soma__loader_defaults();
+    o.state = soma__dataset_feature(d, "observation.state");
+    o.action = soma__dataset_feature(d, "action");
+    o.n_cameras = 1;
+    o.cameras[0] = soma__dataset_feature(d, "observation.images.scene");
+    o.episodes = episodes;
+    o.n_episodes = SOMA_COUNT(episodes);
+    o.horizon = S;
+    o.batch = BATCH;
+    o.workers = workers;
+    o.queue = 3;
+    o.seed = 11;
+    return o;
+}
+
+static uint64_t hash_batch(const soma_loader_batch *b) {
+    uint64_t h = soma__hash(SOMA_HASH_START, b->state, BATCH * sizeof(float));
+    h = soma__hash(h, b->actions, sizeof(float) * BATCH * S * 2);
+    h = soma__hash(h, b->pad, (size_t)BATCH * S);
+    h = soma__hash(h, b->images[0], (size_t)BATCH * H * W * 3);
+    h = soma__hash(h, b->image_present[0], BATCH);
+    for (int i = 0; i < BATCH; i++) h = soma__hash(h, b->tasks[i], strlen(b->tasks[i]));
+    h = soma__hash(h, b->episode, sizeof(int64_t) * BATCH);
+    return soma__hash(h, b->frame, sizeof(int64_t) * BATCH);
+}
+
+// Batches from..BATCHES-1 into hashes.
+static void run(const soma_dataset *d, soma_loader_opts o, int64_t from, uint64_t hashes[BATCHES]) {
+    soma_loader *l;
+    soma_error err = {0};
+    const soma_loader_batch *b;
+    if (soma__loader_open(&l, d, &o, &err)) fail_msg("%s", err.text);
+    if (from) {
+        assert_int_equal(soma__loader_next(l, &b, &err), SOMA_OK); // what the queue holds by then must be forgotten
+        assert_int_equal(soma__loader_seek(l, from, &err), SOMA_OK);
+    }
+    for (int64_t i = from; i < BATCHES; i++) {
+        if (soma__loader_next(l, &b, &err)) fail_msg("%s", err.text);
+        assert_int_equal(b->index, i);
+        hashes[i] = hash_batch(b);
+    }
+    assert_int_equal(soma__loader_seek(l, 3, &err), SOMA_OK);
+    assert_int_equal(soma__loader_next(l, &b, &err), SOMA_OK);
+    if (!from) assert_true(hash_batch(b) == hashes[3]);
+    soma__loader_close(l);
+}
+
+static void same_batches(void **state) {
+    soma_dataset *d = open_dataset();
+    uint64_t want[BATCHES], got[BATCHES];
+    run(d, opts_of(d, 1), 0, want);
+    for (int workers = 2; workers <= 3; workers++) {
+        run(d, opts_of(d, workers), 0, got);
+        assert_memory_equal(want, got, sizeof want);
+    }
+    run(d, opts_of(d, 2), 17, got);
+    assert_memory_equal(want + 17, got + 17, sizeof want - 17 * sizeof *want);
+    soma_loader_opts o = opts_of(d, 3);
+    o.cache_size = 0; // decoded on demand
+    run(d, o, 0, got);
+    assert_memory_equal(want, got, sizeof want);
+    o = opts_of(d, 1);
+    o.seed = 12;
+    run(d, o, 0, got);
+    assert_true(want[0] != got[0] && want[7] != got[7]);
+    soma__dataset_close(d);
+}
+
+static void contents(void **state) {
+    soma_dataset *d = open_dataset();
+    soma_loader_opts o = opts_of(d, 2);
+    soma_loader *l;
+    soma_error err = {0};
+    const soma_loader_batch *b;
+    if (soma__loader_open(&l, d, &o, &err)) fail_msg("%s", err.text);
+    int64_t n = soma__loader_samples(l), wanted = 0;
+    for (size_t i = 0; i < SOMA_COUNT(episodes); i++) wanted += length_of((int)episodes[i]);
+    assert_int_equal(n, wanted);
+    int seen[EPISODES][32] = {0};
+    int64_t first[2][64]; // the order of the first two epochs
+    for (int64_t at = 0; at < 4 * n;) {
+        assert_int_equal(soma__loader_next(l, &b, &err), SOMA_OK);
+        for (int i = 0; i < BATCH && at < 4 * n; i++, at++) {
+            int e = (int)b->episode[i], f = (int)b->frame[i], end = length_of(e) - 1;
+            seen[e][f]++;
+            if (at < 2 * n) first[at / n][at % n] = 100 * e + f;
+            assert_true(b->state[i] == (float)(100 * e + f));
+            assert_string_equal(b->tasks[i], e % 2 ? "odd" : "even");
+            for (int h = 0; h < S; h++) {
+                const float *a = b->actions + (i * S + h) * 2;
+                float want = (float)(100 * e + SOMA_MIN(f + h, end));
+                assert_true(a[0] == want && a[1] == -want);
+                assert_int_equal(b->pad[i * S + h], f + h > end);
+            }
+            assert_in_range(b->images[0][i * H * W * 3 + 100] + 4 - (30 * e + 3 * f), 0, 8); // 4 of 255 lost to H.264
+        }
+        for (int e = 0; e < EPISODES && at % n == 0; e++)
+            for (int f = 0; f < length_of(e); f++) assert_int_equal(seen[e][f], e == 1 || e == 4 ? 0 : at / n);
+    }
+    assert_memory_not_equal(first[0], first[1], (size_t)n * sizeof **first);
+
+    int64_t given_episodes[] = {3, 0}, given_frames[] = {2, 0};
+    assert_int_equal(soma__loader_read(l, 2, given_episodes, given_frames, &b, &err), SOMA_OK);
+    assert_true(b->state[0] == 302 && b->state[1] == 0 && b->index == -1);
+    given_episodes[0] = 1;
+    assert_int_equal(soma__loader_read(l, 1, given_episodes, given_frames, &b, &err), SOMA_BAD_INPUT);
+    given_episodes[0] = 0, given_frames[0] = length_of(0);
+    assert_int_equal(soma__loader_read(l, 1, given_episodes, given_frames, &b, &err), SOMA_BAD_INPUT);
+    soma__loader_close(l);
+    soma__dataset_close(d);
+}
+
+static void count_progress(void *user, int64_t done, int64_t total) {
+    assert_in_range(done, 1, total);
+    if (done == total) ++*(int *)user;
+}
+
+static void failures(void **state) {
+    soma_dataset *d = open_dataset();
+    soma_loader_opts o = opts_of(d, 2);
+    soma_loader *l;
+    soma_error err = {0};
+    const soma_loader_batch *b;
+    int finished = 0;
+    o.progress = count_progress;
+    o.user = &finished;
+    for (int64_t n = 0;; n += n < 30 ? 1 : n / 10) {
+        soma__alloc_fail_after(n);
+        soma_status status = soma__loader_open(&l, d, &o, &err);
+        soma__alloc_fail_after(-1);
+        if (!status) break;
+        assert_null(l);
+        assert_in_range(n, 0, 20000);
+    }
+    assert_true(finished >= 1);
+    soma__loader_close(l);
+
+    o.cache_size = 0; // a video that vanishes while training: the batch that needs it says so, and closing works
+    if (soma__loader_open(&l, d, &o, &err)) fail_msg("%s", err.text);
+    char video[SOMA_PATH_MAX];
+    for (int i = 0; i < 3; i++) {
+        char name[120];
+        snprintf(name, sizeof name, "toy/videos/observation.images.scene/chunk-000/file-%03d.mp4", i);
+        assert_int_equal(soma__path_join(video, root, name, NULL), SOMA_OK);
+        assert_int_equal(soma__file_write(video, "gone", 4, &err), SOMA_OK);
+    }
+    soma_status status = SOMA_OK;
+    for (int i = 0; i < 200 && !status; i++) status = soma__loader_next(l, &b, &err);
+    // the decoders may have opened their files before: then all batches come; else the sentence names the file
+    if (status) assert_non_null(strstr(err.text, ".mp4"));
+    soma__loader_close(l);
+    assert_int_not_equal(soma__loader_open(&l, d,
+                                           &(soma_loader_opts){.state = o.state,
+                                                               .action = o.action,
+                                                               .n_cameras = 1,
+                                                               .cameras = {o.cameras[0]},
+                                                               .episodes = episodes,
+                                                               .n_episodes = 1,
+                                                               .horizon = 1,
+                                                               .batch = 1,
+                                                               .workers = 1,
+                                                               .queue = 1,
+                                                               .cache_size = 1 << 30},
+                                           &err),
+                         SOMA_OK);
+    assert_non_null(strstr(err.text, "file-002.mp4"));
+    soma__dataset_close(d);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(same_batches), cmocka_unit_test(contents), cmocka_unit_test(failures)};
+    return cmocka_run_group_tests(tests, make_dataset, remove_dataset);
+}
