@@ -133,6 +133,7 @@ static inline int harness_all(harness *h, cpu_chooser *choose, const soma_step *
     char *first = soma__alloc(size + 1);
     int taken = 0;
     for (soma_isa isa = SOMA_ISA_AVX2; isa <= cpu_best_isa(); isa++) {
+        bool took = false;
         for (int threads = 1; threads <= 3; threads++) {
             memset(harness_data(h, out), 0x7e, size);
             if (!harness_run_step(h, choose, step, isa, threads)) break;
@@ -141,7 +142,7 @@ static inline int harness_all(harness *h, cpu_chooser *choose, const soma_step *
             else
                 assert_memory_equal(first, harness_data(h, out), size);
         }
-        check(h, out, isa, user);
+        if (took) check(h, out, isa, user), taken++;
     }
     soma__free(first);
     return taken;

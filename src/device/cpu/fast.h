@@ -18,5 +18,12 @@ static inline int64_t cpu_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 #endif
 
 CPU_KERNEL_DECLARE(cpu_elementwise);
+CPU_KERNEL_DECLARE(cpu_rms_norm);
+CPU_KERNEL_DECLARE(cpu_rms_norm_grad);
+CPU_KERNEL_DECLARE(cpu_layer_norm);
+CPU_KERNEL_DECLARE(cpu_layer_norm_grad);
+
+// Rows of D values that a norm gives to one thread at once; its gradient's sums over rows are cut likewise.
+static inline int64_t cpu_norm_group(int64_t D) { return D >= 8192 ? 1 : 8192 / D; }
 
 #endif

@@ -7,7 +7,4 @@
         (void)i;                                                         \
         return (cpu_choice){0};                                          \
     }
-S(cpu_fast_elementwise)
-S(cpu_fast_matmul) S(cpu_fast_attention) S(cpu_fast_attention_grad) S(cpu_fast_rms_norm) S(cpu_fast_rms_norm_grad) S(cpu_fast_layer_norm)
-    S(cpu_fast_layer_norm_grad) S(cpu_fast_rope) S(cpu_fast_sum) S(cpu_fast_concat) S(cpu_fast_pad) S(cpu_fast_embed) S(cpu_fast_embed_grad)
-        S(cpu_fast_adamw)
+S(cpu_fast_rope) S(cpu_fast_sum) S(cpu_fast_concat) S(cpu_fast_pad) S(cpu_fast_embed) S(cpu_fast_embed_grad) S(cpu_fast_adamw)

@@ -4,28 +4,10 @@
 // tensor is read, and an f32 result written, where it lies.
 #include "device/cpu/fast.h"
 #include "device/cpu/fast_elementwise.h"
+#include "device/cpu/simd_convert.h"
 #include "device/cpu/simd_math.h"
 
-#include <string.h>
-
 // ---- outside tensors
-
-SIMD_INLINE void convert_run(float *out, const void *p, soma_dtype dtype, int64_t n) {
-    int64_t i = 0;
-    switch (dtype) {
-    case SOMA_F32: memcpy(out, p, (size_t)n * 4); return;
-    case SOMA_BF16:
-        for (; i + VW <= n; i += VW) vf_store(out + i, vf_load_bf16((const uint16_t *)p + i));
-        for (; i < n; i++) out[i] = cpu_from_bf16(((const uint16_t *)p)[i]);
-        return;
-    case SOMA_I32:
-        for (; i < n; i++) out[i] = (float)((const int32_t *)p)[i];
-        return;
-    default:
-        for (; i + 16 <= n; i += VW) vf_store(out + i, vf_from(vi_widen_u8((const uint8_t *)p + i))); // reads 16 bytes
-        for (; i < n; i++) out[i] = (float)((const uint8_t *)p)[i];
-    }
-}
 
 static float one(const void *p, soma_dtype dtype, int64_t i) {
     switch (dtype) {
@@ -55,7 +37,7 @@ static void fetch(float *out, const operand *o, int64_t start, int64_t n) {
     while (n > 0) {
         const int64_t run = SOMA_MIN(n, o->shape[last] - index[last]);
         if (step == 1)
-            convert_run(out, (const char *)o->data + at * size, o->dtype, run);
+            simd_widen(out, (const char *)o->data + at * size, o->dtype, run);
         else if (step == 0)
             fill(out, one(o->data, o->dtype, at), run);
         else
@@ -156,11 +138,10 @@ static void apply(const instruction *in, float *out, const float *a, const float
 // ---- blocks
 
 static void store(void *out, soma_dtype dtype, int64_t at, const float *x, int64_t n) {
-    uint16_t *o = (uint16_t *)out + at;
-    int64_t i = 0;
-    for (; dtype == SOMA_BF16 && i + VW <= n; i += VW) vf_store_bf16(o + i, vf_load(x + i));
-    for (; dtype == SOMA_BF16 && i < n; i++) o[i] = cpu_to_bf16(x[i]);
-    for (; i < n; i++) ((uint8_t *)out)[at + i] = (uint8_t)x[i];
+    if (dtype == SOMA_BF16)
+        simd_narrow((uint16_t *)out + at, dtype, x, n);
+    else
+        for (int64_t i = 0; i < n; i++) ((uint8_t *)out)[at + i] = (uint8_t)x[i];
 }
 
 static void run_block(const program *p, float *slots, int64_t start, int64_t n) {
