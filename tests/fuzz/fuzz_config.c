@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// Any bytes as each of the JSON files that come with a checkpoint: options, a model's config, norm_stats.json, vocab.json.
+#include "base/opts.h"
+#include "model/family.h"
+#include "text/text.h"
+#include "transform/normalise.h"
+
+#include <soma/soma.h>
+#include <stdlib.h>
+#include <string.h>
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define FUZZ_OPTS(X)                 \
+    X(TEXT, device, "cpu", "a text") \
+    X(INT, threads, 0, "a count")    \
+    X(REAL, lr, 5e-5, "a number")    \
+    X(FLAG, amp, true, "a switch")
+SOMA_OPTS_DECLARE(fuzz_opts, FUZZ_OPTS)
+#define OPTS_TYPE fuzz_opts
+SOMA_OPTS_DEFINE_LOCAL(fuzz_opts, FUZZ_OPTS, fuzz_defaults)
+
+// Options read from any object and written out read back.
+static void options(const json_t *root) {
+    fuzz_opts opts = fuzz_defaults(), again = fuzz_defaults();
+    soma_error err = {0};
+    if (soma__opts_from_json(&fuzz_opts_table, &opts, root, "bytes", &err)) {
+        if (!err.text[0]) abort();
+        return;
+    }
+    json_t *out = soma__opts_to_json(&fuzz_opts_table, &opts);
+    if (!out || soma__opts_from_json(&fuzz_opts_table, &again, out, "bytes", &err)) abort();
+    json_decref(out);
+}
+
+static void model(const json_t *root) {
+    soma_model *made;
+    soma_error err = {0};
+    if (soma__model_new(&made, root, "bytes", &err) == SOMA_OK)
+        soma__model_free(made);
+    else if (!err.text[0])
+        abort();
+}
+
+static void stats(const char *json, size_t size) {
+    soma_norm_stats *read;
+    const soma_norm *norm;
+    soma_error err = {0};
+    double values[8] = {0};
+    if (soma__norm_stats_parse(&read, json, size, "bytes", &err)) {
+        if (read || !strstr(err.text, "bytes")) abort();
+        return;
+    }
+    for (int rule = 0; rule < SOMA_NORM_COUNT; rule++)
+        if (soma__norm_find(&norm, read, "state", (soma_norm_rule)rule, 2, &err) == SOMA_OK) {
+            soma__norm_apply(norm, (soma_norm_rule)rule, values, 4, 2);
+            soma__norm_undo(norm, (soma_norm_rule)rule, values, 1, 8);
+        }
+    soma__norm_stats_free(read);
+}
+
+static void vocabulary(const char *json, size_t size) {
+    soma_text *text;
+    soma_error err = {0};
+    int32_t ids[8];
+    size_t n;
+    if (soma__text_open_bytes(&text, json, size, "bytes.json", &err)) {
+        if (text || !strstr(err.text, "bytes")) abort();
+        return;
+    }
+    soma_str s = {0};
+    if (soma__text_encode(text, "touch the red cube", true, ids, 8, &n, &err) || soma__text_decode(text, ids, SOMA_MIN(n, 8), &s, &err))
+        abort();
+    soma__str_free(&s);
+    soma__text_close(text);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    json_t *root;
+    soma_error err = {0};
+    if (soma__json_parse(&root, (const char *)data, size, "bytes", &err) == SOMA_OK) {
+        options(root);
+        model(root);
+    } else if (!err.text[0])
+        abort();
+    json_decref(root);
+    stats((const char *)data, size);
+    vocabulary((const char *)data, size);
+    return 0;
+}
