@@ -30,7 +30,7 @@ typedef struct soma_episode {
     int64_t n_frames;
     const char *task;   // the instruction; "" when there is none
     bool present;       // its frame data is on the disk
-    bool video_present; // every camera's pictures are on the disk
+    bool video_present; // the pictures of every camera that has any in this copy of the dataset are on the disk
 } soma_episode;
 
 // Statistics of one vector feature, over frames; [size] each. NULL where the dataset does not have them.

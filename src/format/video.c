@@ -238,6 +238,14 @@ struct soma_video_writer {
     bool created; // the temporary file exists
 };
 
+// Checked here, since x264 prints its refusal.
+static bool is_preset(const char *word) {
+    static const char *const known[] = {"ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"};
+    for (size_t i = 0; i < SOMA_COUNT(known); i++)
+        if (!strcmp(word, known[i])) return true;
+    return false;
+}
+
 static soma_status open_encoder(soma_video_writer *w, const soma_video_spec *spec, soma_error *err) {
     const AVCodec *codec = avcodec_find_encoder_by_name("libx264");
     if (!codec) return soma__fail(err, SOMA_UNSUPPORTED, "%s: this libavcodec has no H.264 encoder (libx264)", w->path);
@@ -262,7 +270,7 @@ static soma_status open_encoder(soma_video_writer *w, const soma_video_spec *spe
     av_dict_set_int(&options, "crf", spec->crf, 0);
     int code = avcodec_open2(c, codec, &options);
     av_dict_free(&options);
-    if (code < 0) return fail_av(err, w->path, "start the encoder (size, preset or crf)", code);
+    if (code < 0) return fail_av(err, w->path, "start the encoder", code);
     w->frame->format = c->pix_fmt;
     w->frame->width = c->width;
     w->frame->height = c->height;
@@ -296,6 +304,7 @@ soma_status soma__video_writer_open(soma_video_writer **out, const char *path, c
     if (spec->width <= 0 || spec->height <= 0 || spec->width % 2 || spec->height % 2 || !(spec->fps > 0) || spec->gop < 1)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: a video needs an even size, a rate and a gop above zero, not %d x %d at %g Hz, gop %d",
                           path, spec->width, spec->height, spec->fps, spec->gop);
+    if (!is_preset(spec->preset)) return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%.40s\" is no preset of x264", path, spec->preset);
     if (strlen(path) >= SOMA_PATH_MAX) return soma__fail(err, SOMA_BAD_INPUT, "%.60s...: the path is too long", path);
     soma_video_writer *w = *out = soma__calloc(1, sizeof *w);
     if (!w) return soma__no_memory(err, path);

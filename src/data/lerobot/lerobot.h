@@ -37,4 +37,9 @@ void lerobot_close(soma_dataset *dataset);
 
 static inline bool lerobot_is_video(const soma_feature *f) { return f->kind == SOMA_FEATURE_IMAGE && f->dtype[0] == 'v'; }
 
+static inline bool lerobot_present(const soma_dataset *d, int64_t episode, int feature) {
+    const lerobot *l = (const lerobot *)d;
+    return lerobot_is_video(&l->features[feature]) ? l->places[episode].videos[feature].present : l->episodes[episode].present;
+}
+
 #endif

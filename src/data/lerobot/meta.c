@@ -228,17 +228,26 @@ static soma_status place_video(lerobot *l, placing *p, lerobot_video *v, int fea
     return SOMA_OK;
 }
 
-// Marks an episode; its videos, where it has them, are placed already.
-static void mark(lerobot *l, int64_t i) {
-    soma_episode *e = &l->episodes[i];
-    e->video_present = true;
-    for (int f = 0; f < l->d.n_features; f++) {
-        if (l->features[f].kind != SOMA_FEATURE_IMAGE) continue;
-        if (lerobot_is_video(&l->features[f]) ? !l->places[i].videos[f].present : !e->present) e->video_present = false;
-    }
+static void count_episode(lerobot *l, const soma_episode *e) {
     if (!e->present) return;
     l->d.episodes_present++;
     l->d.frames_present += e->n_frames;
+}
+
+// A camera without a single file was declared and never recorded, or its videos were left out whole: it makes no episode incomplete,
+// unless there is no other.
+static void mark_pictures(lerobot *l) {
+    int64_t cameras = 0, empty = 0;
+    for (int pass = 0; pass < 2; pass++)
+        for (int f = 0; f < l->d.n_features; f++) {
+            if (l->features[f].kind != SOMA_FEATURE_IMAGE) continue;
+            int64_t n = 0;
+            for (int64_t i = 0; i < l->d.n_episodes; i++) n += lerobot_present(&l->d, i, f);
+            cameras += !pass;
+            empty += !pass && !n;
+            for (int64_t i = 0; pass && (n || empty == cameras) && i < l->d.n_episodes; i++)
+                if (!lerobot_present(&l->d, i, f)) l->episodes[i].video_present = false;
+        }
 }
 
 static soma_status start_episodes(lerobot *l, placing *p, int64_t n, soma_error *err) {
@@ -267,11 +276,12 @@ static soma_status place_v2(lerobot *l, placing *p, int64_t i, const json_t *lin
     SOMA_TRY(know_file(l, &p->data, l->data_path, &s, err));
     l->places[i].data = p->data.path;
     e->present = p->data.present;
+    e->video_present = true; // until mark_pictures
     lerobot_video *videos = start_videos(l, i);
     if (!videos || !e->task) return soma__no_memory(err, where);
     for (int f = 0; f < l->d.n_features; f++)
         if (lerobot_is_video(&l->features[f])) SOMA_TRY(place_video(l, p, &videos[f], f, &s, err));
-    mark(l, i);
+    count_episode(l, e);
     return SOMA_OK;
 }
 
@@ -401,10 +411,11 @@ static soma_status place_v3(lerobot *l, placing *p, int64_t i, const soma_table 
     SOMA_TRY(know_file(l, &p->data, l->data_path, &s, err));
     l->places[i].data = p->data.path;
     e->present = p->data.present;
+    e->video_present = true; // until mark_pictures
     lerobot_video *videos = start_videos(l, i);
     if (!videos || !e->task) return soma__no_memory(err, "the episode table");
     SOMA_TRY(place_videos_v3(l, p, videos, t, row, err));
-    mark(l, i);
+    count_episode(l, e);
     return SOMA_OK;
 }
 
@@ -460,7 +471,9 @@ static soma_status open_all(lerobot *l, soma_error *err) {
     json_decref(info);
     if (status == SOMA_OK) status = soma__parquet_open(&l->pq, NULL, err);
     if (status == SOMA_OK) status = l->generation == 2 ? read_episodes_v2(l, err) : read_episodes_v3(l, err);
-    return status == SOMA_OK && l->d.n_absent ? find_hint(l, err) : status;
+    if (status != SOMA_OK) return status;
+    mark_pictures(l);
+    return l->d.n_absent ? find_hint(l, err) : SOMA_OK;
 }
 
 soma_status lerobot_open(soma_dataset **out, const char *path, soma_error *err) {

@@ -53,11 +53,6 @@ static void reader_close(soma_dataset_reader *r) {
     soma__free(r);
 }
 
-static bool present(const soma_dataset *d, int64_t episode, int feature) {
-    const lerobot *l = (const lerobot *)d;
-    return lerobot_is_video(&l->features[feature]) ? l->places[episode].videos[feature].present : l->episodes[episode].present;
-}
-
 // ---- parquet
 
 // One column of a file, from row `first`, at most `limit` rows (-1: all).
@@ -221,7 +216,7 @@ const soma_dataset_format soma__dataset_format_lerobot = {
     .close = lerobot_close,
     .reader_open = reader_open,
     .reader_close = reader_close,
-    .present = present,
+    .present = lerobot_present,
     .read_vectors = read_vectors,
     .read_image = read_image,
 };
