@@ -22,6 +22,7 @@ SOMA_OPTS_DEFINE(soma_server_opts, SOMA_SERVER_OPTS, soma__server_defaults)
 #undef OPTS_TYPE
 
 enum { READ_SIZE = 1 << 16, TICK_US = 500000, DRAIN_SECONDS = 2, HTTP_SECONDS = 10 };
+static const double QUIET = 0.5; // seconds without a byte after which a refused client has stopped sending
 
 // the reference server's words
 static const char close_reason[] = "Internal server error. Traceback included in previous frame.";
@@ -34,12 +35,14 @@ struct client {
     // the sockets' thread
     struct lws *wsi;
     soma_str incoming;
-    bool whole;            // incoming is a whole message that waits for its turn
-    double started;        // of the incoming message; 0: none
-    bool greeted, closing; // metadata sent; complaint sent
-    bool busy, answered;   // with the policy's thread; the answer is ready to be written
-    char complaint[1000];  // why the connection ends; "": it does not
-    double prev_total_ms;  // of the request before, 0: none
+    bool whole;             // incoming is a whole message that waits for its turn
+    double started;         // of the incoming message; 0: none
+    bool greeted, closing;  // metadata sent; complaint sent
+    bool busy, answered;    // with the policy's thread; the answer is ready to be written
+    char complaint[1000];   // why the connection ends; "": it does not
+    bool midway;            // in a message
+    double heard, patience; // when bytes came last; until when a refused client's bytes are still taken
+    double prev_total_ms;   // of the request before, 0: none
 
     // handed over with the request
     void *pilot;
@@ -178,10 +181,12 @@ static void *run_inference(void *arg) {
 
 // ---- the sockets' thread: one connection
 
-// The sentence is sent and the connection closed; what the client still sends is dropped.
-static void complain(client *c, const char *format, ...) SOMA_PRINTF(2, 3);
-static void complain(client *c, const char *format, ...) {
+// The sentence is sent and the connection closed. What the client is still sending is taken and dropped before, for a while: a socket
+// closed over unread bytes is reset, and the sentence would be lost with it.
+static void complain(soma_server *s, client *c, const char *format, ...) SOMA_PRINTF(3, 4);
+static void complain(soma_server *s, client *c, const char *format, ...) {
     if (c->complaint[0]) return;
+    c->patience = soma__seconds() + s->opts.message_timeout;
     va_list args;
     va_start(args, format);
     vsnprintf(c->complaint, sizeof c->complaint, format, args);
@@ -210,20 +215,24 @@ static void take_message(soma_server *s, client *c) {
 
 static bool too_large(soma_server *s, client *c, size_t announced) {
     if (announced <= (size_t)s->opts.max_message) return false;
-    complain(c, "a message of at least %zu bytes was announced; this server takes at most %lld", announced, (long long)s->opts.max_message);
+    complain(s, c, "a message of at least %zu bytes was announced; this server takes at most %lld", announced,
+             (long long)s->opts.max_message);
     return true;
 }
 
 static void receive(soma_server *s, client *c, const void *bytes, size_t len) {
     size_t rest = lws_remaining_packet_payload(c->wsi);
+    c->midway = rest || !lws_is_final_fragment(c->wsi);
+    c->heard = soma__seconds();
+    if (c->complaint[0] && !c->midway) lws_callback_on_writable(c->wsi);
     if (c->complaint[0] || too_large(s, c, c->incoming.len + len + rest)) return;
-    if (!c->started) c->started = soma__seconds();
+    if (!c->started) c->started = c->heard;
     soma__str_add_bytes(&c->incoming, bytes, len);
     if (c->incoming.failed) {
-        complain(c, "out of memory for a message");
+        complain(s, c, "out of memory for a message");
     } else if (!lws_frame_is_binary(c->wsi)) {
-        complain(c, "a text frame came; an observation is a binary frame with a msgpack map");
-    } else if (!rest && lws_is_final_fragment(c->wsi)) {
+        complain(s, c, "a text frame came; an observation is a binary frame with a msgpack map");
+    } else if (!c->midway) {
         take_message(s, c);
     }
 }
@@ -231,13 +240,14 @@ static void receive(soma_server *s, client *c, const void *bytes, size_t len) {
 // Now and then: messages that stand still, and announcements that no byte has followed.
 static void tick(soma_server *s, client *c) {
     lws_set_timer_usecs(c->wsi, TICK_US);
+    if (c->closing) lws_callback_on_writable(c->wsi);
     size_t rest = lws_remaining_packet_payload(c->wsi);
     bool partial = !c->whole && (rest > 0 || c->incoming.len > 0);
     if (c->complaint[0] || !partial || too_large(s, c, c->incoming.len + rest)) return;
     double now = soma__seconds();
     if (!c->started) c->started = now;
     if (now - c->started > s->opts.message_timeout)
-        complain(c, "a message was not whole after %g s: %zu bytes have come, at least %zu are missing", s->opts.message_timeout,
+        complain(s, c, "a message was not whole after %g s: %zu bytes have come, at least %zu are missing", s->opts.message_timeout,
                  c->incoming.len, rest);
 }
 
@@ -255,6 +265,11 @@ static int write_complaint(client *c) {
     return lws_write(c->wsi, buffer + LWS_PRE, size, LWS_WRITE_TEXT) < (int)size ? -1 : 0;
 }
 
+static bool still_sending(const client *c) {
+    double now = soma__seconds();
+    return c->midway && now < c->patience && now - c->heard < QUIET;
+}
+
 static int close_with(client *c, enum lws_close_status code, const char *reason) {
     lws_close_reason(c->wsi, code, (unsigned char *)reason, strlen(reason));
     return -1;
@@ -268,6 +283,7 @@ static int write_next(soma_server *s, client *c) {
         if (c->complaint[0] || c->answered) lws_callback_on_writable(c->wsi);
         return write_frame(c, &s->metadata);
     }
+    if (c->closing && still_sending(c)) return 0;
     if (c->closing) return close_with(c, LWS_CLOSE_STATUS_UNEXPECTED_CONDITION, close_reason);
     if (c->complaint[0]) return write_complaint(c);
     if (!c->answered) return 0;
@@ -320,7 +336,7 @@ static void take_done(soma_server *s) {
         if (!c->wsi) {
             submit(s, c); // gone since; to be freed where its pilot lives
         } else if (c->error.code) {
-            complain(c, "%s: %s", soma_status_word(c->error.code), c->error.text);
+            complain(s, c, "%s: %s", soma_status_word(c->error.code), c->error.text);
         } else {
             c->answered = true;
             lws_callback_on_writable(c->wsi);
