@@ -26,43 +26,43 @@ extern "C" {
 typedef struct soma_policy soma_policy;
 typedef struct soma_pilot soma_pilot;
 
-#define SOMA_POLICY_OPTS(X)                                                                        \
-    X(TEXT, device, "cpu", "where the policy runs")                                                \
-    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32")                                       \
-    X(TEXT, isa, "", "avx2, avx512, amx or plain; empty: the best that this machine has")          \
-    X(INT, threads, 0, "threads; 0: as many as processors")                                        \
+#define SOMA_POLICY_OPTS(X)                                                               \
+    X(TEXT, device, "cpu", "where the policy runs")                                       \
+    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32")                              \
+    X(TEXT, isa, "", "avx2, avx512, amx or plain; empty: the best that this machine has") \
+    X(INT, threads, 0, "threads; 0: as many as processors")                               \
     X(TEXT, text_tokenizer, "", "a SentencePiece model; empty: looked for beside the checkpoint")
 SOMA_OPTS_DECLARE(soma_policy_opts, SOMA_POLICY_OPTS)
 soma_policy_opts soma_policy_defaults(void);
 
-#define SOMA_PILOT_OPTS(X)                                                                         \
-    X(INT, seed, 0, "same seed, same observations, same device: same actions")                     \
+#define SOMA_PILOT_OPTS(X)                                                     \
+    X(INT, seed, 0, "same seed, same observations, same device: same actions") \
     X(INT, steps, 0, "flow steps per chunk; 0: as the policy was published with")
 SOMA_OPTS_DECLARE(soma_pilot_opts, SOMA_PILOT_OPTS)
 soma_pilot_opts soma_pilot_defaults(void);
 
 // What a policy wants and gives, borrowed from it.
 typedef struct soma_policy_info {
-    const char *family;                // "pi0"
-    int horizon, n_actions, n_state;   // actions per chunk, robot's action and state sizes
-    double rate;                       // Hz of the demonstrations; 0 when unknown
+    const char *family;              // "pi0"
+    int horizon, n_actions, n_state; // actions per chunk, robot's action and state sizes
+    double rate;                     // Hz of the demonstrations; 0 when unknown
     int n_cameras;
-    const char *const *camera_names;   // "scene", "wrist"
-    const char *metadata_json;         // a JSON object; sent to clients on connection
+    const char *const *camera_names; // "scene", "wrist"
+    const char *metadata_json;       // a JSON object; sent to clients on connection
 } soma_policy_info;
 
 enum { SOMA_MAX_CAMERAS = 8 };
 
 typedef struct soma_image {
-    const char *camera;   // one of the policy's camera names
+    const char *camera;    // one of the policy's camera names
     const uint8_t *pixels; // [height, width, 3] RGB, rows from the top
     int width, height;
 } soma_image;
 
 // All borrowed for the call.
 typedef struct soma_obs {
-    const char *prompt;          // UTF-8; NULL means ""
-    const float *state;          // [n_state] in robot units
+    const char *prompt; // UTF-8; NULL means ""
+    const float *state; // [n_state] in robot units
     int n_state;
     int n_images;
     soma_image images[SOMA_MAX_CAMERAS]; // cameras that are absent are masked
@@ -72,7 +72,7 @@ typedef struct soma_obs {
 typedef struct soma_actions {
     const float *values; // [horizon, n_actions]
     int horizon, n_actions;
-    double model_ms;     // time in the model
+    double model_ms; // time in the model
 } soma_actions;
 
 // `path`: a folder with config.json and model.safetensors. NULL opts: defaults.

@@ -10,20 +10,20 @@
 typedef struct soma_device soma_device;
 
 typedef struct soma_device_opts {
-    int threads;      // 0: as many as processors
-    const char *isa;  // cpu: "plain", "avx2", "avx512", "avx512bf16", "amx"; NULL or "": the best there is
+    int threads;     // 0: as many as processors
+    const char *isa; // cpu: "plain", "avx2", "avx512", "avx512bf16", "amx"; NULL or "": the best there is
 } soma_device_opts;
 
 typedef struct soma_device_kind {
     const char *name; // "cpu"
     soma_status (*open)(soma_device **device, const soma_device_opts *opts, soma_error *err);
     void (*close)(soma_device *device);
-    const char *(*info)(const soma_device *device); // one line: "cpu avx512bf16, 2 threads"
+    const char *(*info)(const soma_device *device);                                         // one line: "cpu avx512bf16, 2 threads"
     soma_status (*alloc)(soma_device *device, void **memory, size_t size, soma_error *err); // 64-byte aligned, zeroed
     void (*free)(soma_device *device, void *memory);
     void (*put)(soma_device *device, void *memory, const void *host, size_t size);
     void (*get)(soma_device *device, void *host, const void *memory, size_t size);
-    bool (*has)(const soma_device *device, const soma_tensor *t); // can it run this op on these shapes and dtypes
+    bool (*has)(const soma_device *device, const soma_tensor *t);                  // can it run this op on these shapes and dtypes
     soma_status (*prepare)(soma_device *device, soma_plan *plan, soma_error *err); // chooses kernels; fills plan->device_data
     void (*release)(soma_device *device, soma_plan *plan);
     // buffers[role]: base addresses on the device. Does not allocate. Runs of one device do not overlap: the device has one lock.

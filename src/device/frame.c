@@ -23,8 +23,10 @@ soma_status soma__plan_new(soma_plan **out, soma_graph *graph, const soma_layout
     plan->device = device;
     if (status == SOMA_OK) status = check_device(plan, err);
     if (status == SOMA_OK) status = device->kind->prepare(device, plan, err);
-    if (status != SOMA_OK) soma__plan_free(plan);
-    else *out = plan;
+    if (status != SOMA_OK)
+        soma__plan_free(plan);
+    else
+        *out = plan;
     return status;
 }
 
@@ -64,7 +66,8 @@ static soma_status find(char **data, const soma_frame *f, const char *name, size
     size_t wanted = (size_t)soma__numel(t) * soma_dtype_size(t->dtype);
     char shape[96];
     if (size != wanted)
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: %zu bytes given, %s %s has %zu", name, size, soma_dtype_name(t->dtype), soma__shape_text(shape, t), wanted);
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: %zu bytes given, %s %s has %zu", name, size, soma_dtype_name(t->dtype),
+                          soma__shape_text(shape, t), wanted);
     *data = (char *)f->buffers[SOMA_ROLE_IO] + t->place;
     return SOMA_OK;
 }

@@ -121,7 +121,8 @@ void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_t
     reverse r = {.g = g, .n = g->n_tensors};
     r.into = soma__calloc(r.n, sizeof *r.into);
     r.wanted = soma__calloc(r.n, sizeof *r.wanted);
-    if (!r.into || !r.wanted) soma__fail(&g->error, SOMA_NO_MEMORY, "out of memory for gradients");
+    if (!r.into || !r.wanted)
+        soma__fail(&g->error, SOMA_NO_MEMORY, "out of memory for gradients");
     else {
         mark_wanted(&r, wrt, n_wrt);
         contribute(&r, loss, soma_constant(g, 1, loss->n_dims, loss->shape), NULL);
@@ -131,8 +132,10 @@ void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_t
         if (!dy) continue;
         for (int w = 0; w < n_wrt; w++)
             if (wrt[w] == t) grads[w] = dy;
-        if (t->op != SOMA_OP_LEAF) visit(&r, t, dy);
-        else if (t->role == SOMA_ROLE_WEIGHT && t->trainable) bind(t, dy);
+        if (t->op != SOMA_OP_LEAF)
+            visit(&r, t, dy);
+        else if (t->role == SOMA_ROLE_WEIGHT && t->trainable)
+            bind(t, dy);
     }
     soma__free(r.into);
     soma__free(r.wanted);

@@ -94,7 +94,8 @@ bool soma__same_shape(const soma_tensor *a, const soma_tensor *b) {
 
 soma_tensor *soma__node(soma_graph *g, soma_op op, soma_dtype dtype, int n_dims, const int64_t *shape) {
     if (soma__failed(g)) return &g->nothing;
-    if (n_dims < 1 || n_dims > SOMA_MAX_DIMS) return soma__mistake(g, "%s: %d dimensions, possible are 1 to %d", soma__op_name(op), n_dims, SOMA_MAX_DIMS);
+    if (n_dims < 1 || n_dims > SOMA_MAX_DIMS)
+        return soma__mistake(g, "%s: %d dimensions, possible are 1 to %d", soma__op_name(op), n_dims, SOMA_MAX_DIMS);
     int64_t numel = 1;
     for (int i = 0; i < n_dims; i++) {
         if (shape[i] < 1 || numel > (INT64_MAX >> 8) / shape[i])
@@ -179,7 +180,7 @@ soma_tensor *soma_constant(soma_graph *g, float value, int n_dims, const int64_t
 void soma_output(soma_tensor *t, const char *name) {
     soma_graph *g = t->graph;
     if (soma__failed(g)) return;
-    if (t->op == SOMA_OP_LEAF || t->op == SOMA_OP_VIEW || t->is_output || t->role != SOMA_ROLE_SCRATCH) {
+    if (t->op == SOMA_OP_LEAF || t->base || t->is_output || t->role != SOMA_ROLE_SCRATCH) { // memory that is not its own
         soma_tensor *copy = soma__node(g, SOMA_OP_COPY, t->dtype, t->n_dims, t->shape);
         copy->src[0] = t;
         t = copy;
@@ -205,7 +206,8 @@ void soma_graph_dump(const soma_graph *g, void (*line)(void *user, const char *t
     for (size_t i = 0; i < g->n_tensors; i++) {
         const soma_tensor *t = g->tensors[i];
         char text[512], shape[96];
-        int n = snprintf(text, sizeof text, "%4d %-14s %-4s %s", t->id, soma__op_name(t->op), soma_dtype_name(t->dtype), soma__shape_text(shape, t));
+        int n = snprintf(text, sizeof text, "%4d %-14s %-4s %s", t->id, soma__op_name(t->op), soma_dtype_name(t->dtype),
+                         soma__shape_text(shape, t));
         for (int s = 0; s < SOMA_MAX_SRC && n < 400; s++)
             if (t->src[s]) n += snprintf(text + n, sizeof text - (size_t)n, " %%%d", t->src[s]->id);
         if (t->name) snprintf(text + n, sizeof text - (size_t)n, "  %.100s", t->name);

@@ -16,48 +16,48 @@ typedef struct soma_tensor soma_tensor;
 enum { SOMA_MAX_SRC = 8 };
 
 // The op table: name, printed name. Builders, shape rules and gradients are in graph/ops_*.c; plain kernels in device/cpu/plain_*.c.
-#define SOMA_OP_LIST(X)                                                                                                                 \
-    X(LEAF, "leaf")                 /* weight, state, input: memory that somebody else fills */                                        \
-    X(VIEW, "view")                 /* another shape or stride on src[0]'s memory; costs nothing */                                    \
-    X(CONSTANT, "constant")         /* p.constant.value everywhere */                                                                  \
-    X(ADD, "add")                   /* element-wise with broadcasting of dimensions of length 1 */                                     \
-    X(SUB, "sub")                                                                                                                      \
-    X(MUL, "mul")                                                                                                                      \
-    X(DIV, "div")                                                                                                                      \
-    X(AFFINE, "affine")             /* p.affine.scale * x + p.affine.shift */                                                          \
-    X(UNARY, "unary")               /* p.unary.f (x) */                                                                                \
-    X(UNARY_GRAD, "unary_grad")     /* dy * f'(x); src: x, dy */                                                                       \
-    X(COPY, "copy")                 /* contiguous copy, converting the dtype */                                                        \
-    X(CONCAT, "concat")             /* along p.axis.dim */                                                                             \
-    X(PAD, "pad")                   /* zeros before and after along p.axis.dim */                                                      \
-    X(SUM, "sum")                   /* over the dimensions in p.sum.dims (bit mask), which keep length 1 */                            \
-    X(MATMUL, "matmul")             /* [.., M, K] x [.., N, K] -> [.., M, N]; src[2]: bias [N] or NULL */                              \
-    X(EMBED, "embed")               /* rows of a table [V, D] by ids [..] -> [.., D] */                                                \
-    X(EMBED_GRAD, "embed_grad")     /* ids, dy -> [V, D] */                                                                            \
-    X(RMS_NORM, "rms_norm")         /* over the last dimension; src: x, w [D] or NULL: y = x/rms * (1 + w) */                          \
-    X(RMS_NORM_GRAD, "rms_norm_grad")     /* x, w, dy -> flat [dx | dw] */                                                             \
-    X(LAYER_NORM, "layer_norm")     /* x, w [D], b [D] */                                                                              \
-    X(LAYER_NORM_GRAD, "layer_norm_grad") /* x, w, dy -> flat [dx | dw | db] */                                                        \
-    X(ROPE, "rope")                 /* x [B, T, H, K], pos i32 [B, T]; half-split rotation; p.rope.sign -1 undoes it */                \
-    X(ATTENTION, "attention")       /* q [B,T,H,K], k v [B,S,KV,K], q_block i32 [B,T], k_block i32 [B,S] -> [B,T,H,K] */               \
-    X(ATTENTION_GRAD, "attention_grad")   /* q, k, v, q_block, k_block, out, dout -> flat [dq | dk | dv] */                            \
-    X(TIME_EMBED, "time_embed")     /* t [B] -> [B, D]: sines, then cosines of log-spaced periods, in double */                        \
-    X(STORE, "store")               /* copies src[0] into the state src[1]; the output is a view of that state */                      \
-    X(ADAMW, "adamw")               /* updates w, m, v (and ema) in place; see soma_adamw */
+#define SOMA_OP_LIST(X)                                                                                                        \
+    X(LEAF, "leaf")         /* weight, state, input: memory that somebody else fills */                                        \
+    X(VIEW, "view")         /* another shape or stride on src[0]'s memory; costs nothing */                                    \
+    X(CONSTANT, "constant") /* p.constant.value everywhere */                                                                  \
+    X(ADD, "add")           /* element-wise with broadcasting of dimensions of length 1 */                                     \
+    X(SUB, "sub")                                                                                                              \
+    X(MUL, "mul")                                                                                                              \
+    X(DIV, "div")                                                                                                              \
+    X(AFFINE, "affine")                   /* p.affine.scale * x + p.affine.shift */                                            \
+    X(UNARY, "unary")                     /* p.unary.f (x) */                                                                  \
+    X(UNARY_GRAD, "unary_grad")           /* dy * f'(x); src: x, dy */                                                         \
+    X(COPY, "copy")                       /* contiguous copy, converting the dtype */                                          \
+    X(CONCAT, "concat")                   /* along p.axis.dim */                                                               \
+    X(PAD, "pad")                         /* zeros before and after along p.axis.dim */                                        \
+    X(SUM, "sum")                         /* over the dimensions in p.sum.dims (bit mask), which keep length 1 */              \
+    X(MATMUL, "matmul")                   /* [.., M, K] x [.., N, K] -> [.., M, N]; src[2]: bias [N] or NULL */                \
+    X(EMBED, "embed")                     /* rows of a table [V, D] by ids [..] -> [.., D] */                                  \
+    X(EMBED_GRAD, "embed_grad")           /* ids, dy -> [V, D] */                                                              \
+    X(RMS_NORM, "rms_norm")               /* over the last dimension; src: x, w [D] or NULL: y = x/rms * (1 + w) */            \
+    X(RMS_NORM_GRAD, "rms_norm_grad")     /* x, w, dy -> flat [dx | dw] */                                                     \
+    X(LAYER_NORM, "layer_norm")           /* x, w [D], b [D] */                                                                \
+    X(LAYER_NORM_GRAD, "layer_norm_grad") /* x, w, dy -> flat [dx | dw | db] */                                                \
+    X(ROPE, "rope")                       /* x [B, T, H, K], pos i32 [B, T]; half-split rotation; p.rope.sign -1 undoes it */  \
+    X(ATTENTION, "attention")             /* q [B,T,H,K], k v [B,S,KV,K], q_block i32 [B,T], k_block i32 [B,S] -> [B,T,H,K] */ \
+    X(ATTENTION_GRAD, "attention_grad")   /* q, k, v, q_block, k_block, out, dout -> flat [dq | dk | dv] */                    \
+    X(TIME_EMBED, "time_embed")           /* t [B] -> [B, D]: sines, then cosines of log-spaced periods, in double */          \
+    X(STORE, "store")                     /* copies src[0] into the state src[1]; the output is a view of that state */        \
+    X(ADAMW, "adamw")                     /* updates w, m, v (and ema) in place; see soma_adamw */
 
 #define SOMA_OP_ENUM(name, word) SOMA_OP_##name,
 typedef enum soma_op { SOMA_OP_LIST(SOMA_OP_ENUM) SOMA_OP_COUNT } soma_op;
 #undef SOMA_OP_ENUM
 
-#define SOMA_UNARY_LIST(X)                                                                                                              \
-    X(EXP, "exp")                                                                                                                      \
-    X(LOG, "log")                                                                                                                      \
-    X(SQRT, "sqrt")                                                                                                                    \
-    X(SQUARE, "square")                                                                                                                \
-    X(TANH, "tanh")                                                                                                                    \
-    X(SIGMOID, "sigmoid")                                                                                                              \
-    X(SILU, "silu")                                                                                                                    \
-    X(GELU, "gelu") /* the tanh approximation: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */                                      \
+#define SOMA_UNARY_LIST(X)                                                                        \
+    X(EXP, "exp")                                                                                 \
+    X(LOG, "log")                                                                                 \
+    X(SQRT, "sqrt")                                                                               \
+    X(SQUARE, "square")                                                                           \
+    X(TANH, "tanh")                                                                               \
+    X(SIGMOID, "sigmoid")                                                                         \
+    X(SILU, "silu")                                                                               \
+    X(GELU, "gelu") /* the tanh approximation: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */ \
     X(RELU, "relu")
 #define SOMA_UNARY_ENUM(name, word) SOMA_UNARY_##name,
 typedef enum soma_unary { SOMA_UNARY_LIST(SOMA_UNARY_ENUM) SOMA_UNARY_COUNT } soma_unary;
@@ -82,17 +82,45 @@ typedef struct soma_init {
 typedef enum soma_view_kind { SOMA_VIEW_RESHAPE, SOMA_VIEW_PERMUTE, SOMA_VIEW_SLICE, SOMA_VIEW_EXPAND, SOMA_VIEW_PART } soma_view_kind;
 
 typedef union soma_op_params {
-    struct { soma_view_kind kind; int dim; int order[SOMA_MAX_DIMS]; int64_t start; } view;
-    struct { float value; } constant;
-    struct { float scale, shift; } affine;
-    struct { soma_unary f; } unary;
-    struct { int dim; int64_t before, after; } axis;
-    struct { uint32_t dims; } sum;
-    struct { soma_dtype product; } matmul;           // F32, or BF16: both factors are rounded to bf16, sums are f32
-    struct { float eps; } norm;
-    struct { float theta; int sign; } rope;
-    struct { float scale; soma_dtype product; } attention;
-    struct { double min_period, max_period; } time;
+    struct {
+        soma_view_kind kind;
+        int dim;
+        int order[SOMA_MAX_DIMS];
+        int64_t start;
+    } view;
+    struct {
+        float value;
+    } constant;
+    struct {
+        float scale, shift;
+    } affine;
+    struct {
+        soma_unary f;
+    } unary;
+    struct {
+        int dim;
+        int64_t before, after;
+    } axis;
+    struct {
+        uint32_t dims;
+    } sum;
+    struct {
+        soma_dtype product;
+    } matmul; // F32, or BF16: both factors are rounded to bf16, sums are f32
+    struct {
+        float eps;
+    } norm;
+    struct {
+        float theta;
+        int sign;
+    } rope;
+    struct {
+        float scale;
+        soma_dtype product;
+    } attention;
+    struct {
+        double min_period, max_period;
+    } time;
 } soma_op_params;
 
 struct soma_tensor {
@@ -103,27 +131,27 @@ struct soma_tensor {
     int64_t stride[SOMA_MAX_DIMS]; // elements; 0: broadcast
     soma_tensor *src[SOMA_MAX_SRC];
     soma_op_params p;
-    soma_tensor *base;   // views: the tensor that owns the memory (never itself a view); else NULL
-    int64_t offset;      // views: first element within base
+    soma_tensor *base; // views: the tensor that owns the memory (never itself a view); else NULL
+    int64_t offset;    // views: first element within base
     soma_role role;
     bool is_input, is_output, trainable;
-    soma_init init;      // weights
-    const char *name;    // full name of a weight, state, input, output or tap; NULL for the rest
-    const char *near;    // the weight last asked for when it was built, for messages
+    soma_init init;             // weights
+    const char *name;           // full name of a weight, state, input, output or tap; NULL for the rest
+    const char *near;           // the weight last asked for when it was built, for messages
     const soma_tensor *grad_of; // role GRAD: the weight
     soma_graph *graph;
-    int id;              // position in the graph
-    int64_t place;       // set by the planner on tensors that own memory: byte offset in the role's buffer; -1 before
+    int id;        // position in the graph
+    int64_t place; // set by the planner on tensors that own memory: byte offset in the role's buffer; -1 before
 };
 
 struct soma_graph {
     soma_arena arena;
     soma_tensor **tensors; // in order of creation, which is an order of execution
     size_t n_tensors, capacity;
-    soma_error error;      // the first mistake; code SOMA_OK while there is none
-    const char *near;      // the weight last asked for: tells in a message where a mistake was made
-    bool keep_taps;        // named intermediates are kept as outputs (trace, golden tests)
-    soma_tensor nothing;   // what builders return after a mistake
+    soma_error error;    // the first mistake; code SOMA_OK while there is none
+    const char *near;    // the weight last asked for: tells in a message where a mistake was made
+    bool keep_taps;      // named intermediates are kept as outputs (trace, golden tests)
+    soma_tensor nothing; // what builders return after a mistake
 };
 
 soma_status soma_graph_new(soma_graph **graph, soma_error *err);
@@ -143,15 +171,15 @@ soma_tensor *soma_state(soma_graph *g, const char *name, soma_dtype dtype, int n
 // The same name twice gives the same tensor (shapes must agree).
 soma_tensor *soma_weight(soma_graph *g, const char *name, soma_dtype dtype, soma_init init, int n_dims, const int64_t *shape);
 soma_tensor *soma_constant(soma_graph *g, float value, int n_dims, const int64_t *shape);
-void soma_output(soma_tensor *t, const char *name);  // keeps t (made contiguous) readable after a run under this name
+void soma_output(soma_tensor *t, const char *name); // keeps t (made contiguous) readable after a run under this name
 soma_tensor *soma_tap(soma_tensor *t, const char *format, ...) SOMA_PRINTF(2, 3); // names an intermediate for trace; returns t
 
 // ---- views
 soma_tensor *soma_reshape(soma_tensor *x, int n_dims, const int64_t *shape); // copies first when x is not contiguous
 soma_tensor *soma_permute(soma_tensor *x, const int *order);                 // order[i]: which dimension of x becomes dimension i
 soma_tensor *soma_slice(soma_tensor *x, int dim, int64_t start, int64_t length);
-soma_tensor *soma_expand(soma_tensor *x, int n_dims, const int64_t *shape);  // broadcasts dimensions of length 1 (aligned at the right)
-soma_tensor *soma_transpose(soma_tensor *x);                                 // the last two dimensions
+soma_tensor *soma_expand(soma_tensor *x, int n_dims, const int64_t *shape); // broadcasts dimensions of length 1 (aligned at the right)
+soma_tensor *soma_transpose(soma_tensor *x);                                // the last two dimensions
 
 // ---- element-wise; shapes are aligned at the right and dimensions of length 1 (or missing) are broadcast
 soma_tensor *soma_add(soma_tensor *a, soma_tensor *b);
@@ -172,10 +200,10 @@ soma_tensor *soma_mean_all(soma_tensor *x);           // [1]
 // ---- what models are made of
 // a [.., M, K], b [N, K] or [.., N, K], bias [N] or NULL -> [.., M, N] of a's dtype. Any strides. `product`: F32 or BF16.
 soma_tensor *soma_matmul(soma_tensor *a, soma_tensor *b, soma_tensor *bias, soma_dtype product);
-soma_tensor *soma_embed(soma_tensor *table, soma_tensor *ids); // an id outside the table reads as a row of zeros
-soma_tensor *soma_rms_normalise(soma_tensor *x, soma_tensor *w, float eps);                  // w NULL: no weight
+soma_tensor *soma_embed(soma_tensor *table, soma_tensor *ids);              // an id outside the table reads as a row of zeros
+soma_tensor *soma_rms_normalise(soma_tensor *x, soma_tensor *w, float eps); // w NULL: no weight
 soma_tensor *soma_layer_normalise(soma_tensor *x, soma_tensor *w, soma_tensor *b, float eps);
-soma_tensor *soma_rotate(soma_tensor *x, soma_tensor *pos, float theta);                     // x [B, T, H, K], pos i32 [B, T]
+soma_tensor *soma_rotate(soma_tensor *x, soma_tensor *pos, float theta); // x [B, T, H, K], pos i32 [B, T]
 // Who sees whom: query i sees key j iff k_block[j] <= q_block[i]. Causal: both are positions; a padded key has SOMA_BLOCK_NEVER; a query
 // that sees nothing gives zeros. H is a multiple of KV; scale is usually K^-0.5.
 #define SOMA_BLOCK_NEVER INT32_MAX

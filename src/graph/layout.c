@@ -13,13 +13,15 @@ const soma_slot *soma__layout_find(const soma_layout *layout, const char *name) 
 static soma_status add_leaf(soma_layout *layout, const soma_tensor *t, soma_error *err) {
     const soma_slot *known = soma__layout_find(layout, t->name);
     if (known) {
-        bool same = known->dtype == t->dtype && known->n_dims == t->n_dims && !memcmp(known->shape, t->shape, sizeof(int64_t) * (size_t)t->n_dims);
+        bool same =
+            known->dtype == t->dtype && known->n_dims == t->n_dims && !memcmp(known->shape, t->shape, sizeof(int64_t) * (size_t)t->n_dims);
         return same ? SOMA_OK : soma__fail(err, SOMA_BAD_GRAPH, "%s has one shape or dtype in one graph and another in the next", t->name);
     }
     char *name = soma__arena_strdup(&layout->arena, t->name);
     if (!name || !SOMA_PUSH_ROOM(layout->slots, layout->n_slots, layout->capacity)) return soma__no_memory(err, "the table of weights");
     soma_slot *slot = &layout->slots[layout->n_slots++];
-    *slot = (soma_slot){.name = name, .dtype = t->dtype, .n_dims = t->n_dims, .place = (int64_t)layout->size, .init = t->init, .trainable = t->trainable};
+    *slot = (soma_slot){
+        .name = name, .dtype = t->dtype, .n_dims = t->n_dims, .place = (int64_t)layout->size, .init = t->init, .trainable = t->trainable};
     memcpy(slot->shape, t->shape, sizeof slot->shape);
     slot->size = soma_dtype_size(t->dtype);
     for (int i = 0; i < t->n_dims; i++) slot->size *= (size_t)t->shape[i];

@@ -13,8 +13,10 @@ static soma_tensor *rope(soma_tensor *x, soma_tensor *pos, float theta, int sign
 
 soma_tensor *soma_rotate(soma_tensor *x, soma_tensor *pos, float theta) {
     char a[96], b[96];
-    if (x->n_dims != 4 || pos->n_dims != 2 || pos->dtype != SOMA_I32 || pos->shape[0] != x->shape[0] || pos->shape[1] != x->shape[1] || x->shape[3] % 2)
-        return soma__mistake(x->graph, "rope of %s at positions %s %s", soma__shape_text(a, x), soma_dtype_name(pos->dtype), soma__shape_text(b, pos));
+    if (x->n_dims != 4 || pos->n_dims != 2 || pos->dtype != SOMA_I32 || pos->shape[0] != x->shape[0] || pos->shape[1] != x->shape[1] ||
+        x->shape[3] % 2)
+        return soma__mistake(x->graph, "rope of %s at positions %s %s", soma__shape_text(a, x), soma_dtype_name(pos->dtype),
+                             soma__shape_text(b, pos));
     return rope(x, pos, theta, 1);
 }
 

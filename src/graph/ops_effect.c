@@ -8,7 +8,8 @@ soma_tensor *soma_store(soma_tensor *x, soma_tensor *into) {
     const soma_tensor *owner = soma__owner(into);
     char a[96], b[96];
     if (owner->role != SOMA_ROLE_STATE || !soma__same_shape(x, into))
-        return soma__mistake(g, "store of %s into %s%s", soma__shape_text(a, x), soma__shape_text(b, into), owner->role == SOMA_ROLE_STATE ? "" : ", which is no state");
+        return soma__mistake(g, "store of %s into %s%s", soma__shape_text(a, x), soma__shape_text(b, into),
+                             owner->role == SOMA_ROLE_STATE ? "" : ", which is no state");
     soma_tensor *t = soma__node(g, SOMA_OP_STORE, into->dtype, into->n_dims, into->shape);
     if (soma__failed(g)) return t;
     t->src[0] = x;

@@ -16,7 +16,8 @@ static soma_tensor *binary(soma_op op, soma_tensor *a, soma_tensor *b) {
         shape[i] = SOMA_MAX(la, lb);
     }
     if ((a->dtype != SOMA_F32 && a->dtype != SOMA_BF16) || (b->dtype != SOMA_F32 && b->dtype != SOMA_BF16))
-        return soma__mistake(g, "%s of %s and %s: cast to F32 or BF16 first", soma__op_name(op), soma_dtype_name(a->dtype), soma_dtype_name(b->dtype));
+        return soma__mistake(g, "%s of %s and %s: cast to F32 or BF16 first", soma__op_name(op), soma_dtype_name(a->dtype),
+                             soma_dtype_name(b->dtype));
     soma_tensor *t = soma__node(g, op, a->dtype == SOMA_F32 || b->dtype == SOMA_F32 ? SOMA_F32 : SOMA_BF16, n_dims, shape);
     t->src[0] = a;
     t->src[1] = b;
@@ -61,7 +62,8 @@ void soma__grad_affine(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) { ds
 
 soma_tensor *soma_apply(soma_tensor *x, soma_unary f) {
     soma_tensor *t = soma__node(x->graph, SOMA_OP_UNARY, x->dtype, x->n_dims, x->shape);
-    if (x->dtype != SOMA_F32 && x->dtype != SOMA_BF16) return soma__mistake(x->graph, "a function of %s: cast first", soma_dtype_name(x->dtype));
+    if (x->dtype != SOMA_F32 && x->dtype != SOMA_BF16)
+        return soma__mistake(x->graph, "a function of %s: cast first", soma_dtype_name(x->dtype));
     t->src[0] = x;
     t->p.unary.f = f;
     return t;

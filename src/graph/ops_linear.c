@@ -11,7 +11,8 @@ soma_tensor *soma_matmul(soma_tensor *a, soma_tensor *b, soma_tensor *bias, soma
     char ta[96], tb[96], tc[96];
     if (!fits) return soma__mistake(g, "matmul of %s and %s (transposed)", soma__shape_text(ta, a), soma__shape_text(tb, b));
     if (bias && (bias->n_dims != 1 || bias->shape[0] != b->shape[nb - 2]))
-        return soma__mistake(g, "matmul of %s and %s with bias %s", soma__shape_text(ta, a), soma__shape_text(tb, b), soma__shape_text(tc, bias));
+        return soma__mistake(g, "matmul of %s and %s with bias %s", soma__shape_text(ta, a), soma__shape_text(tb, b),
+                             soma__shape_text(tc, bias));
     int64_t shape[SOMA_MAX_DIMS];
     memcpy(shape, a->shape, sizeof shape);
     shape[na - 1] = b->shape[nb - 2];
@@ -33,8 +34,10 @@ void soma__grad_matmul(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) {
     soma_tensor *a = t->src[0], *b = t->src[1];
     soma_dtype product = t->p.matmul.product;
     dsrc[0] = soma_matmul(dy, soma_transpose(b), NULL, product); // [.., M, N] x [K, N]
-    if (b->n_dims == 2) dsrc[1] = soma_matmul(soma_transpose(rows(dy)), soma_transpose(rows(a)), NULL, product);
-    else dsrc[1] = soma_matmul(soma_transpose(dy), soma_transpose(a), NULL, product);
+    if (b->n_dims == 2)
+        dsrc[1] = soma_matmul(soma_transpose(rows(dy)), soma_transpose(rows(a)), NULL, product);
+    else
+        dsrc[1] = soma_matmul(soma_transpose(dy), soma_transpose(a), NULL, product);
     if (t->src[2]) {
         soma_tensor *flat = rows(dy);
         dsrc[2] = soma_reshape(soma_sum(flat, 1), 1, t->src[2]->shape);
@@ -46,7 +49,8 @@ soma_tensor *soma_embed(soma_tensor *table, soma_tensor *ids) {
     if (soma__failed(g)) return soma__nothing(g);
     char a[96], b[96];
     if (table->n_dims != 2 || ids->dtype != SOMA_I32 || ids->n_dims >= SOMA_MAX_DIMS)
-        return soma__mistake(g, "embed of table %s by ids %s %s", soma__shape_text(a, table), soma_dtype_name(ids->dtype), soma__shape_text(b, ids));
+        return soma__mistake(g, "embed of table %s by ids %s %s", soma__shape_text(a, table), soma_dtype_name(ids->dtype),
+                             soma__shape_text(b, ids));
     int64_t shape[SOMA_MAX_DIMS];
     memcpy(shape, ids->shape, sizeof shape);
     shape[ids->n_dims] = table->shape[1];

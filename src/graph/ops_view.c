@@ -29,7 +29,8 @@ soma_tensor *soma_permute(soma_tensor *x, const int *order) {
     int64_t shape[SOMA_MAX_DIMS];
     unsigned seen = 0;
     for (int i = 0; i < x->n_dims; i++) {
-        if (order[i] < 0 || order[i] >= x->n_dims || seen & 1u << order[i]) return soma__mistake(g, "permute: the order is not a permutation");
+        if (order[i] < 0 || order[i] >= x->n_dims || seen & 1u << order[i])
+            return soma__mistake(g, "permute: the order is not a permutation");
         seen |= 1u << order[i];
         shape[i] = x->shape[order[i]];
     }
@@ -55,7 +56,8 @@ soma_tensor *soma_slice(soma_tensor *x, int dim, int64_t start, int64_t length) 
     if (soma__failed(g)) return soma__nothing(g);
     char a[96];
     if (dim < 0 || dim >= x->n_dims || start < 0 || length < 1 || start > x->shape[dim] - length)
-        return soma__mistake(g, "slice of %s: %lld from %lld on along dimension %d", soma__shape_text(a, x), (long long)length, (long long)start, dim);
+        return soma__mistake(g, "slice of %s: %lld from %lld on along dimension %d", soma__shape_text(a, x), (long long)length,
+                             (long long)start, dim);
     if (length == x->shape[dim]) return x;
     int64_t shape[SOMA_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
@@ -77,7 +79,8 @@ soma_tensor *soma_expand(soma_tensor *x, int n_dims, const int64_t *shape) {
     soma_tensor *v = view_of(x, SOMA_VIEW_EXPAND, n_dims, shape);
     for (int i = 0; i < n_dims && !soma__failed(g); i++) {
         int64_t len = i < extra ? 1 : x->shape[i - extra];
-        if (len != 1 && len != shape[i]) return soma__mistake(g, "expand of %s: dimension %d cannot become %lld", soma__shape_text(a, x), i, (long long)shape[i]);
+        if (len != 1 && len != shape[i])
+            return soma__mistake(g, "expand of %s: dimension %d cannot become %lld", soma__shape_text(a, x), i, (long long)shape[i]);
         v->stride[i] = len == 1 ? 0 : x->stride[i - extra];
     }
     return v;
@@ -144,7 +147,8 @@ void soma__grad_concat(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) {
 soma_tensor *soma_pad(soma_tensor *x, int dim, int64_t before, int64_t after) {
     soma_graph *g = x->graph;
     if (soma__failed(g)) return soma__nothing(g);
-    if (dim < 0 || dim >= x->n_dims || before < 0 || after < 0) return soma__mistake(g, "pad along dimension %d by %lld and %lld", dim, (long long)before, (long long)after);
+    if (dim < 0 || dim >= x->n_dims || before < 0 || after < 0)
+        return soma__mistake(g, "pad along dimension %d by %lld and %lld", dim, (long long)before, (long long)after);
     int64_t shape[SOMA_MAX_DIMS];
     memcpy(shape, x->shape, sizeof shape);
     shape[dim] += before + after;

@@ -9,10 +9,10 @@
 typedef struct {
     soma_graph *g;
     bool *needed;
-    int *readers;  // needed nodes that read a tensor directly; 2 stands for "several"
-    int *reader;   // the last of them
-    int *step_of;  // the step that computes a tensor
-    int *last;     // the last step that reads an owner's memory
+    int *readers; // needed nodes that read a tensor directly; 2 stands for "several"
+    int *reader;  // the last of them
+    int *step_of; // the step that computes a tensor
+    int *last;    // the last step that reads an owner's memory
 } draft;
 
 static void draft_free(draft *d) {
@@ -25,7 +25,11 @@ static void draft_free(draft *d) {
 
 static soma_status draft_new(draft *d, soma_graph *g, soma_error *err) {
     size_t n = g->n_tensors;
-    *d = (draft){g, soma__calloc(n, sizeof *d->needed), soma__calloc(n, sizeof(int)), soma__calloc(n, sizeof(int)), soma__calloc(n, sizeof(int)),
+    *d = (draft){g,
+                 soma__calloc(n, sizeof *d->needed),
+                 soma__calloc(n, sizeof(int)),
+                 soma__calloc(n, sizeof(int)),
+                 soma__calloc(n, sizeof(int)),
                  soma__calloc(n, sizeof(int))};
     if (d->needed && d->readers && d->reader && d->step_of && d->last) return SOMA_OK;
     draft_free(d);
@@ -41,8 +45,10 @@ static void find_needed(draft *d) {
         for (int s = 0; s < SOMA_MAX_SRC; s++) {
             if (!t->src[s]) continue;
             int id = t->src[s]->id;
-            if (d->needed[id] && d->readers[id] && d->reader[id] != (int)i) d->readers[id] = 2;
-            else d->readers[id] = SOMA_MAX(d->readers[id], 1);
+            if (d->needed[id] && d->readers[id] && d->reader[id] != (int)i)
+                d->readers[id] = 2;
+            else
+                d->readers[id] = SOMA_MAX(d->readers[id], 1);
             d->needed[id] = true;
             d->reader[id] = (int)i;
         }
@@ -147,7 +153,8 @@ static soma_status place_scratch(draft *d, soma_plan *plan, soma_error *err) {
             if (d->step_of[all[j]->id] <= d->last[t->id] && d->step_of[t->id] <= d->last[all[j]->id]) alive[n_alive++] = all[j];
         if (n_alive) qsort(alive, n_alive, sizeof *alive, by_place);
         int64_t place = 0, size = (int64_t)bytes_of(t);
-        for (size_t j = 0; j < n_alive && alive[j]->place < place + size; j++) place = SOMA_MAX(place, alive[j]->place + (int64_t)bytes_of(alive[j]));
+        for (size_t j = 0; j < n_alive && alive[j]->place < place + size; j++)
+            place = SOMA_MAX(place, alive[j]->place + (int64_t)bytes_of(alive[j]));
         t->place = place;
         plan->size[SOMA_ROLE_SCRATCH] = SOMA_MAX(plan->size[SOMA_ROLE_SCRATCH], (size_t)(place + size));
     }

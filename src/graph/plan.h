@@ -30,7 +30,7 @@ typedef struct soma_layout {
     soma_slot *slots;
     size_t n_slots, capacity;
     size_t size; // bytes of the whole buffer
-} soma_layout; // {0} is empty and ready
+} soma_layout;   // {0} is empty and ready
 
 // Adds the graph's leaves of `role` (WEIGHT or STATE) that the layout does not know yet; a known name with another shape is an error.
 soma_status soma__layout_add(soma_layout *layout, const soma_graph *graph, soma_role role, soma_error *err);

@@ -138,25 +138,35 @@ static soma_status load_weights(soma_policy *p, const char *dir, soma_error *err
 static soma_status describe(soma_policy *p, const json_t *config, soma_error *err) {
     const soma_robot *r = &p->robot;
     for (int i = 0; i < r->n_cameras; i++) p->camera_names[i] = r->cameras[i];
-    json_t *metadata = json_pack("{s:s, s:i, s:i, s:i, s:f, s:[]}", "model_type", p->model->info.type, "action_horizon", (int)p->model->info.horizon,
-                                 "action_dim", r->n_actions, "state_dim", r->n_state, "control_frequency", r->rate, "cameras");
-    for (int i = 0; metadata && i < r->n_cameras; i++) json_array_append_new(json_object_get(metadata, "cameras"), json_string(r->cameras[i]));
+    json_t *metadata =
+        json_pack("{s:s, s:i, s:i, s:i, s:f, s:[]}", "model_type", p->model->info.type, "action_horizon", (int)p->model->info.horizon,
+                  "action_dim", r->n_actions, "state_dim", r->n_state, "control_frequency", r->rate, "cameras");
+    for (int i = 0; metadata && i < r->n_cameras; i++)
+        json_array_append_new(json_object_get(metadata, "cameras"), json_string(r->cameras[i]));
     if (metadata && json_object_get(config, "metadata")) json_object_update(metadata, json_object_get(config, "metadata"));
     char *text = metadata ? json_dumps(metadata, JSON_COMPACT) : NULL;
     const char *kept = text ? soma__arena_strdup(&p->arena, text) : NULL;
     json_decref(metadata);
     free(text);
     if (!kept) return soma__no_memory(err, "a policy's metadata");
-    p->info = (soma_policy_info){.family = p->model->info.type, .horizon = (int)p->model->info.horizon, .n_actions = r->n_actions,
-                                 .n_state = r->n_state, .rate = r->rate, .n_cameras = r->n_cameras, .camera_names = p->camera_names,
+    p->info = (soma_policy_info){.family = p->model->info.type,
+                                 .horizon = (int)p->model->info.horizon,
+                                 .n_actions = r->n_actions,
+                                 .n_state = r->n_state,
+                                 .rate = r->rate,
+                                 .n_cameras = r->n_cameras,
+                                 .camera_names = p->camera_names,
                                  .metadata_json = kept};
     return SOMA_OK;
 }
 
 static soma_status set_precision(soma_policy *p, const char *dtype, soma_error *err) {
-    if (!strcmp(dtype, "f32")) p->precision = SOMA_PRECISION_F32;
-    else if (!strcmp(dtype, "bf16")) p->precision = (soma_precision){.weight = SOMA_BF16, .activation = SOMA_F32, .product = SOMA_BF16};
-    else return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", dtype);
+    if (!strcmp(dtype, "f32"))
+        p->precision = SOMA_PRECISION_F32;
+    else if (!strcmp(dtype, "bf16"))
+        p->precision = (soma_precision){.weight = SOMA_BF16, .activation = SOMA_F32, .product = SOMA_BF16};
+    else
+        return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", dtype);
     return SOMA_OK;
 }
 
@@ -182,8 +192,10 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     if (status == SOMA_OK) status = runner_new(&first, p, 1, err);
     if (status == SOMA_OK) runner_give(p, first);
     json_decref(config);
-    if (status != SOMA_OK) soma_policy_close(p);
-    else *out = p;
+    if (status != SOMA_OK)
+        soma_policy_close(p);
+    else
+        *out = p;
     return status;
 }
 
@@ -213,7 +225,8 @@ soma_status soma_pilot_new(soma_pilot **out, const soma_policy *policy, const so
     *out = NULL;
     soma_pilot_opts o = given ? *given : soma_pilot_defaults();
     SOMA_OPTS_CHECK(&o);
-    if (o.steps < 0 || o.steps > 1000) return soma__fail(err, SOMA_BAD_INPUT, "%lld flow steps: 1 to 1000 are possible, 0 means the policy's own", (long long)o.steps);
+    if (o.steps < 0 || o.steps > 1000)
+        return soma__fail(err, SOMA_BAD_INPUT, "%lld flow steps: 1 to 1000 are possible, 0 means the policy's own", (long long)o.steps);
     if (!o.steps) o.steps = policy->model->info.n_steps;
     soma_pilot *pilot = soma__calloc(1, sizeof *pilot);
     if (!pilot) return soma__no_memory(err, "a pilot");

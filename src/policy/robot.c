@@ -20,7 +20,8 @@ static soma_status read_cameras(soma_robot *r, const json_t *robot, const char *
     for (size_t i = 0; i < n; i++) {
         const char *name = json_string_value(json_array_get(list, i));
         if (!name || strlen(name) >= sizeof r->cameras[i])
-            return soma__fail(err, SOMA_BAD_INPUT, "%s: \"cameras\"[%zu] is not a name of at most %zu bytes", where, i, sizeof r->cameras[i] - 1);
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: \"cameras\"[%zu] is not a name of at most %zu bytes", where, i,
+                              sizeof r->cameras[i] - 1);
         strcpy(r->cameras[i], name);
     }
     r->n_cameras = (int)n;
@@ -53,8 +54,8 @@ soma_status soma__robot_open(soma_robot *r, const json_t *config, const char *di
     SOMA_TRY(soma__path_join(path, dir, "norm_stats.json", err));
     const json_t *robot = json_object_get(config, "robot");
     if (!robot)
-        return soma__fail(err, SOMA_NOT_FOUND, "%s: no \"robot\" object (sizes, cameras, normalisation): this is not a policy that soma trained",
-                          where);
+        return soma__fail(err, SOMA_NOT_FOUND,
+                          "%s: no \"robot\" object (sizes, cameras, normalisation): this is not a policy that soma trained", where);
     soma_status status = read_robot(r, robot, where, err);
     if (status == SOMA_OK) status = soma__norm_stats_read(&r->stats, path, err);
     if (status == SOMA_OK) status = soma__text_open(&r->text, *text_path ? text_path : dir, err);
@@ -80,8 +81,8 @@ json_t *soma__robot_json(const soma_robot *r) {
 soma_status soma__robot_check(soma_robot *r, const soma_model *model, const char *where, soma_error *err) {
     const soma_model_info *info = &model->info;
     if (r->n_actions > info->action_dim || (info->state_input && r->n_state > info->state_dim))
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: the robot has %d state and %d action values, the model takes at most %lld and %lld", where,
-                          r->n_state, r->n_actions, (long long)info->state_dim, (long long)info->action_dim);
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: the robot has %d state and %d action values, the model takes at most %lld and %lld",
+                          where, r->n_state, r->n_actions, (long long)info->state_dim, (long long)info->action_dim);
     if (r->n_cameras > info->n_cameras)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: the robot has %d cameras, the model sees %d", where, r->n_cameras, info->n_cameras);
     for (int i = 0; i < r->n_actions; i++)
@@ -109,8 +110,14 @@ soma_status soma__rows_new(soma_rows *rows, const soma_model *model, int64_t n, 
         soma__rows_free(rows);
         return soma__no_memory(err, "a batch of observations");
     }
-    rows->batch = (soma_batch){.n = n, .image_dtype = SOMA_U8, .images = rows->images, .image_mask = rows->image_mask, .tokens = rows->tokens,
-                               .token_mask = rows->token_mask, .state = info->state_input ? rows->state : NULL, .draws = 1};
+    rows->batch = (soma_batch){.n = n,
+                               .image_dtype = SOMA_U8,
+                               .images = rows->images,
+                               .image_mask = rows->image_mask,
+                               .tokens = rows->tokens,
+                               .token_mask = rows->token_mask,
+                               .state = info->state_input ? rows->state : NULL,
+                               .draws = 1};
     return SOMA_OK;
 }
 
@@ -157,7 +164,8 @@ static soma_status put_pictures(const soma_robot *r, soma_rows *rows, int64_t ro
         SOMA_TRY(put_picture(rows, rows->images + (row * C + cam) * size, &obs->images[i], err));
         rows->image_mask[row * C + cam] = 1;
     }
-    if (r->n_cameras && !obs->n_images) return soma__fail(err, SOMA_BAD_INPUT, "the observation has no picture; this policy looks at %d cameras", r->n_cameras);
+    if (r->n_cameras && !obs->n_images)
+        return soma__fail(err, SOMA_BAD_INPUT, "the observation has no picture; this policy looks at %d cameras", r->n_cameras);
     for (int64_t cam = 0; cam < C; cam++)
         if (!rows->image_mask[row * C + cam]) memset(rows->images + (row * C + cam) * size, 0, (size_t)size);
     return SOMA_OK;
@@ -165,7 +173,8 @@ static soma_status put_pictures(const soma_robot *r, soma_rows *rows, int64_t ro
 
 soma_status soma__robot_observe(const soma_robot *r, soma_rows *rows, int64_t row, const soma_obs *obs, soma_error *err) {
     const soma_model_info *info = &rows->model->info;
-    if (obs->n_state != r->n_state) return soma__fail(err, SOMA_BAD_INPUT, "state: %d values given, this policy takes %d", obs->n_state, r->n_state);
+    if (obs->n_state != r->n_state)
+        return soma__fail(err, SOMA_BAD_INPUT, "state: %d values given, this policy takes %d", obs->n_state, r->n_state);
     double state[SOMA_ROBOT_MAX_DIMS];
     for (int i = 0; i < r->n_state; i++) {
         if (!isfinite(obs->state[i])) return soma__fail(err, SOMA_BAD_INPUT, "state[%d] is not a finite number", i);
@@ -180,7 +189,8 @@ soma_status soma__robot_observe(const soma_robot *r, soma_rows *rows, int64_t ro
                                  rows->tokens + row * info->max_tokens, rows->token_mask + row * info->max_tokens, (size_t)info->max_tokens,
                                  &needed, err));
     if (needed > (size_t)info->max_tokens)
-        soma__log(SOMA_LOG_WARN, "the prompt has %zu tokens, the model takes %lld: its end was cut off", needed, (long long)info->max_tokens);
+        soma__log(SOMA_LOG_WARN, "the prompt has %zu tokens, the model takes %lld: its end was cut off", needed,
+                  (long long)info->max_tokens);
     return SOMA_OK;
 }
 

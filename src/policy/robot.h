@@ -22,16 +22,16 @@ typedef struct soma_robot {
     int n_cameras;
     char cameras[SOMA_MAX_CAMERAS][64]; // robot's names; camera i is the model's camera i
     soma_norm_rule rule;
-    bool delta[SOMA_ROBOT_MAX_DIMS]; // which actions are relative to the state
-    soma_norm_stats *stats;          // owned
+    bool delta[SOMA_ROBOT_MAX_DIMS];  // which actions are relative to the state
+    soma_norm_stats *stats;           // owned
     const soma_norm *state, *actions; // borrowed from stats
-    soma_text *text;                 // owned
+    soma_text *text;                  // owned
 } soma_robot;
 
 // Reads the object "robot" of a config and the files beside it. `text_path` "": the folder's own vocabulary.
 soma_status soma__robot_open(soma_robot *robot, const json_t *config, const char *dir, const char *text_path, const soma_model *model,
                              soma_error *err);
-void soma__robot_close(soma_robot *robot); // {0} allowed
+void soma__robot_close(soma_robot *robot);         // {0} allowed
 json_t *soma__robot_json(const soma_robot *robot); // the object "robot"; a new reference, NULL when memory is out
 // Checks that sizes and statistics fit the model, and finds the statistics of the two keys.
 soma_status soma__robot_check(soma_robot *robot, const soma_model *model, const char *where, soma_error *err);
@@ -41,11 +41,11 @@ typedef struct soma_rows {
     const soma_model *model;
     int64_t n;
     soma_batch batch;
-    uint8_t *images;     // [n, C, H, W, 3]
-    uint8_t *image_mask; // [n, C]
-    int32_t *tokens;     // [n, L]
-    uint8_t *token_mask; // [n, L]
-    float *state;        // [n, state_dim]
+    uint8_t *images;       // [n, C, H, W, 3]
+    uint8_t *image_mask;   // [n, C]
+    int32_t *tokens;       // [n, L]
+    uint8_t *token_mask;   // [n, L]
+    float *state;          // [n, state_dim]
     soma_resizer *resizer; // for the last size of picture seen
     int in_width, in_height;
 } soma_rows;

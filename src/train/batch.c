@@ -60,7 +60,8 @@ static soma_status fill_row(soma_trainer *t, soma_pass *pass, const soma_loader_
         const soma_feature *f = &t->data->features[t->camera_features[c]];
         size_t size = (size_t)(f->shape[0] * f->shape[1]) * 3;
         if (batch->image_present[c][i])
-            obs.images[obs.n_images++] = (soma_image){r->cameras[c], batch->images[c] + (size_t)i * size, (int)f->shape[1], (int)f->shape[0]};
+            obs.images[obs.n_images++] =
+                (soma_image){r->cameras[c], batch->images[c] + (size_t)i * size, (int)f->shape[1], (int)f->shape[0]};
     }
     soma_status status = soma__robot_observe(r, &pass->rows, i, &obs, err);
     if (status != SOMA_OK)
@@ -83,10 +84,12 @@ soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loade
     soma_rng all = soma__rng(training ? (uint64_t)t->o.seed : 1), stream = soma__rng_fold(&all, (uint64_t)index);
     for (int64_t i = 0; i < pass->n; i++) {
         SOMA_TRY(fill_row(t, pass, batch, i, err));
-        for (int64_t k = 0; k < pass->draws; k++) draw(pass, i * pass->draws + k, info->horizon * info->action_dim, soma__rng_fold(&stream, (uint64_t)(i * pass->draws + k)));
+        for (int64_t k = 0; k < pass->draws; k++)
+            draw(pass, i * pass->draws + k, info->horizon * info->action_dim, soma__rng_fold(&stream, (uint64_t)(i * pass->draws + k)));
         if (!training || !(t->o.state_noise > 0)) continue;
         soma_rng noise = soma__rng_fold(&stream, UINT32_MAX + (uint64_t)i);
-        for (int d = 0; d < t->robot.n_state && info->state_input; d++) pass->rows.state[i * info->state_dim + d] += (float)(t->o.state_noise * soma__rng_normal(&noise));
+        for (int d = 0; d < t->robot.n_state && info->state_input; d++)
+            pass->rows.state[i * info->state_dim + d] += (float)(t->o.state_noise * soma__rng_normal(&noise));
     }
     SOMA_TRY(t->model->family->prepare(t->model, &pass->rows.batch, &pass->feed, err));
     for (size_t i = 0; i < pass->feed.n_arrays; i++) {

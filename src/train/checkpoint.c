@@ -34,7 +34,8 @@ soma_status soma__trainer_save(soma_trainer *t, soma_error *err) {
     soma_safetensor tensors[SOMA_COUNT(arrays)];
     for (size_t i = 0; i < SOMA_COUNT(arrays); i++) {
         t->device->kind->get(t->device, host + i * size, soma__optimiser_array(t->optimiser, arrays[i]), size);
-        tensors[i] = (soma_safetensor){.name = arrays[i], .dtype = SOMA_F32, .n_dims = 1, .shape = {t->optimiser->n}, .data = host + i * size};
+        tensors[i] =
+            (soma_safetensor){.name = arrays[i], .dtype = SOMA_F32, .n_dims = 1, .shape = {t->optimiser->n}, .data = host + i * size};
     }
     set_real(metadata, "step", (double)t->step);
     set_real(metadata, "best", t->best);
@@ -68,9 +69,11 @@ soma_status soma__trainer_resume(soma_trainer *t, soma_error *err) {
     for (size_t i = 0; i < SOMA_COUNT(arrays) && status == SOMA_OK; i++) {
         const soma_safetensor *s = soma__safetensors_find(file, arrays[i]);
         if (!s || s->dtype != SOMA_F32 || s->n_values != t->optimiser->n)
-            status = soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" is not the %lld values of this model: the sizes have changed since it was saved", path,
+            status = soma__fail(err, SOMA_BAD_INPUT,
+                                "%s: \"%s\" is not the %lld values of this model: the sizes have changed since it was saved", path,
                                 arrays[i], (long long)t->optimiser->n);
-        else t->device->kind->put(t->device, soma__optimiser_array(t->optimiser, arrays[i]), s->data, t->params->layout.size);
+        else
+            t->device->kind->put(t->device, soma__optimiser_array(t->optimiser, arrays[i]), s->data, t->params->layout.size);
     }
     soma__safetensors_close(file);
     if (status != SOMA_OK) return status;

@@ -10,15 +10,17 @@
 
 enum { METRICS_MAX = 1 << 30, WIDTH = 860, HEIGHT = 240, MARGIN = 60 };
 
-static soma_status metrics_path(char path[SOMA_PATH_MAX], const char *out, soma_error *err) { return soma__path_join(path, out, "metrics.jsonl", err); }
+static soma_status metrics_path(char path[SOMA_PATH_MAX], const char *out, soma_error *err) {
+    return soma__path_join(path, out, "metrics.jsonl", err);
+}
 
 soma_status soma__metrics_add(const char *out, const soma_train_progress *p, soma_error *err) {
     char path[SOMA_PATH_MAX];
     SOMA_TRY(metrics_path(path, out, err));
     FILE *file = fopen(path, "a");
     if (!file) return soma__fail(err, SOMA_IO, "%s: cannot be appended to", path);
-    fprintf(file, "{\"step\": %lld, \"loss\": %.9g, \"grad_norm\": %.9g, \"lr\": %.9g, \"samples_per_second\": %.6g", (long long)p->step, p->loss,
-            p->grad_norm, p->lr, p->samples_per_second);
+    fprintf(file, "{\"step\": %lld, \"loss\": %.9g, \"grad_norm\": %.9g, \"lr\": %.9g, \"samples_per_second\": %.6g", (long long)p->step,
+            p->loss, p->grad_norm, p->lr, p->samples_per_second);
     if (!isnan(p->eval_loss)) fprintf(file, ", \"eval_loss\": %.9g", p->eval_loss);
     fputs("}\n", file);
     return fclose(file) ? soma__fail(err, SOMA_IO, "%s: cannot be written", path) : SOMA_OK;
@@ -102,7 +104,8 @@ static bool add_chart(soma_str *page, const char *text, const chart *c) {
         for (int i = 0; i <= 4; i++) {
             double y = low + (high - low) * i / 4, shown = c->logarithmic ? pow(10, y) : y;
             soma__str_printf(page, "<text x='%d' y='%.1f' text-anchor='end'>%.3g</text>", MARGIN - 6, 24 + (1 - i / 4.0) * HEIGHT, shown);
-            soma__str_printf(page, "<text x='%.1f' y='%d' text-anchor='middle'>%.0f</text>", MARGIN + WIDTH * i / 4.0, HEIGHT + 40, last * i / 4);
+            soma__str_printf(page, "<text x='%.1f' y='%d' text-anchor='middle'>%.0f</text>", MARGIN + WIDTH * i / 4.0, HEIGHT + 40,
+                             last * i / 4);
         }
         add_line(page, &a, c, c->colour, last, low, high);
         if (c->other) add_line(page, &b, c, c->other_colour, last, low, high);
@@ -115,9 +118,10 @@ static bool add_chart(soma_str *page, const char *text, const chart *c) {
     return ok;
 }
 
-soma_status soma__curves_write(const char *out, const char *title, soma_error *err) {
+soma_status soma__curves_add(soma_str *page, const char *out, soma_error *err) {
     static const chart charts[] = {
-        {"loss", "loss: <span style='color:#9ab'>training</span>, <span style='color:#c33'>held out</span>", "#9ab", "eval_loss", "#c33", true},
+        {"loss", "loss: <span style='color:#9ab'>training</span>, <span style='color:#c33'>held out</span>", "#9ab", "eval_loss", "#c33",
+         true},
         {"lr", "learning rate", "#27a", NULL, NULL, false},
         {"grad_norm", "norm of the gradient before clipping", "#27a", NULL, NULL, true},
         {"samples_per_second", "observations per second", "#27a", NULL, NULL, false},
@@ -126,17 +130,25 @@ soma_status soma__curves_write(const char *out, const char *title, soma_error *e
     size_t len;
     SOMA_TRY(metrics_path(path, out, err));
     SOMA_TRY(soma__file_read(&text, &len, path, METRICS_MAX, err));
+    bool ok = true;
+    for (size_t i = 0; i < SOMA_COUNT(charts) && ok; i++) ok = add_chart(page, text, &charts[i]);
+    soma__free(text);
+    return ok ? SOMA_OK : soma__no_memory(err, "the curves");
+}
+
+soma_status soma__curves_write(const char *out, const char *title, soma_error *err) {
+    char path[SOMA_PATH_MAX];
+    SOMA_TRY(soma__path_join(path, out, "curves.html", err));
     soma_str page = {0};
-    soma__str_add(&page, "<!doctype html><meta charset='utf-8'><title>training</title><style>body{font:15px system-ui,sans-serif;max-width:960px;"
-                         "margin:2em auto;color:#222}h1{font-size:1.4em}h2{font-size:1em;margin:1.4em 0 0}text{font-size:12px;fill:#555}"
-                         ".frame{fill:none;stroke:#ccc}</style><h1>Training of ");
+    soma__str_add(&page,
+                  "<!doctype html><meta charset='utf-8'><title>training</title><style>body{font:15px system-ui,sans-serif;max-width:960px;"
+                  "margin:2em auto;color:#222}h1{font-size:1.4em}h2{font-size:1em;margin:1.4em 0 0}text{font-size:12px;fill:#555}"
+                  ".frame{fill:none;stroke:#ccc}</style><h1>Training of ");
     soma__str_add_html(&page, title);
     soma__str_add(&page, "</h1>");
-    bool ok = true;
-    for (size_t i = 0; i < SOMA_COUNT(charts) && ok; i++) ok = add_chart(&page, text, &charts[i]);
-    soma_status status = ok && !page.failed ? soma__path_join(path, out, "curves.html", err) : soma__no_memory(err, "the page of curves");
+    soma_status status = soma__curves_add(&page, out, err);
+    if (status == SOMA_OK && page.failed) status = soma__no_memory(err, "the page of curves");
     if (status == SOMA_OK) status = soma__file_write(path, page.text, page.len, err);
     soma__str_free(&page);
-    soma__free(text);
     return status;
 }

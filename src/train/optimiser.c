@@ -19,7 +19,8 @@ static void build(soma_optimiser *o) {
     soma_output(soma_sum(soma_apply(flat(g, "acc", n), SOMA_UNARY_SQUARE), 1), "square");
 
     g = o->graphs[UPDATE];
-    soma_tensor *scalars = soma_input(g, "scalars", SOMA_F32, 1, (int64_t[]){8}), *scale = soma_input(g, "scale", SOMA_F32, 1, (int64_t[]){1});
+    soma_tensor *scalars = soma_input(g, "scalars", SOMA_F32, 1, (int64_t[]){8}),
+                *scale = soma_input(g, "scale", SOMA_F32, 1, (int64_t[]){1});
     soma_adamw(flat(g, "w", n), flat(g, "acc", n), flat(g, "m", n), flat(g, "v", n), flat(g, "ema", n), scalars, scale);
     soma_store(soma_constant(g, 0, 1, &n), flat(g, "acc", n));
 }
@@ -42,8 +43,10 @@ soma_status soma__optimiser_new(soma_optimiser **out, soma_device *device, const
         status = soma__plan_new(&o->plans[i], o->graphs[i], NULL, &o->arrays, device, err);
         if (status == SOMA_OK) status = soma__frame_new(&o->frames[i], o->plans[i], NULL, NULL, o->memory, err);
     }
-    if (status != SOMA_OK) soma__optimiser_free(o);
-    else *out = o;
+    if (status != SOMA_OK)
+        soma__optimiser_free(o);
+    else
+        *out = o;
     return status;
 }
 
@@ -79,8 +82,14 @@ double soma__optimiser_update(soma_optimiser *o, const soma_adamw_step *s) {
     SOMA_CHECK(status == SOMA_OK, "the optimiser's norm is one number");
     double norm = sqrt((double)square) * s->grad_scale;
     double scale = s->grad_scale * (s->clip > 0 && norm > s->clip ? s->clip / norm : 1); // openpi: shrunk only above the limit, no epsilon
-    const float scalars[8] = {(float)s->lr, (float)s->beta1, (float)s->beta2, (float)s->eps, (float)s->weight_decay,
-                              (float)(1 / (1 - pow(s->beta1, (double)s->step))), (float)(1 / (1 - pow(s->beta2, (double)s->step))), (float)s->ema};
+    const float scalars[8] = {(float)s->lr,
+                              (float)s->beta1,
+                              (float)s->beta2,
+                              (float)s->eps,
+                              (float)s->weight_decay,
+                              (float)(1 / (1 - pow(s->beta1, (double)s->step))),
+                              (float)(1 / (1 - pow(s->beta2, (double)s->step))),
+                              (float)s->ema};
     put(o->frames[UPDATE], "scalars", scalars, 8);
     put(o->frames[UPDATE], "scale", &(float){(float)scale}, 1);
     soma__frame_run(o->frames[UPDATE]);

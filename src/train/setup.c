@@ -13,8 +13,10 @@ SOMA_OPTS_DEFINE(soma_train_opts, SOMA_TRAIN_OPTS, soma_train_defaults)
 
 // ---- the dataset's features
 
-static soma_status find_feature(int *out, const soma_trainer *t, const char *given, const char *const *usual, const char *what, soma_error *err) {
-    if (*given) *out = soma__dataset_feature(t->data, given);
+static soma_status find_feature(int *out, const soma_trainer *t, const char *given, const char *const *usual, const char *what,
+                                soma_error *err) {
+    if (*given)
+        *out = soma__dataset_feature(t->data, given);
     else
         for (*out = -1; *out < 0 && *usual; usual++) *out = soma__dataset_feature(t->data, *usual);
     if (*out < 0)
@@ -82,8 +84,10 @@ static soma_status split(soma_trainer *t, soma_error *err) {
         if (!d->episodes[e].present || !d->episodes[e].n_frames) continue;
         bool held = *t->o.holdout ? listed(t->o.holdout, e) : seen % k == k - 1;
         seen++;
-        if (held) t->heldout[t->n_heldout++] = e;
-        else t->training[t->n_training++] = e;
+        if (held)
+            t->heldout[t->n_heldout++] = e;
+        else
+            t->training[t->n_training++] = e;
     }
     if (t->n_training) return SOMA_OK;
     return soma__fail(err, SOMA_BAD_INPUT, "%s: no episode left to train on (%lld present, %lld held out)", d->path,
@@ -94,8 +98,10 @@ static soma_status split(soma_trainer *t, soma_error *err) {
 
 static soma_status make_model(soma_trainer *t, soma_error *err) {
     json_t *config = NULL;
-    if (*t->o.model) SOMA_TRY(soma__json_load(&config, t->o.model, err));
-    else config = json_object();
+    if (*t->o.model)
+        SOMA_TRY(soma__json_load(&config, t->o.model, err));
+    else
+        config = json_object();
     const char *where = *t->o.model ? t->o.model : "the model's options";
     json_object_set_new(config, "model_type", json_string(t->o.family));
     json_object_set_new(config, "preset", json_string(t->o.preset));
@@ -117,7 +123,9 @@ static soma_status make_model(soma_trainer *t, soma_error *err) {
 
 // ---- statistics over the training episodes
 
-static int by_value(const void *a, const void *b) { return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b); }
+static int by_value(const void *a, const void *b) {
+    return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b);
+}
 
 static double quantile(const float *sorted, int64_t n, double q) { // linear between neighbours, as numpy.quantile
     double at = q * (double)(n - 1);
@@ -126,8 +134,8 @@ static double quantile(const float *sorted, int64_t n, double q) { // linear bet
 }
 
 typedef struct {
-    double mean[SOMA_ROBOT_MAX_DIMS], std[SOMA_ROBOT_MAX_DIMS], min[SOMA_ROBOT_MAX_DIMS], max[SOMA_ROBOT_MAX_DIMS], q01[SOMA_ROBOT_MAX_DIMS],
-        q99[SOMA_ROBOT_MAX_DIMS];
+    double mean[SOMA_ROBOT_MAX_DIMS], std[SOMA_ROBOT_MAX_DIMS], min[SOMA_ROBOT_MAX_DIMS], max[SOMA_ROBOT_MAX_DIMS],
+        q01[SOMA_ROBOT_MAX_DIMS], q99[SOMA_ROBOT_MAX_DIMS];
 } moments;
 
 // rows [n, width]; column is scratch [n]
@@ -166,7 +174,8 @@ static soma_status take_statistics(soma_trainer *t, soma_error *err) {
         if (t->robot.delta[i]) repeat = S; // differences depend on the place in the chunk; absolute actions do not
     for (int64_t e = 0; e < t->n_training; e++) frames += t->data->episodes[t->training[e]].n_frames;
     float *states = soma__alloc(sizeof *states * (size_t)(frames * N)), *actions = soma__alloc(sizeof *actions * (size_t)(frames * A));
-    float *chunks = repeat > 1 ? soma__alloc(sizeof *chunks * (size_t)(frames * repeat * A)) : NULL, *column = soma__alloc(sizeof *column * (size_t)(frames * repeat));
+    float *chunks = repeat > 1 ? soma__alloc(sizeof *chunks * (size_t)(frames * repeat * A)) : NULL,
+          *column = soma__alloc(sizeof *column * (size_t)(frames * repeat));
     moments *m = soma__calloc(2, sizeof *m);
     soma_dataset_reader *reader = NULL;
     soma_status status = states && actions && column && m && (chunks || repeat == 1) ? SOMA_OK : soma__no_memory(err, "the statistics");
@@ -179,8 +188,8 @@ static soma_status take_statistics(soma_trainer *t, soma_error *err) {
         if (status == SOMA_OK) status = t->data->format->read_vectors(reader, episode, t->action_feature, actions + at * A, err);
         for (int64_t i = 0; i < n * A && status == SOMA_OK; i++)
             if (!isfinite(actions[at * A + i]) || (i < n * N && !isfinite(states[at * N + i])))
-                status = soma__fail(err, SOMA_BAD_INPUT, "%s: episode %lld, frame %lld: a state or action is not a finite number", t->data->path,
-                                    (long long)episode, (long long)(i / A));
+                status = soma__fail(err, SOMA_BAD_INPUT, "%s: episode %lld, frame %lld: a state or action is not a finite number",
+                                    t->data->path, (long long)episode, (long long)(i / A));
         if (status == SOMA_OK && chunks) next = add_chunks(t, next, states + at * N, actions + at * A, n);
         at += n;
     }
@@ -209,7 +218,8 @@ static soma_status make_robot(soma_trainer *t, soma_error *err) {
     r->n_actions = (int)t->data->features[t->action_feature].size;
     r->rate = t->data->fps;
     if (t->o.delta && r->n_state != r->n_actions)
-        return soma__fail(err, SOMA_BAD_INPUT, "--delta needs states and actions of one length; %s has %d and %d", t->data->path, r->n_state, r->n_actions);
+        return soma__fail(err, SOMA_BAD_INPUT, "--delta needs states and actions of one length; %s has %d and %d", t->data->path,
+                          r->n_state, r->n_actions);
     const char *const *names = t->data->features[t->action_feature].names;
     for (int i = 0; i < r->n_actions; i++) r->delta[i] = t->o.delta && !(names && strstr(names[i], "gripper"));
     SOMA_TRY(soma__norm_rule_parse(&r->rule, t->o.normalise, err));
@@ -228,7 +238,8 @@ static soma_status make_vocabulary(soma_trainer *t, soma_error *err) {
 static soma_status write_folder(soma_trainer *t, soma_error *err) {
     char path[SOMA_PATH_MAX];
     SOMA_TRY(soma__dir_make(t->o.out, err));
-    json_t *config = t->model->family->config(t->model), *robot = soma__robot_json(&t->robot), *train = soma__opts_to_json(&soma_train_opts_table, &t->o);
+    json_t *config = t->model->family->config(t->model), *robot = soma__robot_json(&t->robot),
+           *train = soma__opts_to_json(&soma_train_opts_table, &t->o);
     if (config && robot) json_object_set(config, "robot", robot);
     if (train) json_object_del(train, "resume");
     soma_status status = config && robot && train ? SOMA_OK : soma__no_memory(err, "the config");
@@ -268,7 +279,8 @@ static soma_status make_weights(soma_trainer *t, soma_error *err) {
     return SOMA_OK;
 }
 
-static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int64_t *episodes, int64_t n, int64_t batch, uint64_t seed, soma_error *err) {
+static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int64_t *episodes, int64_t n, int64_t batch, uint64_t seed,
+                               soma_error *err) {
     soma_loader_opts o = soma__loader_defaults();
     o.state = t->state_feature;
     o.action = t->action_feature;
@@ -290,8 +302,10 @@ static soma_status check_options(const soma_train_opts *o, soma_error *err) {
         return soma__fail(err, SOMA_BAD_INPUT, "steps >= 0, batch >= 1, draws >= 1, and batch a multiple of accumulate are needed");
     if (o->warmup < 0 || o->eval_every < 1 || o->save_every < 1 || o->holdout_share < 0 || o->holdout_share > 0.5)
         return soma__fail(err, SOMA_BAD_INPUT, "warmup >= 0, eval_every >= 1, save_every >= 1 and a holdout_share of 0 to 0.5 are needed");
-    if (strcmp(o->dtype, "bf16") && strcmp(o->dtype, "f32")) return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", o->dtype);
-    if (strcmp(o->keep, "best") && strcmp(o->keep, "last")) return soma__fail(err, SOMA_BAD_INPUT, "keep \"%.20s\": best or last are possible", o->keep);
+    if (strcmp(o->dtype, "bf16") && strcmp(o->dtype, "f32"))
+        return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", o->dtype);
+    if (strcmp(o->keep, "best") && strcmp(o->keep, "last"))
+        return soma__fail(err, SOMA_BAD_INPUT, "keep \"%.20s\": best or last are possible", o->keep);
     return SOMA_OK;
 }
 

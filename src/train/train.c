@@ -7,13 +7,16 @@
 
 enum { LOOK_BATCHES = 8 };
 
-static soma_status run_pass(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, double *loss, soma_error *err) {
+static soma_status run_pass(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, double *loss,
+                            soma_error *err) {
     float value;
     SOMA_TRY(soma__pass_fill(t, pass, loader, index, training, err));
     soma__frame_run(pass->frame);
     SOMA_TRY(soma__frame_get(pass->frame, "loss", &value, sizeof value, err));
     *loss += value;
-    return isfinite(value) ? SOMA_OK : soma__fail(err, SOMA_BAD_INPUT, "step %lld: the loss is no finite number; a smaller --lr may help", (long long)t->step);
+    return isfinite(value)
+               ? SOMA_OK
+               : soma__fail(err, SOMA_BAD_INPUT, "step %lld: the loss is no finite number; a smaller --lr may help", (long long)t->step);
 }
 
 // The mean loss of the averaged weights over the same batches and draws each time.
@@ -34,8 +37,14 @@ static soma_status one_step(soma_trainer *t, soma_train_progress *p, soma_error 
     }
     p->loss /= (double)o->accumulate;
     p->lr = soma__lr_at(t->step, o->steps, o->warmup, o->lr, o->lr_end > 0 ? o->lr_end : o->lr / 10);
-    soma_adamw_step s = {.step = t->step + 1, .lr = p->lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .weight_decay = o->weight_decay,
-                         .clip = o->clip, .ema = SOMA_MIN(o->ema, (double)(t->step + 1) / (double)(t->step + 10)), // the average forgets the start sooner
+    soma_adamw_step s = {.step = t->step + 1,
+                         .lr = p->lr,
+                         .beta1 = o->beta1,
+                         .beta2 = o->beta2,
+                         .eps = o->eps,
+                         .weight_decay = o->weight_decay,
+                         .clip = o->clip,
+                         .ema = SOMA_MIN(o->ema, (double)(t->step + 1) / (double)(t->step + 10)), // the average forgets the start sooner
                          .grad_scale = 1.0 / (double)o->accumulate};
     p->grad_norm = soma__optimiser_update(t->optimiser, &s);
     p->step = ++t->step;
@@ -70,7 +79,8 @@ static soma_status run(soma_trainer *t, soma_train_report *report, void *user, s
         SOMA_TRY(after_step(t, &p, err));
         if (report && !report(user, &p)) {
             SOMA_TRY(soma__trainer_save(t, err));
-            return soma__fail(err, SOMA_CANCELLED, "stopped after step %lld of %lld; --resume goes on from there", (long long)t->step, (long long)t->o.steps);
+            return soma__fail(err, SOMA_CANCELLED, "stopped after step %lld of %lld; --resume goes on from there", (long long)t->step,
+                              (long long)t->o.steps);
         }
     }
     return soma__curves_write(t->o.out, t->o.out, err);
@@ -80,7 +90,8 @@ soma_status soma_train(const soma_train_opts *opts, soma_train_report *report, v
     soma_trainer t;
     SOMA_TRY(soma__trainer_open(&t, opts, err));
     soma_status status = SOMA_OK;
-    if (!t.o.steps) status = soma__trainer_publish(&t, "ema", err);
+    if (!t.o.steps)
+        status = soma__trainer_publish(&t, "ema", err);
     else {
         if (!t.o.resume) status = soma__metrics_cut(t.o.out, 0, err);
         if (status == SOMA_OK) status = run(&t, report, user, err);

@@ -5,6 +5,7 @@
 
 #include "base/opts.h"
 #include "base/rng.h"
+#include "base/str.h"
 #include "base/file.h"
 #include "data/loader.h"
 #include "policy/policy.h"
@@ -59,6 +60,8 @@ soma_status soma__trainer_publish(soma_trainer *t, const char *array, soma_error
 // curves.c: metrics.jsonl beside the weights, and the page drawn from it.
 soma_status soma__metrics_cut(const char *out, int64_t step, soma_error *err); // drops lines past `step`
 soma_status soma__metrics_add(const char *out, const soma_train_progress *p, soma_error *err);
+// Charts of the metrics.jsonl in `out`, appended to a page; for reports, too.
+soma_status soma__curves_add(soma_str *page, const char *out, soma_error *err);
 soma_status soma__curves_write(const char *out, const char *title, soma_error *err); // curves.html
 
 #endif

@@ -37,12 +37,25 @@ typedef struct {
     bool no_grad;
 } row;
 
-#define V1(a) {NORMAL, 1, {a}}
-#define V2(a, b) {NORMAL, 2, {a, b}}
-#define V3(a, b, c) {NORMAL, 3, {a, b, c}}
-#define V4(a, b, c, d) {NORMAL, 4, {a, b, c, d}}
+#define V1(a)            \
+    {                    \
+        NORMAL, 1, { a } \
+    }
+#define V2(a, b)            \
+    {                       \
+        NORMAL, 2, { a, b } \
+    }
+#define V3(a, b, c)            \
+    {                          \
+        NORMAL, 3, { a, b, c } \
+    }
+#define V4(a, b, c, d)            \
+    {                             \
+        NORMAL, 4, { a, b, c, d } \
+    }
 
-#define BUILD(name, expression) static soma_tensor *name(soma_tensor **x) { return expression; }
+#define BUILD(name, expression) \
+    static soma_tensor *name(soma_tensor **x) { return expression; }
 BUILD(b_add, soma_add(x[0], x[1]))
 BUILD(b_sub, soma_sub(x[0], x[1]))
 BUILD(b_mul, soma_mul(x[0], x[1]))
@@ -88,7 +101,10 @@ BUILD(b_attend, soma_attend(x[0], x[1], x[2], x[3], x[4], 0.25f, SOMA_F32))
 BUILD(b_attend16, soma_attend(x[0], x[1], x[2], x[3], x[4], 0.25f, SOMA_BF16))
 BUILD(b_time, soma_time_embed(x[0], 16, 4e-3, 4.0))
 
-#define ATTENTION(B, T, H, S, KV, K) {V4(B, T, H, K), V4(B, S, KV, K), V4(B, S, KV, K), {BLOCKS, 2, {B, T}, true}, {BLOCKS, 2, {B, S}, true}}
+#define ATTENTION(B, T, H, S, KV, K)                                                                             \
+    {                                                                                                            \
+        V4(B, T, H, K), V4(B, S, KV, K), V4(B, S, KV, K), {BLOCKS, 2, {B, T}, true}, { BLOCKS, 2, {B, S}, true } \
+    }
 
 static const row rows[] = {
     {"add", SOMA_OP_ADD, b_add, {V3(4, 3, 5), V3(4, 3, 5)}, 1e-7},
@@ -225,12 +241,18 @@ static void fill_inputs(job *j, const row *r, const float *shift, double step) {
             float x = (float)soma__rng_normal(&rng);
             if (r->inputs[i].fill == POSITIVE) x = 0.5f + fabsf(x);
             if (shift && !r->inputs[i].fixed) x += (float)step * shift[at++];
-            if (r->inputs[i].fill == BYTES) ((uint8_t *)data)[k] = (uint8_t)soma__rng_below(&rng, 256);
-            else if (r->inputs[i].fill == BF16) ((uint16_t *)data)[k] = cpu_to_bf16(x);
-            else if (r->inputs[i].fill == IDS) ((int32_t *)data)[k] = (int32_t)soma__rng_below(&rng, 12) - (k == 3);
-            else if (r->inputs[i].fill == POSITIONS) ((int32_t *)data)[k] = (int32_t)soma__rng_below(&rng, 900);
-            else if (r->inputs[i].fill == BLOCKS) ((int32_t *)data)[k] = k % 7 == 3 && i == 4 ? SOMA_BLOCK_NEVER : (int32_t)(k % 5) - (i == 3 && k == 1 ? 9 : 0);
-            else ((float *)data)[k] = x;
+            if (r->inputs[i].fill == BYTES)
+                ((uint8_t *)data)[k] = (uint8_t)soma__rng_below(&rng, 256);
+            else if (r->inputs[i].fill == BF16)
+                ((uint16_t *)data)[k] = cpu_to_bf16(x);
+            else if (r->inputs[i].fill == IDS)
+                ((int32_t *)data)[k] = (int32_t)soma__rng_below(&rng, 12) - (k == 3);
+            else if (r->inputs[i].fill == POSITIONS)
+                ((int32_t *)data)[k] = (int32_t)soma__rng_below(&rng, 900);
+            else if (r->inputs[i].fill == BLOCKS)
+                ((int32_t *)data)[k] = k % 7 == 3 && i == 4 ? SOMA_BLOCK_NEVER : (int32_t)(k % 5) - (i == 3 && k == 1 ? 9 : 0);
+            else
+                ((float *)data)[k] = x;
         }
         put(j, name, data, (size_t)n * soma_dtype_size(j->x[i]->dtype));
         free(data);
@@ -281,8 +303,11 @@ static void test_fast_against_plain(void **state) {
                 if (!n) continue;
                 float *pa = get(&a, name, n), *pb = get(&b, name, n);
                 double d = difference(pb, pa, n);
-                double limit = o < 0 ? r->tolerance : r->tolerance * 5 + (strstr(r->name, "bf16") ? 1e-2 : 0); // gradients: longer sums; dy rounds to bf16 too
-                if (d > limit) fail_msg("%s: %s on %s differs by %.2e of its largest value, allowed %.2e", r->name, name, cpu_isa_name(isa), d, limit);
+                double limit =
+                    o < 0 ? r->tolerance
+                          : r->tolerance * 5 + (strstr(r->name, "bf16") ? 1e-2 : 0); // gradients: longer sums; dy rounds to bf16 too
+                if (d > limit)
+                    fail_msg("%s: %s on %s differs by %.2e of its largest value, allowed %.2e", r->name, name, cpu_isa_name(isa), d, limit);
                 free(pa);
                 free(pb);
             }

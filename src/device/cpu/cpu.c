@@ -7,26 +7,57 @@
 #include <stdio.h>
 
 cpu_kernel *const cpu_plain[SOMA_OP_COUNT] = {
-    [SOMA_OP_CONSTANT] = plain_elementwise, [SOMA_OP_ADD] = plain_elementwise, [SOMA_OP_SUB] = plain_elementwise,
-    [SOMA_OP_MUL] = plain_elementwise, [SOMA_OP_DIV] = plain_elementwise, [SOMA_OP_AFFINE] = plain_elementwise,
-    [SOMA_OP_UNARY] = plain_elementwise, [SOMA_OP_UNARY_GRAD] = plain_elementwise, [SOMA_OP_COPY] = plain_elementwise,
-    [SOMA_OP_CONCAT] = plain_concat, [SOMA_OP_PAD] = plain_pad, [SOMA_OP_SUM] = plain_sum, [SOMA_OP_MATMUL] = plain_matmul,
-    [SOMA_OP_EMBED] = plain_embed, [SOMA_OP_EMBED_GRAD] = plain_embed_grad, [SOMA_OP_RMS_NORM] = plain_rms_norm,
-    [SOMA_OP_RMS_NORM_GRAD] = plain_rms_norm_grad, [SOMA_OP_LAYER_NORM] = plain_layer_norm,
-    [SOMA_OP_LAYER_NORM_GRAD] = plain_layer_norm_grad, [SOMA_OP_ROPE] = plain_rope, [SOMA_OP_ATTENTION] = plain_attention,
-    [SOMA_OP_ATTENTION_GRAD] = plain_attention_grad, [SOMA_OP_TIME_EMBED] = plain_time_embed, [SOMA_OP_STORE] = plain_store,
+    [SOMA_OP_CONSTANT] = plain_elementwise,
+    [SOMA_OP_ADD] = plain_elementwise,
+    [SOMA_OP_SUB] = plain_elementwise,
+    [SOMA_OP_MUL] = plain_elementwise,
+    [SOMA_OP_DIV] = plain_elementwise,
+    [SOMA_OP_AFFINE] = plain_elementwise,
+    [SOMA_OP_UNARY] = plain_elementwise,
+    [SOMA_OP_UNARY_GRAD] = plain_elementwise,
+    [SOMA_OP_COPY] = plain_elementwise,
+    [SOMA_OP_CONCAT] = plain_concat,
+    [SOMA_OP_PAD] = plain_pad,
+    [SOMA_OP_SUM] = plain_sum,
+    [SOMA_OP_MATMUL] = plain_matmul,
+    [SOMA_OP_EMBED] = plain_embed,
+    [SOMA_OP_EMBED_GRAD] = plain_embed_grad,
+    [SOMA_OP_RMS_NORM] = plain_rms_norm,
+    [SOMA_OP_RMS_NORM_GRAD] = plain_rms_norm_grad,
+    [SOMA_OP_LAYER_NORM] = plain_layer_norm,
+    [SOMA_OP_LAYER_NORM_GRAD] = plain_layer_norm_grad,
+    [SOMA_OP_ROPE] = plain_rope,
+    [SOMA_OP_ATTENTION] = plain_attention,
+    [SOMA_OP_ATTENTION_GRAD] = plain_attention_grad,
+    [SOMA_OP_TIME_EMBED] = plain_time_embed,
+    [SOMA_OP_STORE] = plain_store,
     [SOMA_OP_ADAMW] = plain_adamw,
 };
 
 static cpu_chooser *const choosers[SOMA_OP_COUNT] = {
-    [SOMA_OP_CONSTANT] = cpu_fast_elementwise, [SOMA_OP_ADD] = cpu_fast_elementwise, [SOMA_OP_SUB] = cpu_fast_elementwise,
-    [SOMA_OP_MUL] = cpu_fast_elementwise, [SOMA_OP_DIV] = cpu_fast_elementwise, [SOMA_OP_AFFINE] = cpu_fast_elementwise,
-    [SOMA_OP_UNARY] = cpu_fast_elementwise, [SOMA_OP_UNARY_GRAD] = cpu_fast_elementwise, [SOMA_OP_COPY] = cpu_fast_elementwise,
-    [SOMA_OP_CONCAT] = cpu_fast_concat, [SOMA_OP_PAD] = cpu_fast_pad, [SOMA_OP_SUM] = cpu_fast_sum, [SOMA_OP_MATMUL] = cpu_fast_matmul,
-    [SOMA_OP_EMBED] = cpu_fast_embed, [SOMA_OP_EMBED_GRAD] = cpu_fast_embed_grad, [SOMA_OP_RMS_NORM] = cpu_fast_rms_norm,
-    [SOMA_OP_RMS_NORM_GRAD] = cpu_fast_rms_norm_grad, [SOMA_OP_LAYER_NORM] = cpu_fast_layer_norm,
-    [SOMA_OP_LAYER_NORM_GRAD] = cpu_fast_layer_norm_grad, [SOMA_OP_ROPE] = cpu_fast_rope, [SOMA_OP_ATTENTION] = cpu_fast_attention,
-    [SOMA_OP_ATTENTION_GRAD] = cpu_fast_attention_grad, [SOMA_OP_ADAMW] = cpu_fast_adamw,
+    [SOMA_OP_CONSTANT] = cpu_fast_elementwise,
+    [SOMA_OP_ADD] = cpu_fast_elementwise,
+    [SOMA_OP_SUB] = cpu_fast_elementwise,
+    [SOMA_OP_MUL] = cpu_fast_elementwise,
+    [SOMA_OP_DIV] = cpu_fast_elementwise,
+    [SOMA_OP_AFFINE] = cpu_fast_elementwise,
+    [SOMA_OP_UNARY] = cpu_fast_elementwise,
+    [SOMA_OP_UNARY_GRAD] = cpu_fast_elementwise,
+    [SOMA_OP_COPY] = cpu_fast_elementwise,
+    [SOMA_OP_CONCAT] = cpu_fast_concat,
+    [SOMA_OP_PAD] = cpu_fast_pad,
+    [SOMA_OP_SUM] = cpu_fast_sum,
+    [SOMA_OP_MATMUL] = cpu_fast_matmul,
+    [SOMA_OP_EMBED] = cpu_fast_embed,
+    [SOMA_OP_EMBED_GRAD] = cpu_fast_embed_grad,
+    [SOMA_OP_RMS_NORM] = cpu_fast_rms_norm,
+    [SOMA_OP_RMS_NORM_GRAD] = cpu_fast_rms_norm_grad,
+    [SOMA_OP_LAYER_NORM] = cpu_fast_layer_norm,
+    [SOMA_OP_LAYER_NORM_GRAD] = cpu_fast_layer_norm_grad,
+    [SOMA_OP_ROPE] = cpu_fast_rope,
+    [SOMA_OP_ATTENTION] = cpu_fast_attention,
+    [SOMA_OP_ATTENTION_GRAD] = cpu_fast_attention_grad,
+    [SOMA_OP_ADAMW] = cpu_fast_adamw,
 };
 
 typedef struct {
@@ -63,7 +94,8 @@ static soma_status cpu_open(soma_device **out, const soma_device_opts *opts, som
         return status;
     }
     pthread_mutex_init(&d->lock, NULL);
-    snprintf(d->info, sizeof d->info, "cpu %s, %d thread%s", cpu_isa_name(isa), soma__pool_threads(d->pool), soma__pool_threads(d->pool) > 1 ? "s" : "");
+    snprintf(d->info, sizeof d->info, "cpu %s, %d thread%s", cpu_isa_name(isa), soma__pool_threads(d->pool),
+             soma__pool_threads(d->pool) > 1 ? "s" : "");
     *out = &d->device;
     return SOMA_OK;
 }
@@ -148,6 +180,16 @@ double cpu_profile_step(const soma_plan *plan, size_t step, bool *plain) {
 }
 
 const soma_device_kind soma__device_cpu = {
-    .name = "cpu", .open = cpu_open, .close = cpu_close, .info = cpu_info, .alloc = cpu_alloc, .free = cpu_free, .put = cpu_put,
-    .get = cpu_get, .has = cpu_has, .prepare = cpu_prepare, .release = cpu_release, .run = cpu_run_plan,
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .info = cpu_info,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .put = cpu_put,
+    .get = cpu_get,
+    .has = cpu_has,
+    .prepare = cpu_prepare,
+    .release = cpu_release,
+    .run = cpu_run_plan,
 };

@@ -6,14 +6,20 @@
 #include "base/pool.h"
 #include "device/device.h"
 
-typedef enum soma_isa { SOMA_ISA_PLAIN, SOMA_ISA_AVX2, SOMA_ISA_AVX512, SOMA_ISA_AVX512BF16, SOMA_ISA_AMX } soma_isa; // each includes the ones before
+typedef enum soma_isa {
+    SOMA_ISA_PLAIN,
+    SOMA_ISA_AVX2,
+    SOMA_ISA_AVX512,
+    SOMA_ISA_AVX512BF16,
+    SOMA_ISA_AMX
+} soma_isa; // each includes the ones before
 
 // What a kernel is given. Memory is planned; kernels never allocate.
 typedef struct cpu_run {
     char *buffers[SOMA_ROLE_COUNT];
     soma_pool *pool;
-    char *shared;         // workspace of this node, as large as it asked for (64-byte aligned)
-    char *threads_space;  // thread i's own workspace begins at threads_space + i * thread_size
+    char *shared;        // workspace of this node, as large as it asked for (64-byte aligned)
+    char *threads_space; // thread i's own workspace begins at threads_space + i * thread_size
     size_t thread_size;
 } cpu_run;
 
@@ -21,9 +27,9 @@ typedef struct cpu_run {
 typedef void cpu_kernel(const cpu_run *run, const soma_step *step);
 
 typedef struct cpu_choice {
-    cpu_kernel *run;     // NULL: this kernel does not take these shapes, strides or dtypes
-    size_t shared_size;  // bytes of workspace shared by the threads
-    size_t thread_size;  // bytes of workspace for each thread
+    cpu_kernel *run;    // NULL: this kernel does not take these shapes, strides or dtypes
+    size_t shared_size; // bytes of workspace shared by the threads
+    size_t thread_size; // bytes of workspace for each thread
 } cpu_choice;
 
 // First byte of a tensor's data in this run.
@@ -54,11 +60,17 @@ double cpu_profile_step(const soma_plan *plan, size_t step, bool *plain);
 
 // bf16 is the upper half of an f32; rounding is to nearest, ties to even; NaN stays NaN.
 static inline float cpu_from_bf16(uint16_t h) {
-    union { uint32_t u; float f; } x = {.u = (uint32_t)h << 16};
+    union {
+        uint32_t u;
+        float f;
+    } x = {.u = (uint32_t)h << 16};
     return x.f;
 }
 static inline uint16_t cpu_to_bf16(float f) {
-    union { float f; uint32_t u; } x = {.f = f};
+    union {
+        float f;
+        uint32_t u;
+    } x = {.f = f};
     if ((x.u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(x.u >> 16 | 64);
     return (uint16_t)((x.u + 0x7fff + (x.u >> 16 & 1)) >> 16);
 }

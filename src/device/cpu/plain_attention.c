@@ -16,7 +16,8 @@ void plain_rope(const cpu_run *run, const soma_step *step) {
                     float angle = (float)p[b * pos->stride[0] + i * pos->stride[1]] * (1 / powf(t->p.rope.theta, 2 * (float)j / (float)K));
                     float c = cosf(angle), s = (float)t->p.rope.sign * sinf(angle);
                     int64_t at = b * x->stride[0] + i * x->stride[1] + h * x->stride[2];
-                    float x1 = plain_load(from, x->dtype, at + j * x->stride[3]), x2 = plain_load(from, x->dtype, at + (j + K / 2) * x->stride[3]);
+                    float x1 = plain_load(from, x->dtype, at + j * x->stride[3]),
+                          x2 = plain_load(from, x->dtype, at + (j + K / 2) * x->stride[3]);
                     plain_save(out, t->dtype, o + j, x1 * c - x2 * s);
                     plain_save(out, t->dtype, o + j + K / 2, x2 * c + x1 * s);
                 }
@@ -34,8 +35,23 @@ typedef struct {
 
 static attention open_attention(const cpu_run *run, const soma_tensor *t) {
     const soma_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2];
-    return (attention){q, k, v, cpu_at(run, q), cpu_at(run, k), cpu_at(run, v), t->src[3], t->src[4], cpu_at(run, t->src[3]), cpu_at(run, t->src[4]),
-                       q->shape[0], q->shape[1], q->shape[2], k->shape[1], k->shape[2], q->shape[3], t->p.attention.scale,
+    return (attention){q,
+                       k,
+                       v,
+                       cpu_at(run, q),
+                       cpu_at(run, k),
+                       cpu_at(run, v),
+                       t->src[3],
+                       t->src[4],
+                       cpu_at(run, t->src[3]),
+                       cpu_at(run, t->src[4]),
+                       q->shape[0],
+                       q->shape[1],
+                       q->shape[2],
+                       k->shape[1],
+                       k->shape[2],
+                       q->shape[3],
+                       t->p.attention.scale,
                        t->p.attention.product == SOMA_BF16};
 }
 
@@ -97,7 +113,8 @@ void plain_attention_grad(const cpu_run *run, const soma_step *step) {
                 double mean = 0;
                 for (int64_t j = 0; j < a.S; j++) {
                     double dot = 0;
-                    for (int64_t d = 0; p[j] > 0 && d < a.K; d++) dot += (double)load(&a, dout, pd, b, i, h, d) * load(&a, a.v, a.pv, b, j, kv, d);
+                    for (int64_t d = 0; p[j] > 0 && d < a.K; d++)
+                        dot += (double)load(&a, dout, pd, b, i, h, d) * load(&a, a.v, a.pv, b, j, kv, d);
                     dp[j] = (float)dot;
                     mean += dot * p[j];
                 }

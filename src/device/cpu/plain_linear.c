@@ -17,7 +17,8 @@ void plain_matmul(const cpu_run *run, const soma_step *step) {
         for (int i = 0; b->n_dims > 2 && i < n - 2; i++) bt += index[i] * b->stride[i];
         double sum = pc ? plain_load(pc, bias->dtype, index[n - 1] * bias->stride[0]) : 0;
         for (int64_t k = 0; k < K; k++)
-            sum += (double)rounded(plain_load(pa, a->dtype, at + k * sa), product) * rounded(plain_load(pb, b->dtype, bt + k * sb), product);
+            sum +=
+                (double)rounded(plain_load(pa, a->dtype, at + k * sa), product) * rounded(plain_load(pb, b->dtype, bt + k * sb), product);
         plain_save(out, t->dtype, o++, (float)sum);
     } while (plain_next(index, t->shape, n));
 }

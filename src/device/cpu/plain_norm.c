@@ -68,7 +68,8 @@ void plain_layer_norm(const cpu_run *run, const soma_step *step) {
     for (int64_t r = 0; r < n.n_rows; r++) {
         double mean, inverse = moments(&n, x, r, t->p.norm.eps, &mean);
         for (int64_t d = 0; d < n.D; d++)
-            plain_save(out, t->dtype, r * n.D + d, (float)((at(&n, x, r, d) - mean) * inverse * weight(&n, d) + plain_load(shift, b->dtype, d)));
+            plain_save(out, t->dtype, r * n.D + d,
+                       (float)((at(&n, x, r, d) - mean) * inverse * weight(&n, d) + plain_load(shift, b->dtype, d)));
     }
 }
 
