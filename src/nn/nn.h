@@ -42,7 +42,7 @@ typedef struct soma_scope_spec {
     size_t n_rules;
     const soma_adapter *adapters; // the last match wins
     size_t n_adapters;
-    const char *const *frozen; // globs over weights' whole names: no gradient
+    const char *const *frozen; // globs over weights' whole names: no gradient; adapters' pairs are never frozen
     size_t n_frozen;
 } soma_scope_spec;
 

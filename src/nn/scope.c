@@ -56,6 +56,7 @@ static soma_tensor *add_adapter(const soma_scope *s, soma_tensor *x, soma_tensor
     if (!found) return y;
     soma_tensor *a = soma_scope_weight(s, "lora_A.weight", soma_init_normal(1 / sqrt((double)in)), 2, (int64_t[]){found->rank, in});
     soma_tensor *b = soma_scope_weight(s, "lora_B.weight", soma_init_zero(), 2, (int64_t[]){out, found->rank});
+    a->trainable = b->trainable = true; // the pair is what is trained, whatever else is frozen
     soma_tensor *low = soma_matmul(soma_matmul(x, a, NULL, s->precision.product), b, NULL, s->precision.product); // [.., out]
     return soma_add(y, soma_affine(low, found->alpha / (float)found->rank, 0));
 }
