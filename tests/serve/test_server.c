@@ -161,7 +161,9 @@ static void test_answer(void **state) {
     for (int i = 0; i < 2; i++) {
         const soma_msg *m;
         assert_int_equal(soma__wire_call(w, &request, &m, &err), SOMA_OK);
+        static const char *const order[] = {"actions", "policy_timing", "server_timing"}; // as openpi's server writes them
         assert_int_equal(m->n, 3);
+        for (int k = 0; k < 3; k++) assert_true(soma__msg_is_text(&m->pairs[k].key, order[k]));
         assert_string_equal(soma__msg_get(m, "actions")->array->dtype, "<f8");
         const soma_msg *timing = soma__msg_get(m, "server_timing");
         assert_int_equal(timing->n, 1 + i);
