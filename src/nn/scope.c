@@ -30,7 +30,7 @@ const soma_scope *soma_scope_in(const soma_scope *s, const char *format, ...) {
     soma_scope *inner = soma__arena_alloc(&s->graph->arena, sizeof *inner);
     char *name = soma__arena_printf(&s->graph->arena, "%s%s%s", s->name, *s->name ? "." : "", part);
     if (!inner || !name) {
-        soma__mistake(s->graph, "out of memory for the scope %s", part);
+        if (s->graph->error.code == SOMA_OK) soma__no_memory(&s->graph->error, "a scope's name");
         return s;
     }
     *inner = (soma_scope){.graph = s->graph, .name = name, .precision = precision_of(s->spec, name), .spec = s->spec};

@@ -147,35 +147,93 @@ static void hold(const soma_trace *trace, const soma_safetensors *reference) {
     }
 }
 
-static void hold_micro(const char *type, const char *isa) {
+static micro open_micro(const char *type, const char *isa) {
     micro m = {.folder = "/tmp/soma_micro_XXXXXX"};
     soma_error err = {0};
-    char text[2000], path[SOMA_PATH_MAX];
+    char text[2000];
     json_t *config = NULL;
     assert_non_null(mkdtemp(m.folder));
     snprintf(text, sizeof text, config_text, type);
     ok(soma__json_parse(&config, text, strlen(text), "the test's config", &err), &err);
     ok(soma__model_new(&m.model, config, "the test's config", &err), &err);
     ok(soma__device_open(&m.device, "cpu", &(soma_device_opts){.threads = 1, .isa = isa}, &err), &err);
+    json_decref(config);
     write_policy(&m);
     write_inputs(&m);
+    return m;
+}
 
-    soma_safetensors *inputs = NULL, *reference = NULL;
-    soma_trace trace = {0};
-    snprintf(path, sizeof path, "%s/inputs.safetensors", m.folder);
+static void close_micro(micro *m) {
+    soma__device_close(m->device);
+    soma__model_free(m->model);
+    soma__dir_remove(m->folder, NULL);
+}
+
+static soma_safetensors *open_inputs(const micro *m) {
+    char path[128];
+    soma_error err = {0};
+    soma_safetensors *inputs = NULL;
+    snprintf(path, sizeof path, "%s/inputs.safetensors", m->folder);
     ok(soma__safetensors_open(&inputs, path, &err), &err);
+    return inputs;
+}
+
+static void hold_micro(const char *type, const char *isa) {
+    micro m = open_micro(type, isa);
+    soma_error err = {0};
+    soma_safetensors *inputs = open_inputs(&m), *reference = NULL;
+    soma_trace trace = {0};
+    char path[SOMA_PATH_MAX];
     snprintf(path, sizeof path, SOMA_SOURCE_DIR "/tests/golden/data/%s_micro.safetensors", type);
     ok(soma__safetensors_open(&reference, path, &err), &err);
     ok(soma__trace_run(&trace, m.folder, inputs, &(soma_trace_opts){.dtype = "f32", .grads = true}, m.device, &err), &err);
     hold(&trace, reference);
-
     soma__trace_free(&trace);
     soma__safetensors_close(inputs);
     soma__safetensors_close(reference);
-    soma__device_close(m.device);
-    soma__model_free(m.model);
-    json_decref(config);
-    soma__dir_remove(m.folder, NULL);
+    close_micro(&m);
+}
+
+// Wherever memory runs out, a sentence comes back and nothing is lost (the sanitizers watch).
+static void memory_may_end_anywhere(void **state) {
+    micro m = open_micro("pi05", "");
+    soma_safetensors *inputs = open_inputs(&m);
+    const soma_trace_opts o = {.dtype = "f32", .grads = true};
+    int64_t n = 0;
+    for (soma_status status = SOMA_NO_MEMORY; status != SOMA_OK; n++) {
+        soma_trace trace = {0};
+        soma_error err = {0};
+        soma__alloc_fail_after(n);
+        status = soma__trace_run(&trace, m.folder, inputs, &o, m.device, &err);
+        soma__alloc_fail_after(-1);
+        if (status != SOMA_OK && status != SOMA_NO_MEMORY)
+            fail_msg("allocation %lld: %s: %s", (long long)n, soma_status_word(status), err.text);
+        if (status != SOMA_OK) assert_true(*err.text);
+        soma__trace_free(&trace);
+    }
+    assert_true(n > 50);
+    print_message("%lld allocations failed in turn\n", (long long)n - 1);
+    soma__safetensors_close(inputs);
+    close_micro(&m);
+}
+
+static void names_need_no_weights(void **state) {
+    micro m = open_micro("pi0", "");
+    char path[128];
+    soma_trace trace = {0}, ran = {0};
+    soma_error err = {0};
+    soma_safetensors *inputs = open_inputs(&m);
+    ok(soma__trace_run(&ran, m.folder, inputs, &(soma_trace_opts){.dtype = "f32"}, m.device, &err), &err);
+    snprintf(path, sizeof path, "%s/model.safetensors", m.folder);
+    assert_int_equal(unlink(path), 0);
+    ok(soma__trace_run(&trace, m.folder, NULL, &(soma_trace_opts){.dtype = "f32", .names_only = true}, m.device, &err), &err);
+    assert_int_equal(trace.n_tensors, ran.n_tensors); // what is listed is what is given
+    for (size_t i = 0; i < trace.n_tensors; i++) assert_string_equal(trace.tensors[i].name, ran.tensors[i].name);
+    assert_int_equal(trace.n_inputs, 10);
+    soma__trace_free(&trace);
+    soma__trace_free(&ran);
+    soma__safetensors_close(inputs);
+    close_micro(&m);
 }
 
 static void pi0_plain(void **state) { hold_micro("pi0", "plain"); }
@@ -189,6 +247,8 @@ int main(void) {
         cmocka_unit_test(pi0_best),
         cmocka_unit_test(pi05_plain),
         cmocka_unit_test(pi05_best),
+        cmocka_unit_test(memory_may_end_anywhere),
+        cmocka_unit_test(names_need_no_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
