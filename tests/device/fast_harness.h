@@ -138,7 +138,7 @@ static inline int harness_all(harness *h, cpu_chooser *choose, const soma_step *
             memset(harness_data(h, out), 0x7e, size);
             if (!harness_run_step(h, choose, step, isa, threads)) break;
             if (threads == 1)
-                memcpy(first, harness_data(h, out), size), taken++;
+                memcpy(first, harness_data(h, out), size), took = true;
             else
                 assert_memory_equal(first, harness_data(h, out), size);
         }
@@ -146,6 +146,29 @@ static inline int harness_all(harness *h, cpu_chooser *choose, const soma_step *
     }
     soma__free(first);
     return taken;
+}
+
+// Runs a node's plain kernel and holds the fast one against it: |difference| <= tolerance * (1 + |value|).
+typedef struct harness_wanted {
+    const float *values;
+    float tolerance;
+} harness_wanted;
+static inline void harness_compare(harness *h, const soma_tensor *out, soma_isa isa, void *user) {
+    const harness_wanted *w = user;
+    for (int64_t i = 0; i < soma__numel(out); i++) {
+        const float got = (float)harness_get(h, out, i), want = w->values[i];
+        if (!(fabsf(got - want) <= w->tolerance * (1 + fabsf(want))))
+            fail_msg("isa %s, [%d]: %g, wanted %g", cpu_isa_name(isa), (int)i, (double)got, (double)want);
+    }
+}
+static inline void harness_against_plain(harness *h, soma_tensor *node, cpu_chooser *choose, float tolerance) {
+    float *values = soma__alloc((size_t)soma__numel(node) * 4);
+    const soma_step step = {&node, 1};
+    cpu_plain[node->op](&h->run, &step);
+    for (int64_t i = 0; i < soma__numel(node); i++) values[i] = (float)harness_get(h, node, i);
+    harness_wanted w = {values, tolerance};
+    assert_int_equal(harness_all(h, choose, &step, harness_compare, &w), cpu_best_isa());
+    soma__free(values);
 }
 
 #endif

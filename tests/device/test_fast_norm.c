@@ -2,30 +2,6 @@
 // Norms and their gradients against the plain kernels.
 #include "fast_harness.h"
 
-typedef struct wanted {
-    const float *values;
-    float tolerance;
-} wanted;
-
-static void compare(harness *h, const soma_tensor *out, soma_isa isa, void *user) {
-    const wanted *w = user;
-    for (int64_t i = 0; i < soma__numel(out); i++) {
-        const float got = (float)harness_get(h, out, i), want = w->values[i];
-        if (!(fabsf(got - want) <= w->tolerance * (1 + fabsf(want))))
-            fail_msg("isa %s, [%d]: %g, wanted %g", cpu_isa_name(isa), (int)i, (double)got, (double)want);
-    }
-}
-
-static void against_plain(harness *h, soma_tensor *node, cpu_chooser *choose, float tolerance) {
-    float *values = soma__alloc((size_t)soma__numel(node) * 4);
-    const soma_step step = {&node, 1};
-    cpu_plain[node->op](&h->run, &step);
-    for (int64_t i = 0; i < soma__numel(node); i++) values[i] = (float)harness_get(h, node, i);
-    wanted w = {values, tolerance};
-    assert_int_equal(harness_all(h, choose, &step, compare, &w), cpu_best_isa());
-    soma__free(values);
-}
-
 static void check(int64_t B, int64_t T, int64_t D, bool gap, bool layer, bool with_w, soma_dtype dtype) {
     harness h = harness_open();
     soma_tensor *x = gap ? soma_slice(harness_input(&h, dtype, SHAPE(B, T + 2, D)), 1, 1, T) : harness_input(&h, dtype, SHAPE(B, T, D));
@@ -41,11 +17,11 @@ static void check(int64_t B, int64_t T, int64_t D, bool gap, bool layer, bool wi
     if (w) harness_fill(&h, w, 2, 1);
     harness_fill(&h, b, 3, 1);
     harness_fill(&h, dy, 4, 1);
-    against_plain(&h, y, layer ? cpu_fast_layer_norm : cpu_fast_rms_norm, dtype == SOMA_BF16 ? 0x1p-7f : 3e-6f);
+    harness_against_plain(&h, y, layer ? cpu_fast_layer_norm : cpu_fast_rms_norm, dtype == SOMA_BF16 ? 0x1p-7f : 3e-6f);
     soma_tensor node = *grad;
     node.op = layer ? SOMA_OP_LAYER_NORM_GRAD : SOMA_OP_RMS_NORM_GRAD;
     node.src[0] = x, node.src[1] = w, node.src[2] = dy, node.p = y->p;
-    against_plain(&h, &node, layer ? cpu_fast_layer_norm_grad : cpu_fast_rms_norm_grad, 3e-5f);
+    harness_against_plain(&h, &node, layer ? cpu_fast_layer_norm_grad : cpu_fast_rms_norm_grad, 3e-5f);
     harness_close(&h);
 }
 

@@ -48,7 +48,7 @@ cpu_chooser cpu_fast_elementwise; // chains of ADD SUB MUL DIV AFFINE UNARY UNAR
 cpu_chooser cpu_fast_matmul;
 cpu_chooser cpu_fast_attention, cpu_fast_attention_grad;
 cpu_chooser cpu_fast_rms_norm, cpu_fast_rms_norm_grad, cpu_fast_layer_norm, cpu_fast_layer_norm_grad;
-cpu_chooser cpu_fast_rope, cpu_fast_sum, cpu_fast_concat, cpu_fast_pad, cpu_fast_embed, cpu_fast_embed_grad, cpu_fast_adamw;
+cpu_chooser cpu_fast_rope, cpu_fast_sum, cpu_fast_concat, cpu_fast_pad, cpu_fast_embed, cpu_fast_embed_grad, cpu_fast_store, cpu_fast_adamw;
 
 soma_isa cpu_best_isa(void); // by CPUID, XCR0 and, for AMX, the system's permission
 const char *cpu_isa_name(soma_isa isa);

@@ -22,6 +22,9 @@ CPU_KERNEL_DECLARE(cpu_rms_norm);
 CPU_KERNEL_DECLARE(cpu_rms_norm_grad);
 CPU_KERNEL_DECLARE(cpu_layer_norm);
 CPU_KERNEL_DECLARE(cpu_layer_norm_grad);
+CPU_KERNEL_DECLARE(cpu_rope);
+CPU_KERNEL_DECLARE(cpu_sum);
+CPU_KERNEL_DECLARE(cpu_adamw);
 
 // Rows of D values that a norm gives to one thread at once; its gradient's sums over rows are cut likewise.
 static inline int64_t cpu_norm_group(int64_t D) { return D >= 8192 ? 1 : 8192 / D; }

@@ -52,6 +52,7 @@ SIMD_INLINE vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 SIMD_INLINE vi vi_sub(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 SIMD_INLINE vi vi_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 SIMD_INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
+SIMD_INLINE vi vi_xor(vi a, vi b) { return _mm512_xor_si512(a, b); }
 SIMD_INLINE vi vi_left(vi a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 SIMD_INLINE vi vi_right(vi a, int n) { return _mm512_srli_epi32(a, (unsigned)n); }
 SIMD_INLINE vi vi_right_signed(vi a, int n) { return _mm512_srai_epi32(a, (unsigned)n); }
@@ -130,6 +131,7 @@ SIMD_INLINE vi vi_add(vi a, vi b) { return _mm256_add_epi32(a, b); }
 SIMD_INLINE vi vi_sub(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 SIMD_INLINE vi vi_and(vi a, vi b) { return _mm256_and_si256(a, b); }
 SIMD_INLINE vi vi_or(vi a, vi b) { return _mm256_or_si256(a, b); }
+SIMD_INLINE vi vi_xor(vi a, vi b) { return _mm256_xor_si256(a, b); }
 SIMD_INLINE vi vi_left(vi a, int n) { return _mm256_slli_epi32(a, n); }
 SIMD_INLINE vi vi_right(vi a, int n) { return _mm256_srli_epi32(a, n); }
 SIMD_INLINE vi vi_right_signed(vi a, int n) { return _mm256_srai_epi32(a, n); }

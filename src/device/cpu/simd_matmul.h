@@ -226,7 +226,7 @@ TILES(2)
 TILES(3)
 TILES(4)
 TILES(5)
-    TILES(6) static tile_fn *const tiles[GEMM_MR][GEMM_NV] = {TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5), TILE_ROW(6)};
+TILES(6) static tile_fn *const tiles[GEMM_MR][GEMM_NV] = {TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5), TILE_ROW(6)};
 
 static void block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
                   const float *init, int64_t init_ld, float *c, int64_t c_ld) {
