@@ -26,7 +26,7 @@ awk '
         if (match($0, /\[  SKIPPED \] [0-9]+ test\(s\)/)) { skip[id] = number($0); ended[id] = 1 }
         if (match($0, /\[  FAILED  \] [0-9]+ test\(s\)/)) { bad[id] = number($0); ended[id] = 1 }
         if (/\[  PASSED  \] [0-9]+ test\(s\)/) ended[id] = 1
-        if (/\[  SKIPPED \] [^0-9]/) names[id] = names[id] " " $NF
+        if (/\[  SKIPPED \] [^0-9]/ && !index(names[id] " ", " " $NF " ")) names[id] = names[id] " " $NF
     }
     /^ *[0-9]+\/[0-9]+ Test +#[0-9]+:/ {
         match($0, /#[0-9]+:/)

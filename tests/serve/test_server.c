@@ -400,7 +400,7 @@ static void test_too_many(void **state) {
     health(*state);
     soma_wire *w;
     char address[64];
-    snprintf(address, sizeof address, "localhost:%d", ((fixture *)*state)->port);
+    snprintf(address, sizeof address, "127.0.0.1:%d", ((fixture *)*state)->port);
     assert_int_equal(soma__wire_connect(&w, address, &quick, &err), SOMA_IO);
     assert_non_null(strstr(err.text, "503"));
     for (int i = 0; i < 8; i++) close(fds[i]);
