@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// What `soma bench` can measure. Each returns a JSON object (a new reference) with the machine, the figures and their spread, and the share
+// of the limit that was measured in the same run; a table is printed from it.
+#ifndef SOMA_BENCH_BENCH_H
+#define SOMA_BENCH_BENCH_H
+
+#include "base/json.h"
+#include "base/opts.h"
+
+#define SOMA_BENCH_OPTS(X)                                                                 \
+    X(TEXT, family, "pi0", "network family")                                               \
+    X(TEXT, preset, "nano", "its sizes")                                                   \
+    X(TEXT, model, "", "JSON file with sizes that differ from the preset's")               \
+    X(INT, batch, 32, "observations in a training step")                                   \
+    X(INT, draws, 4, "(noise, time) pairs per observation")                                \
+    X(INT, repeats, 10, "timed repeats; the median is told, with the fastest and slowest") \
+    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32")                               \
+    X(TEXT, isa, "", "plain, avx2, avx512, avx512bf16 or amx; empty: the best there is")   \
+    X(INT, threads, 0, "threads; 0: as many as processors")
+SOMA_OPTS_DECLARE(soma_bench_opts, SOMA_BENCH_OPTS)
+
+typedef struct soma_spread {
+    double median, low, high; // seconds
+} soma_spread;
+soma_spread soma__bench_spread(double *seconds, int64_t n); // sorts them
+json_t *soma__bench_machine(const char *isa, int threads);  // {processor, isa, threads}
+
+soma_status soma__bench_train(json_t **out, const soma_bench_opts *opts, soma_error *err);   // one training step, op by op
+soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *opts, soma_error *err); // the ops that the time goes to
+
+#endif
