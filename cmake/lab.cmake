@@ -88,7 +88,7 @@ soma_tests(text LINK soma_text soma_format_core)
 soma_tests(transform LINK soma_transform soma_format_core)
 soma_tests(model LINK soma_policy)
 soma_tests(golden LINK soma_policy soma_format)
-soma_tests(policy LINK soma_policy)
+soma_tests(policy LINK soma_train) # they fly what a training run leaves
 soma_tests(data LINK soma_data)
 if(SOMA_ENV)
   soma_tests(env LINK soma_env)

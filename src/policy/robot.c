@@ -106,7 +106,8 @@ soma_status soma__rows_new(soma_rows *rows, const soma_model *model, int64_t n, 
     rows->tokens = soma__calloc(N * L, sizeof *rows->tokens);
     rows->token_mask = soma__calloc(N, L);
     rows->state = soma__calloc(N * (size_t)info->state_dim, sizeof *rows->state);
-    if (!rows->images || !rows->image_mask || !rows->tokens || !rows->token_mask || !rows->state) {
+    rows->prompts = soma__calloc(N, sizeof *rows->prompts);
+    if (!rows->images || !rows->image_mask || !rows->tokens || !rows->token_mask || !rows->state || !rows->prompts) {
         soma__rows_free(rows);
         return soma__no_memory(err, "a batch of observations");
     }
@@ -127,6 +128,8 @@ void soma__rows_free(soma_rows *rows) {
     soma__free(rows->tokens);
     soma__free(rows->token_mask);
     soma__free(rows->state);
+    for (int64_t i = 0; rows->prompts && i < rows->n; i++) soma__free(rows->prompts[i]);
+    soma__free(rows->prompts);
     soma__resizer_free(rows->resizer);
     *rows = (soma_rows){0};
 }
@@ -171,6 +174,21 @@ static soma_status put_pictures(const soma_robot *r, soma_rows *rows, int64_t ro
     return SOMA_OK;
 }
 
+// A row that is asked the same again keeps its tokens: a control loop then allocates nothing. Where the state is part of the text, it is
+// new each time.
+static soma_status put_prompt(const soma_robot *r, soma_rows *rows, int64_t row, const char *prompt, const double *state, soma_error *err) {
+    const soma_model_info *info = &rows->model->info;
+    if (info->state_input && rows->prompts[row] && !strcmp(rows->prompts[row], prompt)) return SOMA_OK;
+    soma__free(rows->prompts[row]);
+    rows->prompts[row] = NULL;
+    size_t needed, len = (size_t)info->max_tokens;
+    SOMA_TRY(soma__prompt_encode(r->text, prompt, info->state_input ? NULL : state, r->n_state, rows->tokens + row * info->max_tokens,
+                                 rows->token_mask + row * info->max_tokens, len, &needed, err));
+    if (needed > len) soma__log(SOMA_LOG_WARN, "the prompt has %zu tokens, the model takes %zu: its end was cut off", needed, len);
+    rows->prompts[row] = soma__strdup(prompt);
+    return rows->prompts[row] ? SOMA_OK : soma__no_memory(err, "a prompt");
+}
+
 soma_status soma__robot_observe(const soma_robot *r, soma_rows *rows, int64_t row, const soma_obs *obs, soma_error *err) {
     const soma_model_info *info = &rows->model->info;
     if (obs->n_state != r->n_state)
@@ -184,14 +202,7 @@ soma_status soma__robot_observe(const soma_robot *r, soma_rows *rows, int64_t ro
     float *out = rows->state + row * info->state_dim;
     for (int64_t i = 0; i < info->state_dim; i++) out[i] = i < r->n_state ? (float)state[i] : 0;
     SOMA_TRY(put_pictures(r, rows, row, obs, err));
-    size_t needed;
-    SOMA_TRY(soma__prompt_encode(r->text, obs->prompt ? obs->prompt : "", info->state_input ? NULL : state, r->n_state,
-                                 rows->tokens + row * info->max_tokens, rows->token_mask + row * info->max_tokens, (size_t)info->max_tokens,
-                                 &needed, err));
-    if (needed > (size_t)info->max_tokens)
-        soma__log(SOMA_LOG_WARN, "the prompt has %zu tokens, the model takes %lld: its end was cut off", needed,
-                  (long long)info->max_tokens);
-    return SOMA_OK;
+    return put_prompt(r, rows, row, obs->prompt ? obs->prompt : "", state, err);
 }
 
 // ---- actions

@@ -46,6 +46,7 @@ typedef struct soma_rows {
     int32_t *tokens;       // [n, L]
     uint8_t *token_mask;   // [n, L]
     float *state;          // [n, state_dim]
+    char **prompts;        // [n] what the row's tokens were made of; NULL before the first
     soma_resizer *resizer; // for the last size of picture seen
     int in_width, in_height;
 } soma_rows;

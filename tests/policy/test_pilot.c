@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+// A policy folder as `soma train` leaves it, opened and flown: same seed same actions, batches like single calls, no allocation once warm,
+// and a sentence for each observation and each folder that is wrong.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "train/dots.h"
+#include "train/trainer.h"
+
+static char policy_dir[SOMA_PATH_MAX];
+static uint8_t picture[SIDE * SIDE * 3];
+static const float place[] = {0.25f, -0.5f};
+
+static int make_policy(void **state) {
+    if (make_dots(state)) return 1;
+    for (size_t i = 0; i < sizeof picture; i++) picture[i] = (uint8_t)(i * 7);
+    soma_train_opts o = soma_train_defaults();
+    path(o.data, "data");
+    path(o.model, "model.json");
+    path(o.out, "policy");
+    path(policy_dir, "policy");
+    o.steps = 4;
+    o.batch = 4;
+    o.horizon = 4;
+    o.threads = 1;
+    return soma_train(&o, NULL, NULL, NULL) != SOMA_OK;
+}
+
+static soma_policy *open_policy(const char *dtype, int threads) {
+    soma_policy *p;
+    soma_error err;
+    soma_policy_opts o = soma_policy_defaults();
+    strcpy(o.dtype, dtype);
+    o.threads = threads;
+    if (soma_policy_open(&p, policy_dir, &o, &err)) fail_msg("%s", err.text);
+    return p;
+}
+
+static soma_pilot *new_pilot(const soma_policy *p, int64_t seed) {
+    soma_pilot *pilot;
+    soma_pilot_opts o = soma_pilot_defaults();
+    o.seed = seed;
+    assert_int_equal(soma_pilot_new(&pilot, p, &o, NULL), SOMA_OK);
+    return pilot;
+}
+
+static soma_obs observation(void) {
+    return (soma_obs){.prompt = "chase the dot", .state = place, .n_state = 2, .n_images = 1, .images = {{"scene", picture, SIDE, SIDE}}};
+}
+
+static void act(soma_pilot *pilot, float out[8]) {
+    soma_obs obs = observation();
+    soma_actions a;
+    soma_error err;
+    if (soma_pilot_act(pilot, &obs, &a, &err)) fail_msg("%s", err.text);
+    assert_int_equal(a.horizon, 4);
+    assert_int_equal(a.n_actions, 2);
+    memcpy(out, a.values, 8 * sizeof *out);
+}
+
+static void test_same_seed_same_actions(void **state) {
+    float out[4][8];
+    const int64_t seeds[] = {7, 7, 8, 7};
+    for (int i = 0; i < 4; i++) {
+        soma_policy *p = open_policy("bf16", 1 + i % 3);
+        soma_pilot *pilot = new_pilot(p, seeds[i]);
+        act(pilot, out[i]);
+        soma_pilot_free(pilot);
+        soma_policy_close(p);
+    }
+    assert_memory_equal(out[0], out[1], sizeof out[0]); // 1 and 2 threads
+    assert_memory_equal(out[0], out[3], sizeof out[0]);
+    assert_memory_not_equal(out[0], out[2], sizeof out[0]);
+}
+
+static void test_batch_is_like_single_calls(void **state) {
+    soma_policy *p = open_policy("f32", 2);
+    float alone[3][8];
+    for (int i = 0; i < 3; i++) {
+        soma_pilot *pilot = new_pilot(p, i);
+        act(pilot, alone[i]);
+        soma_pilot_free(pilot);
+    }
+    soma_pilot *pilots[3];
+    soma_obs obs[3];
+    soma_actions actions[3];
+    for (int i = 0; i < 3; i++) {
+        pilots[i] = new_pilot(p, i);
+        obs[i] = observation();
+    }
+    assert_int_equal(soma_policy_act_many(p, 3, pilots, obs, actions, NULL), SOMA_OK);
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < 8; k++) assert_float_equal(actions[i].values[k], alone[i][k], 1e-4);
+        soma_pilot_free(pilots[i]);
+    }
+    soma_policy_close(p);
+}
+
+static void test_acting_does_not_allocate(void **state) {
+    soma_policy *p = open_policy("bf16", 2);
+    soma_pilot *pilot = new_pilot(p, 0);
+    float out[8];
+    act(pilot, out);
+    uint64_t before = soma__alloc_count();
+    act(pilot, out);
+    assert_int_equal(soma__alloc_count(), before);
+    soma_pilot_free(pilot);
+    soma_policy_close(p);
+}
+
+static void test_wrong_observations(void **state) {
+    soma_policy *p = open_policy("bf16", 1);
+    soma_pilot *pilot = new_pilot(p, 0), *twin = new_pilot(p, 0);
+    soma_actions a;
+    soma_error err;
+    soma_obs obs = observation();
+    obs.n_state = 3;
+    assert_int_equal(soma_pilot_act(pilot, &obs, &a, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "3 values given, this policy takes 2"));
+    obs = observation();
+    const float nan[] = {0, NAN};
+    obs.state = nan;
+    assert_int_equal(soma_pilot_act(pilot, &obs, &a, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "state[1]"));
+    obs = observation();
+    obs.images[0].camera = "ceiling";
+    assert_int_equal(soma_pilot_act(pilot, &obs, &a, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "ceiling"));
+    assert_non_null(strstr(err.text, "scene"));
+    obs = observation();
+    obs.n_images = 0;
+    assert_int_equal(soma_pilot_act(pilot, &obs, &a, &err), SOMA_BAD_INPUT);
+    float out[8], same[8];
+    act(pilot, out); // refusals changed nothing
+    act(twin, same);
+    assert_memory_equal(out, same, sizeof out);
+    soma_pilot_free(pilot);
+    soma_pilot_free(twin);
+    soma_policy_close(p);
+}
+
+static void refuse(const char *name, const char *content, const char *wanted) {
+    char file[SOMA_PATH_MAX + 64], *kept;
+    size_t size;
+    snprintf(file, sizeof file, "%s/%s", policy_dir, name);
+    assert_int_equal(soma__file_read(&kept, &size, file, 1 << 30, NULL), SOMA_OK);
+    size_t len = content ? strlen(content) : size / 2; // NULL: the file's first half
+    assert_int_equal(soma__file_write(file, content ? content : kept, len, NULL), SOMA_OK);
+    soma_policy *p;
+    soma_error err;
+    assert_int_not_equal(soma_policy_open(&p, policy_dir, NULL, &err), SOMA_OK);
+    if (!strstr(err.text, wanted)) fail_msg("\"%s\" does not name %s", err.text, wanted);
+    assert_null(p);
+    assert_int_equal(soma__file_write(file, kept, size, NULL), SOMA_OK);
+    soma__free(kept);
+}
+
+static void test_wrong_folders(void **state) {
+    refuse("model.safetensors", NULL, "model.safetensors");
+    refuse("config.json", "{\"model_type\": \"pi7\"}", "pi7");
+    refuse("config.json", "{\"model_type\": \"pi0\", \"preset\": \"nano\"}", "robot");
+    refuse("norm_stats.json", "{\"norm_stats\": {}}", "norm_stats.json");
+    refuse("vocab.json", "[", "vocab.json");
+    soma_policy *p;
+    soma_error err;
+    assert_int_equal(soma_policy_open(&p, "nowhere", NULL, &err), SOMA_NOT_FOUND);
+    assert_non_null(strstr(err.text, "nowhere"));
+}
+
+static void test_every_allocation_may_fail(void **state) {
+    for (int64_t n = 0;; n++) {
+        soma_policy *p = NULL;
+        soma_error err = {0};
+        soma_policy_opts o = soma_policy_defaults();
+        o.threads = 1;
+        soma__alloc_fail_after(n);
+        soma_status status = soma_policy_open(&p, policy_dir, &o, &err);
+        soma__alloc_fail_after(-1);
+        soma_policy_close(p);
+        if (status == SOMA_OK) break;
+        assert_true(*err.text);
+        assert_true(n < 100000);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_seed_same_actions),
+        cmocka_unit_test(test_batch_is_like_single_calls),
+        cmocka_unit_test(test_acting_does_not_allocate),
+        cmocka_unit_test(test_wrong_observations),
+        cmocka_unit_test(test_wrong_folders),
+        cmocka_unit_test(test_every_allocation_may_fail),
+    };
+    return cmocka_run_group_tests(tests, make_policy, remove_dots);
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+// A dataset small enough to train on inside a test: a dot that moves over a picture. Made in a folder of its own under the system's
+// temporary folder.
+#ifndef SOMA_TESTS_TRAIN_DOTS_H
+#define SOMA_TESTS_TRAIN_DOTS_H
+
+#include "base/file.h"
+#include "data/writer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SIDE = 32, EPISODES = 6, FRAMES = 20 };
+static char root[] = "/tmp/soma_dots_XXXXXX"; // made by make_dots
+
+static void path(char out[SOMA_PATH_MAX], const char *name) { snprintf(out, SOMA_PATH_MAX, "%s/%s", root, name); }
+
+// A dot moves over the picture; the state is its place a step ago, the action where it goes.
+static void write_dots(const char *name) {
+    char dir[SOMA_PATH_MAX];
+    path(dir, name);
+    static const char *const dims[] = {"x", "y"}, *const cameras[] = {"scene"};
+    soma_dataset_spec spec = {.robot_type = "dot",
+                              .fps = 10,
+                              .n_state = 2,
+                              .n_actions = 2,
+                              .n_cameras = 1,
+                              .state_names = dims,
+                              .action_names = dims,
+                              .camera_names = cameras,
+                              .image_width = SIDE,
+                              .image_height = SIDE};
+    soma_dataset_writer *w;
+    soma_error err;
+    if (soma__dataset_writer_open(&w, dir, &spec, &err)) fail_msg("%s", err.text);
+    for (int e = 0; e < EPISODES; e++) {
+        for (int f = 0; f < FRAMES; f++) {
+            static uint8_t picture[SIDE * SIDE * 3];
+            memset(picture, 40, sizeof picture);
+            float x = sinf(0.3f * (float)f + (float)e), y = cosf(0.2f * (float)f);
+            int px = 16 + (int)(10 * x), py = 16 + (int)(10 * y);
+            for (int i = -3; i < 3; i++)
+                for (int j = -3; j < 3; j++) picture[((py + i) * SIDE + px + j) * 3 + e % 3] = 250;
+            const uint8_t *images[] = {picture};
+            float state[] = {x, y}, action[] = {x + 0.1f, y - 0.1f};
+            if (soma__dataset_writer_frame(w, state, action, images, &err)) fail_msg("%s", err.text);
+        }
+        if (soma__dataset_writer_episode(w, e % 2 ? "follow the dot" : "chase the dot", &err)) fail_msg("%s", err.text);
+    }
+    if (soma__dataset_writer_finish(w, &err)) fail_msg("%s", err.text);
+    soma__dataset_writer_close(w);
+}
+
+// root, root/data and root/model.json (sizes of a few thousand weights)
+static int make_dots(void **state) {
+    if (!mkdtemp(root)) return 1;
+    char file[SOMA_PATH_MAX];
+    path(file, "model.json");
+    const char *sizes =
+        "{\"paligemma\": {\"width\": 32, \"depth\": 2, \"mlp_dim\": 32, \"num_heads\": 2, \"num_kv_heads\": 1, \"head_dim\": 16},"
+        "\"action_expert\": {\"width\": 32, \"depth\": 2, \"mlp_dim\": 32, \"num_heads\": 2, \"num_kv_heads\": 1, \"head_dim\": 16},"
+        "\"vision\": {\"hidden_size\": 32, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"intermediate_size\": 32,"
+        "\"patch_size\": 8, \"image_size\": 32}}";
+    if (soma__file_write(file, sizes, strlen(sizes), NULL)) return 1;
+    write_dots("data");
+    return 0;
+}
+
+static int remove_dots(void **state) { return soma__dir_remove(root, NULL) != SOMA_OK; }
+
+#endif
