@@ -63,7 +63,10 @@ static soma_status pilots_act(void *ctx, soma_seat **seats, int n, soma_error *e
         }
     }
     SOMA_TRY(soma_policy_act_many(p->policy, n, p->called, p->obs, p->plans, err));
-    for (int i = 0; i < n; i++) seats[i]->plan = p->plans[i];
+    for (int i = 0; i < n; i++) {
+        seats[i]->plan = p->plans[i];
+        seats[i]->plan.model_ms /= n; // told for the whole batch
+    }
     return SOMA_OK;
 }
 

@@ -64,7 +64,7 @@ static void draw_header(const canvas *v, const soma_rollout *e, int step) {
     }
     snprintf(line, sizeof line, "seed %llu   %4.1f s", (unsigned long long)e->seed, step / v->r->task->rate);
     cairo_set_font_size(v->cr, 15);
-    text(v->cr, v->width - MARGIN - 165, 33, 15, false, PALE, line);
+    text(v->cr, v->width - MARGIN - text_width(v->cr, line), 33, 15, false, PALE, line);
 }
 
 static void draw_picture(const canvas *v, const uint8_t *rgb, int camera, const char *name) {
@@ -91,7 +91,11 @@ static void draw_picture(const canvas *v, const uint8_t *rgb, int camera, const 
     cairo_rectangle(v->cr, 0, 0, side, side);
     cairo_fill(v->cr);
     cairo_restore(v->cr);
-    text(v->cr, x + 10, HEADER + PICTURE - 10, 14, false, INK, name);
+    cairo_set_font_size(v->cr, 13);
+    cairo_rectangle(v->cr, x + 8, HEADER + PICTURE - 28, text_width(v->cr, name) + 14, 20);
+    cairo_set_source_rgba(v->cr, 1, 1, 1, 0.75);
+    cairo_fill(v->cr);
+    text(v->cr, x + 15, HEADER + PICTURE - 13, 13, false, INK, name);
     cairo_surface_destroy(picture);
 }
 

@@ -16,7 +16,8 @@ static const char style[] =
     "main{max-width:980px;margin:0 auto;padding:28px 24px 60px}"
     "h1{font-size:24px;margin:0 0 4px}h2{font-size:16px;margin:34px 0 10px}p{margin:4px 0;color:var(--pale)}"
     "section{background:#fff;border:1px solid var(--rule);border-radius:8px;padding:16px 18px;overflow-x:auto}"
-    "table{border-collapse:collapse;width:100%}th{font-weight:600;font-size:13px;color:var(--pale);text-align:left}"
+    "section h2{margin:12px 0 "
+    "4px;font-size:14px}table{border-collapse:collapse;width:100%}th{font-weight:600;font-size:13px;color:var(--pale);text-align:left}"
     "th,td{padding:7px 14px 7px 0;border-bottom:1px solid var(--rule);vertical-align:middle}tr:last-child td{border-bottom:0}"
     "td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}th.n{text-align:right}"
     "b.big{font-size:19px}small{color:var(--pale)}svg{display:block}svg text{font-size:12px;fill:#6b7280}.frame{fill:none;stroke:#d5d8dc}"
@@ -70,14 +71,19 @@ static soma_status add_row(soma_str *page, const json_t *result, const char *whe
     SOMA_TRY(soma__rate_read(&prompted, result, "prompted", where, err));
     soma__str_add(page, "<tr><td><b>");
     soma__str_add_html(page, word(result, "label"));
-    soma__str_printf(page, "</b><br><small>%s, %lld seeds from %.0f</small></td>", word(result, "mode"), (long long)success.n,
-                     number(result, "first_seed"));
+    soma__str_add(page, "</b><br><small>");
+    soma__str_add_html(page, word(result, "mode"));
+    soma__str_printf(page, ", %lld seeds from %.0f</small></td>", (long long)success.n, number(result, "first_seed"));
     add_rate(page, success);
     soma__str_add(page, "<td>");
     add_bar(page, success, "#2f9e5b");
     soma__str_add(page, "</td>");
     add_rate(page, prompted);
-    soma__str_printf(page, "<td class=n>%.1f</td><td class=n>%.1f</td></tr>\n", number(result, "mean_steps"), number(result, "act_ms"));
+    if (success.rate > 0)
+        soma__str_printf(page, "<td class=n>%.1f</td>", number(result, "mean_steps"));
+    else
+        soma__str_add(page, "<td class=n>-</td>");
+    soma__str_printf(page, "<td class=n>%.1f</td></tr>\n", number(result, "act_ms"));
     return SOMA_OK;
 }
 
@@ -215,11 +221,11 @@ soma_status soma__page_rollouts(const char *path, const soma_rollouts *r, const 
                                 soma_error *err) {
     rows s = {0};
     soma_str page = {0};
-    char title[200];
-    snprintf(title, sizeof title, "%s: %s", r->task->name, r->task->about);
-    page_begin(&page, title);
+    page_begin(&page, r->task->name);
+    soma__str_add(&page, "<p>The task: ");
+    soma__str_add_html(&page, r->task->about);
     soma__str_printf(
-        &page, "<p>Closed loop in simulation at %.0f Hz on a %s; the first %lld actions of each chunk are executed; %d s at most.</p>\n",
+        &page, ". Closed loop in simulation at %.0f Hz on a %s; the first %lld actions of each chunk are executed; %d s at most.</p>\n",
         r->task->rate, r->task->robot, (long long)r->opts.execute, (int)(r->task->max_steps / r->task->rate));
     soma_status status = load_rows(&s, result, compare, err);
     if (status == SOMA_OK) status = add_results(&page, s.results, s.names, s.n, err);

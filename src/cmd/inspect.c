@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+// `soma inspect`: what is in a dataset, a checkpoint or a safetensors file, and what of it is missing.
+#include "cmd/cmd.h"
+#include "base/file.h"
+#include "data/dataset.h"
+#include "format/safetensors.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define INSPECT_OPTS(X) X(INT, rows, 40, "rows of the tensors' table and of the list of absent files; 0: all (--json always has all)")
+SOMA_OPTS_DECLARE(inspect_opts, INSPECT_OPTS)
+#define OPTS_TYPE inspect_opts
+SOMA_OPTS_DEFINE_LOCAL(inspect_opts, INSPECT_OPTS, inspect_defaults)
+#undef OPTS_TYPE
+
+// ---- datasets
+
+static const char *const kinds[] = {[SOMA_FEATURE_VECTOR] = "vector", [SOMA_FEATURE_IMAGE] = "pictures", [SOMA_FEATURE_OTHER] = "other"};
+
+static void print_feature(const soma_feature *f) {
+    char shape[160] = "";
+    size_t at = 0;
+    for (int i = 0; i < f->n_dims && at < sizeof shape - 24; i++)
+        at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%" PRId64, i ? ", " : "", f->shape[i]);
+    printf("  %-44s %-9s %-8s [%s]\n", f->name, kinds[f->kind], f->dtype, shape);
+}
+
+// The different instructions, in the order in which they come; at most `most` are printed.
+static void print_tasks(const soma_dataset *d, int most) {
+    int n = 0;
+    for (int64_t i = 0; i < d->n_episodes; i++) {
+        bool seen = !d->episodes[i].task[0];
+        for (int64_t k = 0; k < i && !seen; k++) seen = !strcmp(d->episodes[k].task, d->episodes[i].task);
+        if (seen) continue;
+        if (n++ < most) printf("%-10s %s\n", n == 1 ? "tasks" : "", d->episodes[i].task);
+    }
+    if (n > most) printf("%-10s ... and %d more\n", "", n - most);
+}
+
+static void print_dataset(const soma_dataset *d, int64_t rows) {
+    int64_t videos = 0;
+    for (int64_t i = 0; i < d->n_episodes; i++) videos += d->episodes[i].video_present;
+    printf("%s\n%-10s %s %s\n%-10s %s\n%-10s %g frames/s\n", d->path, "format", d->format->name, d->version, "robot",
+           d->robot_type[0] ? d->robot_type : "not told", "rate", d->fps);
+    printf("%-10s %" PRId64 ", of which %" PRId64 " are there, %" PRId64 " with all their pictures\n%-10s %" PRId64 ", of which %" PRId64
+           " are there\n",
+           "episodes", d->n_episodes, d->episodes_present, videos, "frames", d->n_frames, d->frames_present);
+    print_tasks(d, 8);
+    printf("features\n");
+    for (int i = 0; i < d->n_features; i++) print_feature(&d->features[i]);
+    if (d->hint[0]) printf("%s\n", d->hint);
+    if (!d->n_absent) return;
+    printf("absent: %d files that the metadata names\n", d->n_absent);
+    for (int i = 0; i < d->n_absent && (!rows || i < rows); i++) printf("  %s\n", d->absent[i]);
+    if (rows && d->n_absent > rows) printf("  ... and %d more (--rows 0 lists all)\n", d->n_absent - (int)rows);
+}
+
+static bool looks_like_dataset(const char *path) {
+    for (int i = 0; soma__dataset_registry[i]; i++)
+        if (soma__dataset_registry[i]->probe(path)) return true;
+    return false;
+}
+
+static int inspect_dataset(const soma_cmd *cmd, const char *path, int64_t rows) {
+    soma_dataset *d;
+    soma_error err = {0};
+    if (soma__dataset_open(&d, path, &err)) return soma__cmd_fail(cmd, &err);
+    int code = SOMA_EXIT_OK;
+    if (cmd->json)
+        code = soma__cmd_print_json(cmd, soma__dataset_info(d));
+    else
+        print_dataset(d, rows);
+    soma__dataset_close(d);
+    return code;
+}
+
+// ---- checkpoints
+
+typedef struct {
+    const char *path;
+    json_t *config;            // config.json beside the weights; NULL: none
+    soma_safetensors *weights; // NULL: none
+    int64_t n_values, size;    // of all tensors; bytes
+    int64_t of_dtype[SOMA_DTYPE_COUNT];
+} checkpoint;
+
+static void checkpoint_close(checkpoint *c) {
+    json_decref(c->config);
+    soma__safetensors_close(c->weights);
+}
+
+static soma_status read_config(checkpoint *c, soma_error *err) {
+    char path[SOMA_PATH_MAX];
+    if (!soma__dir_exists(c->path)) return SOMA_OK;
+    SOMA_TRY(soma__path_join(path, c->path, "config.json", err));
+    return soma__file_exists(path) ? soma__json_load(&c->config, path, err) : SOMA_OK;
+}
+
+// A folder with a config and no weights is shown as such; a folder with neither is none of ours.
+static soma_status checkpoint_open(checkpoint *c, const char *path, soma_error *err) {
+    *c = (checkpoint){.path = path};
+    SOMA_TRY(read_config(c, err));
+    soma_status status = soma__safetensors_open(&c->weights, path, err);
+    if (status == SOMA_NOT_FOUND && c->config) return SOMA_OK;
+    if (status == SOMA_NOT_FOUND && soma__dir_exists(path))
+        return soma__fail(err, SOMA_NOT_FOUND, "%s: neither a dataset (meta/info.json) nor a checkpoint (config.json, model.safetensors)",
+                          path);
+    if (status != SOMA_OK) return status;
+    for (size_t i = 0; i < soma__safetensors_count(c->weights); i++) {
+        const soma_safetensor *t = soma__safetensors_at(c->weights, i);
+        c->n_values += t->n_values;
+        c->size += t->n_values * (int64_t)soma_dtype_size(t->dtype);
+        c->of_dtype[t->dtype] += t->n_values;
+    }
+    return SOMA_OK;
+}
+
+static json_t *tensor_json(const soma_safetensor *t) {
+    json_t *shape = json_array();
+    for (int i = 0; i < t->n_dims; i++) json_array_append_new(shape, json_integer(t->shape[i]));
+    return json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype", soma_dtype_name(t->dtype), "shape", shape);
+}
+
+static json_t *checkpoint_json(const checkpoint *c) {
+    json_t *o = json_pack("{s:s, s:b}", "path", c->path, "weights_present", c->weights != NULL);
+    if (o && c->config) json_object_set(o, "config", c->config);
+    if (!o || !c->weights) return o;
+    json_t *tensors = json_array();
+    for (size_t i = 0; i < soma__safetensors_count(c->weights); i++)
+        json_array_append_new(tensors, tensor_json(soma__safetensors_at(c->weights, i)));
+    json_object_set_new(o, "parameters", json_integer(c->n_values));
+    json_object_set_new(o, "size", json_integer(c->size));
+    json_object_set(o, "metadata", (json_t *)soma__safetensors_metadata_all(c->weights));
+    json_object_set_new(o, "tensors", tensors);
+    return o;
+}
+
+// One line per key; what is nested is printed in JSON's compact form.
+static void print_object(const char *title, const json_t *object) {
+    const char *key;
+    json_t *value;
+    if (!json_object_size(object)) return;
+    printf("%s\n", title);
+    json_object_foreach((json_t *)object, key, value) {
+        char *text = json_is_string(value) ? NULL : json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
+        printf("  %-24s %.200s\n", key, text ? text : json_is_string(value) ? json_string_value(value) : "");
+        free(text);
+    }
+}
+
+static void print_tensors(const checkpoint *c, int64_t rows) {
+    size_t n = soma__safetensors_count(c->weights);
+    printf("tensors\n");
+    for (size_t i = 0; i < n && (!rows || (int64_t)i < rows); i++) {
+        const soma_safetensor *t = soma__safetensors_at(c->weights, i);
+        char shape[160];
+        printf("  %-5s %-22s %s\n", soma_dtype_name(t->dtype), soma__safetensor_shape(shape, t), t->name);
+    }
+    if (rows && (int64_t)n > rows) printf("  ... and %zu more (--rows 0 lists all)\n", n - (size_t)rows);
+    printf("%zu tensors, %" PRId64 " values, %.1f MB:", n, c->n_values, (double)c->size / 1e6);
+    for (int d = 0; d < SOMA_DTYPE_COUNT; d++)
+        if (c->of_dtype[d]) printf(" %s %" PRId64, soma_dtype_name((soma_dtype)d), c->of_dtype[d]);
+    printf("\n");
+}
+
+static int inspect_checkpoint(const soma_cmd *cmd, const char *path, int64_t rows) {
+    checkpoint c;
+    soma_error err = {0};
+    int code = SOMA_EXIT_OK;
+    if (checkpoint_open(&c, path, &err))
+        code = soma__cmd_fail(cmd, &err);
+    else if (cmd->json)
+        code = soma__cmd_print_json(cmd, checkpoint_json(&c));
+    else {
+        printf("%s\n", path);
+        print_object("config.json", c.config);
+        if (c.weights) print_object("metadata", soma__safetensors_metadata_all(c.weights));
+        if (c.weights)
+            print_tensors(&c, rows);
+        else
+            printf("no weights: model.safetensors is not there\n");
+    }
+    checkpoint_close(&c);
+    return code;
+}
+
+// ---- the verb
+
+static int run(int argc, char **argv) {
+    inspect_opts o = inspect_defaults();
+    soma_cmd cmd = {.usage = "PATH [options]",
+                    .about = "Shows what PATH holds: a dataset (format, robot, rate, episodes, features, what is missing on the disk), a\n"
+                             "checkpoint's or policy's folder (config, metadata, tensors), or a .safetensors file.\n\n"
+                             "Examples:\n  soma inspect demo/data\n  soma inspect demo/policy --rows 0\n",
+                    .has_json = true,
+                    .min_words = 1,
+                    .max_words = 1,
+                    .groups = {{&inspect_opts_table, &o, "options"}}};
+    int code;
+    if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
+    const char *path = cmd.words[0];
+    if (!soma__file_exists(path) && !soma__dir_exists(path)) {
+        soma_error err = {0};
+        soma__fail(&err, SOMA_NOT_FOUND, "%s: there is no such file or folder", path);
+        return soma__cmd_fail(&cmd, &err);
+    }
+    return looks_like_dataset(path) ? inspect_dataset(&cmd, path, o.rows) : inspect_checkpoint(&cmd, path, o.rows);
+}
+
+const soma_verb soma__verb_inspect = {"inspect", "what is in a dataset, a checkpoint or a safetensors file", run};
