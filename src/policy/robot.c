@@ -43,6 +43,7 @@ static soma_status read_robot(soma_robot *r, const json_t *robot, const char *wh
     if (json_array_size(delta) != (size_t)n_actions)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: \"delta\" is a list of %d true or false", where, r->n_actions);
     for (int i = 0; i < r->n_actions; i++) r->delta[i] = json_is_true(json_array_get(delta, (size_t)i));
+    SOMA_TRY(soma__json_bool(&r->cameras_optional, robot, "cameras_optional", where, err));
     return read_cameras(r, robot, where, err);
 }
 
@@ -74,8 +75,8 @@ json_t *soma__robot_json(const soma_robot *r) {
     json_t *delta = json_array(), *cameras = json_array();
     for (int i = 0; i < r->n_actions; i++) json_array_append_new(delta, json_boolean(r->delta[i]));
     for (int i = 0; i < r->n_cameras; i++) json_array_append_new(cameras, json_string(r->cameras[i]));
-    return json_pack("{s:i, s:i, s:f, s:s, s:o, s:o}", "n_state", r->n_state, "n_actions", r->n_actions, "rate", r->rate, "normalise",
-                     soma__norm_rule_name(r->rule), "delta", delta, "cameras", cameras);
+    return json_pack("{s:i, s:i, s:f, s:s, s:o, s:o, s:b}", "n_state", r->n_state, "n_actions", r->n_actions, "rate", r->rate, "normalise",
+                     soma__norm_rule_name(r->rule), "delta", delta, "cameras", cameras, "cameras_optional", r->cameras_optional);
 }
 
 soma_status soma__robot_check(soma_robot *r, const soma_model *model, const char *where, soma_error *err) {
@@ -167,7 +168,7 @@ static soma_status put_pictures(const soma_robot *r, soma_rows *rows, int64_t ro
         SOMA_TRY(put_picture(rows, rows->images + (row * C + cam) * size, &obs->images[i], err));
         rows->image_mask[row * C + cam] = 1;
     }
-    if (r->n_cameras && !obs->n_images)
+    if (r->n_cameras && !obs->n_images && !r->cameras_optional)
         return soma__fail(err, SOMA_BAD_INPUT, "the observation has no picture; this policy looks at %d cameras", r->n_cameras);
     for (int64_t cam = 0; cam < C; cam++)
         if (!rows->image_mask[row * C + cam]) memset(rows->images + (row * C + cam) * size, 0, (size_t)size);

@@ -21,6 +21,7 @@ typedef struct soma_robot {
     double rate;            // Hz; 0: unknown
     int n_cameras;
     char cameras[SOMA_MAX_CAMERAS][64]; // robot's names; camera i is the model's camera i
+    bool cameras_optional; // it was trained with episodes whose pictures are missing, so it may act without
     soma_norm_rule rule;
     bool delta[SOMA_ROBOT_MAX_DIMS];  // which actions are relative to the state
     soma_norm_stats *stats;           // owned

@@ -84,6 +84,7 @@ static soma_status split(soma_trainer *t, soma_error *err) {
         if (!d->episodes[e].present || !d->episodes[e].n_frames) continue;
         bool held = *t->o.holdout ? listed(t->o.holdout, e) : seen % k == k - 1;
         seen++;
+        t->robot.cameras_optional |= !d->episodes[e].video_present;
         if (held)
             t->heldout[t->n_heldout++] = e;
         else
