@@ -7,27 +7,41 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRACE_OPTS(X)                                                                         \
-    X(TEXT, policy, "", "folder with config.json and model.safetensors")                      \
-    X(TEXT, inputs, "", "a safetensors file with the inputs by name")                         \
-    X(TEXT, out, "", "the safetensors file to write")                                         \
-    X(TEXT, dtype, "f32", "f32, mixed (bf16 products) or bf16 (inference only)")              \
-    X(FLAG, grads, false, "also write the gradients of the training loss")                    \
-    X(TEXT, against, "", "a safetensors file of a reference: print the error of each tensor") \
-    X(FLAG, list, false, "print what can be fed and what can be given, and stop")             \
-    X(TEXT, device, "cpu", "where it is computed")                                            \
-    X(TEXT, isa, "", "plain, avx2, avx512 or amx; empty: the best that this machine has")     \
+#define TRACE_OPTS(X)                                                                                    \
+    X(TEXT, policy, "", "folder with config.json and model.safetensors")                                 \
+    X(TEXT, inputs, "", "a safetensors file with the inputs by name")                                    \
+    X(TEXT, out, "", "the safetensors file to write")                                                    \
+    X(TEXT, dtype, "f32", "f32, mixed (bf16 products) or bf16 (inference only)")                         \
+    X(FLAG, grads, false, "also write the gradients of the training loss")                               \
+    X(TEXT, against, "", "a safetensors file of a reference: print the error of each tensor")            \
+    X(FLAG, list, false, "print what can be fed and what can be given, and stop")                        \
+    X(TEXT, device, "cpu", "where it is computed")                                                       \
+    X(TEXT, isa, "", "plain, avx2, avx512 ...; empty: plain, above 16 MiB of weights the best there is") \
     X(INT, threads, 0, "threads; 0: as many as processors")
 SOMA_OPTS_DECLARE(trace_opts, TRACE_OPTS)
 #define OPTS_TYPE trace_opts
 SOMA_OPTS_DEFINE_LOCAL(trace_opts, TRACE_OPTS, trace_defaults)
 #undef OPTS_TYPE
 
+// The plain kernels sum in f64. A reference in f32 is itself off by some 1e-5 after four layers, so nothing should be added to that where
+// it costs seconds only.
+static const char *choose_isa(const trace_opts *o) {
+    soma_safetensors *weights = NULL;
+    double bytes = 0;
+    if (*o->isa || soma__safetensors_open(&weights, o->policy, NULL) != SOMA_OK) return o->isa; // what is wrong is told when it is loaded
+    for (size_t i = 0; i < soma__safetensors_count(weights); i++) {
+        const soma_safetensor *t = soma__safetensors_at(weights, i);
+        bytes += (double)t->n_values * (double)soma_dtype_size(t->dtype);
+    }
+    soma__safetensors_close(weights);
+    return bytes <= 16 << 20 ? "plain" : "";
+}
+
 static soma_status work(const trace_opts *o, soma_trace *trace, soma_error *err) {
     soma_device *device = NULL;
     soma_safetensors *inputs = NULL;
     const soma_trace_opts t = {.dtype = o->dtype, .grads = o->grads, .names_only = o->list};
-    const soma_device_opts d = {.threads = (int)o->threads, .isa = o->isa};
+    const soma_device_opts d = {.threads = (int)o->threads, .isa = choose_isa(o)};
     soma_status status = soma__device_open(&device, o->device, &d, err);
     if (status == SOMA_OK && !o->list) status = soma__safetensors_open(&inputs, o->inputs, err);
     if (status == SOMA_OK) status = soma__trace_run(trace, o->policy, inputs, &t, device, err);

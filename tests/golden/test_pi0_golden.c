@@ -75,39 +75,56 @@ static soma_safetensors *open_in(const char *folder, const char *name) {
     return st;
 }
 
-static void hold_case(const char *name, const char *isa) {
-    char folder[SOMA_PATH_MAX];
-    if (!golden_folder(folder, name)) skip();
+static void run_trace(soma_trace *trace, const char *folder, const soma_safetensors *inputs, const char *isa) {
     soma_error err = {0};
     soma_device *device = NULL;
-    soma_trace trace = {0};
-    soma_safetensors *inputs = open_in(folder, "inputs.safetensors"), *outputs = open_in(folder, "outputs.safetensors"),
-                     *grads = open_in(folder, "grads.safetensors");
     const soma_device_opts d = {.threads = 2, .isa = isa};
     const soma_trace_opts o = {.dtype = "f32", .grads = true};
     if (soma__device_open(&device, "cpu", &d, &err)) fail_msg("%s", err.text);
-    if (soma__trace_run(&trace, folder, inputs, &o, device, &err)) fail_msg("%s", err.text);
-    double worst = 0;
-    int n = hold_outputs(&trace, outputs), m = hold_grads(&trace, grads, &worst);
-    print_message("%s on %s: %d tensors agree, %d gradients within %.2g (relative, L2)\n", name, device->kind->info(device), n, m, worst);
-    soma__trace_free(&trace);
+    print_message("%s\n", device->kind->info(device));
+    if (soma__trace_run(trace, folder, inputs, &o, device, &err)) fail_msg("%s", err.text);
     soma__device_close(device);
+}
+
+// The plain kernels are the specification and are held against the reference; what is fast is held against the plain ones. (Both f32
+// computations lie some 8e-6 from the f64 one after four layers, the plain kernels with their f64 sums 1.5e-6: the reference and a fast
+// kernel may be 1e-5 apart with nothing wrong in either.)
+static void hold_fast(const soma_trace *fast, const soma_trace *plain) {
+    for (size_t i = 0; i < plain->n_tensors; i++) {
+        const soma_safetensor *want = &plain->tensors[i], *got = soma__trace_find(fast, want->name);
+        int64_t n = 1;
+        for (int k = 0; k < want->n_dims; k++) n *= want->shape[k];
+        bool grad = want->name[0] == 'b' && want->name[2] == '.'; // all of them were held against the reference's
+        if (want->dtype != SOMA_F32 || grad) continue;
+        golden_error e = golden_compare(got->data, want->data, n, 1, NULL);
+        if (!(e.max_abs <= tolerance(want->name))) fail_msg("%s: fast kernels are off by %.3g from the plain ones", want->name, e.max_abs);
+    }
+}
+
+static void hold_case(const char *name) {
+    char folder[SOMA_PATH_MAX];
+    if (!golden_folder(folder, name)) skip();
+    soma_trace plain = {0}, fast = {0};
+    soma_safetensors *inputs = open_in(folder, "inputs.safetensors"), *outputs = open_in(folder, "outputs.safetensors"),
+                     *grads = open_in(folder, "grads.safetensors");
+    run_trace(&plain, folder, inputs, "plain");
+    run_trace(&fast, folder, inputs, "");
+    double worst = 0, worst_fast = 0;
+    int n = hold_outputs(&plain, outputs), m = hold_grads(&plain, grads, &worst);
+    hold_grads(&fast, grads, &worst_fast);
+    hold_fast(&fast, &plain);
+    print_message("%s: %d tensors agree; %d gradients within %.2g (plain) and %.2g (fast), relative L2\n", name, n, m, worst, worst_fast);
+    soma__trace_free(&plain);
+    soma__trace_free(&fast);
     soma__safetensors_close(inputs);
     soma__safetensors_close(outputs);
     soma__safetensors_close(grads);
 }
 
-static void pi0_plain(void **state) { hold_case("pi0_tiny", "plain"); }
-static void pi0_best(void **state) { hold_case("pi0_tiny", ""); }
-static void pi05_plain(void **state) { hold_case("pi05_tiny", "plain"); }
-static void pi05_best(void **state) { hold_case("pi05_tiny", ""); }
+static void pi0(void **state) { hold_case("pi0_tiny"); }
+static void pi05(void **state) { hold_case("pi05_tiny"); }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pi0_plain),
-        cmocka_unit_test(pi0_best),
-        cmocka_unit_test(pi05_plain),
-        cmocka_unit_test(pi05_best),
-    };
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pi0), cmocka_unit_test(pi05)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
