@@ -16,7 +16,7 @@ enum {
     STREAM_BLOCK = 96,  // rows of the streamed factor in an item; a multiple of the tiles' 6 rows, two or more panels
     PACK_ROWS = 128,    // rows of the shared factor packed by one item, per chunk
     WANTED_ITEMS = 16,  // below this the contraction is split
-    SPLIT_CHUNKS = 4,   // a split is at least this many chunks long
+    SPLIT_CHUNKS = 2,   // a split is at least this many chunks long
     DOT_ROWS = 4,       // up to so many rows: dot products
     DOT_WORK = 1 << 15, // elements of b read by one item of dot products
 };
@@ -37,6 +37,8 @@ typedef struct gemm {
     bool dot, stream_a;
     bool out_bf16, in_parts; // in_parts: blocks go to f32 parts that are finished afterwards
     int64_t block, n_blocks, chunk, n_chunks, n_splits;
+    int64_t whole;      // rows of the packed fixed factor, with padding
+    int64_t columns_ld; // words from one k to the next where a is packed by columns
     size_t bias_size, packed_size, parts_size, thread_size;
     // while running
     const cpu_run *run;
@@ -106,6 +108,9 @@ static bool sides_of(gemm *g, const soma_tensor *out) {
 
 // ---- the cut
 
+// A tile reads few words of each k: with an odd number of cache lines between them they spread over the whole first-level cache.
+static int64_t odd_lines(int64_t words_of_k) { return (cpu_ceil(words_of_k, 16) | 1) * 16; }
+
 static void cut(gemm *g) {
     const int64_t nr = g->isa->nr, step = g->isa->step;
     g->bias_size = cpu_align((size_t)(g->N + nr) * 4);
@@ -123,10 +128,11 @@ static void cut(gemm *g) {
     g->n_splits = 1;
     if (g->n_blocks < WANTED_ITEMS) g->n_splits = SOMA_MAX(1, SOMA_MIN(cpu_ceil(WANTED_ITEMS, g->n_blocks), g->n_chunks / SPLIT_CHUNKS));
     g->in_parts = g->n_splits > 1 || g->out_bf16;
-    const int64_t whole = g->stream_a ? cpu_ceil(fixed, nr) * nr : fixed;
-    g->packed_size = cpu_align((size_t)(whole * g->n_chunks * KC_WORDS) * 4);
+    g->columns_ld = odd_lines(g->stream_a ? g->block : g->M);
+    g->whole = g->stream_a ? cpu_ceil(fixed, nr) * nr : g->a.by_columns ? g->columns_ld : fixed;
+    g->packed_size = cpu_align((size_t)(g->whole * g->n_chunks * KC_WORDS) * 4);
     g->parts_size = g->in_parts ? cpu_align((size_t)(g->n_splits * g->M * g->N) * 4) : 0;
-    g->thread_size = cpu_align((size_t)(g->block * KC_WORDS) * 4);
+    g->thread_size = cpu_align((size_t)((g->a.by_columns && g->stream_a ? g->columns_ld : g->block) * KC_WORDS) * 4);
 }
 
 static bool gemm_new(gemm *g, const soma_step *step, soma_isa isa) {
@@ -172,23 +178,22 @@ static void take_bias(gemm *g) {
 // The whole of the fixed factor: item = (chunk, group of rows). Chunk c begins at c * KC_WORDS words of all rows.
 static void pack_item(void *ctx, int64_t item, int thread) {
     const gemm *g = ctx;
-    const int64_t nr = g->isa->nr, fixed = g->stream_a ? g->N : g->M, groups = cpu_ceil(fixed, PACK_ROWS);
+    const int64_t fixed = g->stream_a ? g->N : g->M, groups = cpu_ceil(fixed, PACK_ROWS);
     const int64_t chunk = item / groups, row0 = item % groups * PACK_ROWS, rows = SOMA_MIN(PACK_ROWS, fixed - row0);
-    const int64_t kn = chunk_length(g, chunk), kw = words(g, kn), whole = g->stream_a ? cpu_ceil(fixed, nr) * nr : fixed;
-    uint32_t *out = g->packed + chunk * KC_WORDS * whole;
+    const int64_t kn = chunk_length(g, chunk), kw = words(g, kn);
+    uint32_t *out = g->packed + chunk * KC_WORDS * g->whole;
     if (g->stream_a)
         g->isa->pack_panels(out + row0 * kw, &g->b.f, row0, rows, chunk * g->chunk, kn);
     else if (g->a.by_columns)
-        pack_a(g, out + row0, whole, row0, rows, chunk * g->chunk, kn);
+        pack_a(g, out + row0, g->columns_ld, row0, rows, chunk * g->chunk, kn);
     else
         pack_a(g, out + row0 * kw, kw, row0, rows, chunk * g->chunk, kn);
 }
 
 static void block_item(void *ctx, int64_t item, int thread) {
     const gemm *g = ctx;
-    const int64_t nr = g->isa->nr, split = item % g->n_splits, block = item / g->n_splits;
+    const int64_t split = item % g->n_splits, block = item / g->n_splits;
     const int64_t row0 = block * g->block, rows = SOMA_MIN(g->block, (g->stream_a ? g->M : g->N) - row0);
-    const int64_t whole = g->stream_a ? cpu_ceil(g->N, nr) * nr : g->M;
     const int64_t from = split * g->n_chunks / g->n_splits, to = (split + 1) * g->n_chunks / g->n_splits;
     uint32_t *own = (uint32_t *)(g->run->threads_space + (size_t)thread * g->run->thread_size);
     float *c = g->in_parts ? g->parts + split * g->M * g->N : g->out;
@@ -197,10 +202,10 @@ static void block_item(void *ctx, int64_t item, int thread) {
     int64_t init_ld = 0;
     for (int64_t chunk = from; chunk < to; chunk++, init = c, init_ld = g->N) {
         const int64_t kn = chunk_length(g, chunk), kw = words(g, kn);
-        const uint32_t *packed = g->packed + chunk * KC_WORDS * whole;
-        const int64_t a_rows = g->stream_a ? rows : g->M, a_row = g->a.by_columns ? 1 : kw, a_k = g->a.by_columns ? a_rows : 1;
+        const uint32_t *packed = g->packed + chunk * KC_WORDS * g->whole;
+        const int64_t a_row = g->a.by_columns ? 1 : kw, a_k = g->a.by_columns ? g->columns_ld : 1;
         if (g->stream_a) {
-            pack_a(g, own, g->a.by_columns ? rows : kw, row0, rows, chunk * g->chunk, kn);
+            pack_a(g, own, g->a.by_columns ? g->columns_ld : kw, row0, rows, chunk * g->chunk, kn);
             g->isa->block(rows, g->N, kw, own, a_row, a_k, packed, init, init_ld, c, g->N);
         } else {
             g->isa->pack_panels(own, &g->b.f, row0, rows, chunk * g->chunk, kn);
