@@ -271,7 +271,7 @@ soma_status soma__film_write(const char *path, const soma_rollouts *r, soma_erro
     canvas v;
     SOMA_TRY(canvas_open(&v, r, err));
     soma_video_writer *writer = NULL;
-    soma_video_spec spec = {.width = v.width, .height = v.height, .fps = r->task->rate, .gop = 30, .crf = 20, .preset = "medium"};
+    soma_video_spec spec = {.width = v.width, .height = v.height, .fps = r->task->rate, .gop = 30, .crf = 20, .preset = "fast"};
     uint8_t *rgb = soma__alloc((size_t)v.width * (size_t)v.height * 3);
     soma_status status = rgb ? soma__video_writer_open(&writer, path, &spec, err) : soma__no_memory(err, "a video's frame");
     if (status == SOMA_OK) status = write_films(&v, writer, rgb, err);
