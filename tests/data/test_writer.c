@@ -192,7 +192,7 @@ static void every_allocation(void **state) {
     soma_dataset_writer *w = NULL;
     soma_dataset_spec spec = spec_of(1);
     in_root(path, "fault");
-    for (int64_t n = 0;; n += n < 60 ? 1 : n / 30) { // all of the first, then ever wider steps
+    for (int64_t n = 0;; n += n < 60 ? 1 : n / 10) { // all of the first, then ever wider steps
         assert_int_equal(soma__dir_remove(path, &err), SOMA_OK);
         soma__alloc_fail_after(n);
         soma_status status = soma__dataset_writer_open(&w, path, &spec, &err);
