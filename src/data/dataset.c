@@ -11,10 +11,7 @@ soma_status soma__dataset_open(soma_dataset **out, const char *path, soma_error 
     *out = NULL;
     if (!soma__dir_exists(path)) return soma__fail(err, SOMA_NOT_FOUND, "%s: no such folder", path);
     for (const soma_dataset_format *const *f = soma__dataset_registry; *f; f++) {
-        if (!(*f)->probe(path)) continue;
-        SOMA_TRY((*f)->open(out, path, err));
-        (*out)->format = *f;
-        return SOMA_OK;
+        if ((*f)->probe(path)) return (*f)->open(out, path, err);
     }
     soma_str known = {0};
     for (const soma_dataset_format *const *f = soma__dataset_registry; *f; f++) soma__str_printf(&known, " %s", (*f)->name);
@@ -32,6 +29,12 @@ int soma__dataset_feature(const soma_dataset *dataset, const char *name) {
     for (int i = 0; i < dataset->n_features; i++)
         if (!strcmp(dataset->features[i].name, name)) return i;
     return -1;
+}
+
+bool soma__dataset_has(const soma_dataset *d, int feature) {
+    for (int64_t e = 0; e < d->n_episodes; e++)
+        if (d->format->present(d, e, feature)) return true;
+    return false;
 }
 
 // ---- description

@@ -60,7 +60,7 @@ typedef struct soma_dataset_reader soma_dataset_reader; // one thread's: open fi
 typedef struct soma_dataset_format {
     const char *name;                // "lerobot"
     bool (*probe)(const char *path); // looks like ours, cheaply
-    soma_status (*open)(soma_dataset **dataset, const char *path, soma_error *err);
+    soma_status (*open)(soma_dataset **dataset, const char *path, soma_error *err); // sets dataset->format, too
     void (*close)(soma_dataset *dataset);
     soma_status (*reader_open)(soma_dataset_reader **reader, const soma_dataset *dataset, soma_error *err);
     void (*reader_close)(soma_dataset_reader *reader);
@@ -79,6 +79,8 @@ extern const soma_dataset_format *const soma__dataset_registry[]; // NULL at its
 soma_status soma__dataset_open(soma_dataset **dataset, const char *path, soma_error *err);
 void soma__dataset_close(soma_dataset *dataset);                          // NULL allowed
 int soma__dataset_feature(const soma_dataset *dataset, const char *name); // -1 when absent
+// At least one episode has this feature on the disk; a camera may be declared and never recorded.
+bool soma__dataset_has(const soma_dataset *dataset, int feature);
 // {format, version, robot_type, fps, episodes, frames, episodes_present, frames_present, tasks:[...], features:[{name, kind, dtype, shape,
 // names, episodes_present}], absent:[...], hint}; a new reference, NULL when memory is out.
 json_t *soma__dataset_info(const soma_dataset *dataset);

@@ -106,6 +106,8 @@ static void gr1(void **state) {
     expect(d, "v2.0", 20, 5, 2096, 5, 2096);
     assert_int_equal(d->n_absent, 5); // a second camera that info.json declares and nobody recorded
     assert_int_equal(with_pictures(d), 5);
+    assert_false(soma__dataset_has(d, soma__dataset_feature(d, "observation.images.egoview")));
+    assert_true(soma__dataset_has(d, soma__dataset_feature(d, "observation.images.ego_view")));
     const soma_feature *state_feature = &d->features[soma__dataset_feature(d, "observation.state")];
     assert_string_equal(state_feature->dtype, "float64");
     assert_int_equal(state_feature->size, 44);

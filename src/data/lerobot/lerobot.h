@@ -32,6 +32,8 @@ typedef struct lerobot {
     size_t absent_room;
 } lerobot;
 
+extern const soma_dataset_format soma__dataset_format_lerobot;
+
 soma_status lerobot_open(soma_dataset **dataset, const char *path, soma_error *err);
 void lerobot_close(soma_dataset *dataset);
 

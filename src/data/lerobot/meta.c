@@ -237,17 +237,16 @@ static void count_episode(lerobot *l, const soma_episode *e) {
 // A camera without a single file was declared and never recorded, or its videos were left out whole: it makes no episode incomplete,
 // unless there is no other.
 static void mark_pictures(lerobot *l) {
-    int64_t cameras = 0, empty = 0;
-    for (int pass = 0; pass < 2; pass++)
-        for (int f = 0; f < l->d.n_features; f++) {
-            if (l->features[f].kind != SOMA_FEATURE_IMAGE) continue;
-            int64_t n = 0;
-            for (int64_t i = 0; i < l->d.n_episodes; i++) n += lerobot_present(&l->d, i, f);
-            cameras += !pass;
-            empty += !pass && !n;
-            for (int64_t i = 0; pass && (n || empty == cameras) && i < l->d.n_episodes; i++)
-                if (!lerobot_present(&l->d, i, f)) l->episodes[i].video_present = false;
-        }
+    int cameras = 0, empty = 0;
+    for (int f = 0; f < l->d.n_features; f++) {
+        cameras += l->features[f].kind == SOMA_FEATURE_IMAGE;
+        empty += l->features[f].kind == SOMA_FEATURE_IMAGE && !soma__dataset_has(&l->d, f);
+    }
+    for (int f = 0; f < l->d.n_features; f++) {
+        if (l->features[f].kind != SOMA_FEATURE_IMAGE || (empty < cameras && !soma__dataset_has(&l->d, f))) continue;
+        for (int64_t i = 0; i < l->d.n_episodes; i++)
+            if (!lerobot_present(&l->d, i, f)) l->episodes[i].video_present = false;
+    }
 }
 
 static soma_status start_episodes(lerobot *l, placing *p, int64_t n, soma_error *err) {
@@ -481,6 +480,7 @@ soma_status lerobot_open(soma_dataset **out, const char *path, soma_error *err) 
     lerobot *l = soma__calloc(1, sizeof *l);
     if (!l) return soma__no_memory(err, path);
     l->d.hint = "";
+    l->d.format = &soma__dataset_format_lerobot;
     l->d.path = soma__arena_strdup(&l->arena, path);
     soma_status status = l->d.path ? open_all(l, err) : soma__no_memory(err, path);
     if (status != SOMA_OK) {

@@ -208,7 +208,6 @@ static bool probe(const char *path) {
     return soma__path_join(info, path, "meta/info.json", NULL) == SOMA_OK && soma__file_exists(info);
 }
 
-extern const soma_dataset_format soma__dataset_format_lerobot;
 const soma_dataset_format soma__dataset_format_lerobot = {
     .name = "lerobot",
     .probe = probe,
