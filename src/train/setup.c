@@ -46,7 +46,7 @@ static soma_status add_camera(soma_trainer *t, int feature, soma_error *err) {
 static soma_status find_cameras(soma_trainer *t, soma_error *err) {
     if (!*t->o.cameras) {
         for (int i = 0; i < t->data->n_features && t->robot.n_cameras < SOMA_MAX_CAMERAS; i++)
-            if (t->data->features[i].kind == SOMA_FEATURE_IMAGE) SOMA_TRY(add_camera(t, i, err));
+            if (t->data->features[i].kind == SOMA_FEATURE_IMAGE && soma__dataset_has(t->data, i)) SOMA_TRY(add_camera(t, i, err));
         return SOMA_OK;
     }
     char list[SOMA_OPT_TEXT], *rest = list;
