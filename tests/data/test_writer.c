@@ -11,9 +11,12 @@
 #include "data/writer.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum { W = 32, H = 24, STATE = 3, ACTION = 2, CAMERAS = 2 };
 static char root[] = "/tmp/soma_writer_XXXXXX";
@@ -185,6 +188,41 @@ static void resumed(void **state) {
     check_dataset(path, 6);
 }
 
+// A process that is killed in the middle of its third episode's shard: two episodes count, no partial file survives the resuming.
+static void killed(void **state) {
+    char path[SOMA_PATH_MAX], dir[SOMA_PATH_MAX], **left;
+    soma_error err = {0};
+    soma_dataset_writer *w;
+    soma_dataset_spec spec = spec_of(2);
+    in_root(path, "killed");
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (!child) {
+        if (soma__dataset_writer_open(&w, path, &spec, &err)) _exit(1);
+        for (int e = 0; e < 3; e++) add_episode(w, e);
+        add_frame(w, 3, 0);
+        raise(SIGKILL);
+    }
+    int how;
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
+    check_dataset(path, 2);
+    size_t n;
+    in_root(dir, "killed/videos/observation.images.wrist/chunk-000");
+    assert_int_equal(soma__dir_list(&left, &n, dir, &err), SOMA_OK);
+    assert_int_equal(n, 2); // file-000.mp4 and what was being written
+    soma__dir_list_free(left, n);
+    if (soma__dataset_writer_resume(&w, path, &spec, &err)) fail_msg("%s", err.text);
+    assert_int_equal(soma__dir_list(&left, &n, dir, &err), SOMA_OK);
+    assert_int_equal(n, 1);
+    soma__dir_list_free(left, n);
+    assert_int_equal(soma__dataset_writer_episodes(w), 2);
+    for (int e = 2; e < 4; e++) add_episode(w, e);
+    if (soma__dataset_writer_finish(w, &err)) fail_msg("%s", err.text);
+    soma__dataset_writer_close(w);
+    check_dataset(path, 4);
+}
+
 // The n-th allocation fails: an error, never a crash; what had been counted stays readable, and resuming mends the rest.
 static void every_allocation(void **state) {
     char path[SOMA_PATH_MAX];
@@ -247,10 +285,8 @@ static void refused(void **state) {
 int main(void) {
     if (!mkdtemp(root)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip),
-        cmocka_unit_test(resumed),
-        cmocka_unit_test(every_allocation),
-        cmocka_unit_test(refused),
+        cmocka_unit_test(round_trip),       cmocka_unit_test(resumed), cmocka_unit_test(killed),
+        cmocka_unit_test(every_allocation), cmocka_unit_test(refused),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     soma__dir_remove(root, NULL);
