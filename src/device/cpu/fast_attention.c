@@ -3,7 +3,8 @@
 // and the product with the values. Keys come in panels; a panel that no query of the tile sees is skipped, so that a block-causal mask
 // costs what it lets through. Scores of one tile exist at a time, in the thread's memory.
 //
-// Where the product is bf16, q, k, v (and dout) are rounded; probabilities stay f32. The gradient recomputes the probabilities; an item is
+// Where the product is bf16, q, k, v (and dout) are rounded, and where the processor multiplies bf16 the probabilities too, as the published
+// models do; softmax and all sums are f32. The gradient recomputes the probabilities; an item is
 // one batch element and one key head, whose queries add to dk and dv in a fixed order.
 //
 // Declined: a head size that is not contiguous, or is above 256.
@@ -13,29 +14,31 @@
 
 #include <string.h>
 
-enum { TILE = 48, MAX_K = 256, MAX_RUNS = 32 }; // queries in a tile: a multiple of the register tile's rows
+enum { TILE = CPU_ATTENTION_TILE, MAX_K = 256, MAX_RUNS = 32 };
 
 typedef struct attention {
-    const cpu_gemm *inner; // products of two rounded factors
-    const cpu_gemm *outer; // products of f32 probabilities
+    const cpu_gemm *gemm;
     const cpu_softmax *softmax;
     const soma_tensor *out, *q, *k, *v, *q_block, *k_block, *dout;
     int64_t B, T, H, S, KV, K, group, n_tiles;
-    int64_t words;                            // of a head for the inner product
+    int64_t words, value_words; // of a contraction over the head size; over all keys
     int64_t key_size, value_size, score_size; // words: packed keys, packed values, scores of a tile
     const cpu_run *run;
     char *dq;
     float *dk, *dv;
 } attention;
 
+// Words from one query's scores to the next: an odd number of cache lines, so that columns spread over the cache.
+static int64_t odd_lines(int64_t n) { return (cpu_ceil(n, 16) | 1) * 16; }
+
 static bool head_fits(const soma_tensor *t) { return t->stride[3] == 1 && (t->dtype == SOMA_F32 || t->dtype == SOMA_BF16); }
 
 static bool attention_new(attention *a, const soma_step *step, soma_isa isa) {
     const soma_tensor *t = step->nodes[0], *q = t->src[0], *k = t->src[1];
     const soma_dtype product = t->p.attention.product;
-    *a = (attention){.inner = cpu_gemm_of(isa, product), .outer = cpu_gemm_of(isa, SOMA_F32), .out = t, .q = q, .k = k, .v = t->src[2]};
+    *a = (attention){.gemm = cpu_gemm_of(isa, product), .out = t, .q = q, .k = k, .v = t->src[2]};
     a->q_block = t->src[3], a->k_block = t->src[4], a->dout = t->src[6];
-    if (!a->inner || !head_fits(q) || !head_fits(k) || !head_fits(a->v) || (a->dout && !head_fits(a->dout))) return false;
+    if (!a->gemm || !head_fits(q) || !head_fits(k) || !head_fits(a->v) || (a->dout && !head_fits(a->dout))) return false;
 #if defined(__x86_64__)
     a->softmax = isa >= SOMA_ISA_AVX512 ? &cpu_softmax_avx512 : &cpu_softmax_avx2;
 #endif
@@ -43,10 +46,11 @@ static bool attention_new(attention *a, const soma_step *step, soma_isa isa) {
     if (a->K > MAX_K || a->S < 1 || a->T < 1) return false;
     a->group = a->H / a->KV;
     a->n_tiles = cpu_ceil(a->T, TILE);
-    a->words = cpu_ceil(a->K, a->inner->step);
-    a->key_size = cpu_ceil(a->S, a->inner->nr) * a->inner->nr * a->words;
-    a->value_size = cpu_ceil(a->K, a->outer->nr) * a->outer->nr * a->S;
-    a->score_size = cpu_ceil(a->S, 16) * 16 * TILE;
+    a->words = cpu_ceil(a->K, a->gemm->step);
+    a->key_size = cpu_ceil(a->S, a->gemm->nr) * a->gemm->nr * a->words;
+    a->value_words = cpu_ceil(a->S, a->gemm->step);
+    a->value_size = cpu_ceil(a->K, a->gemm->nr) * a->gemm->nr * a->value_words;
+    a->score_size = odd_lines(a->S) * TILE;
     return true;
 }
 
@@ -63,7 +67,7 @@ static cpu_factor tokens(const attention *a, const soma_tensor *t, int64_t b, in
 
 // A tile's view of the keys: runs of visible panels, their columns side by side in the scores.
 typedef struct view {
-    int64_t n_runs, n_columns;
+    int64_t n_runs, n_columns, ld; // ld: from one query's scores to the next
     int64_t from[MAX_RUNS], columns[MAX_RUNS]; // first key and number of keys of each run
     int32_t q_block[TILE];
     int32_t *k_block; // of the columns
@@ -79,7 +83,7 @@ static void look(const attention *a, view *v, int32_t *k_block, int64_t b, int64
     }
     v->n_runs = v->n_columns = 0;
     v->k_block = k_block;
-    const int64_t nr = a->inner->nr;
+    const int64_t nr = a->gemm->nr;
     bool open = false;
     for (int64_t j0 = 0; j0 < a->S; j0 += nr) {
         const int64_t n = SOMA_MIN(nr, a->S - j0);
@@ -97,29 +101,44 @@ static void look(const attention *a, view *v, int32_t *k_block, int64_t b, int64
         v->columns[v->n_runs - 1] += n;
         v->n_columns += n;
     }
+    v->ld = odd_lines(v->n_columns);
 }
 
-// scores [rows, n_columns] = tile times the keys (or values) it sees; `keys` are panels for the inner product.
+// scores [rows, ld] = tile times the keys (or values) it sees; `keys` are panels for the inner product.
 static void inner_product(const attention *a, const view *v, int64_t rows, const uint32_t *tile, const uint32_t *keys, float *scores) {
     for (int64_t r = 0, at = 0; r < v->n_runs; at += v->columns[r++])
-        a->inner->block(rows, v->columns[r], a->words, tile, a->words, 1, keys + v->from[r] * a->words, NULL, 0, scores + at, v->n_columns);
+        a->gemm->block(rows, v->columns[r], a->words, tile, a->words, 1, keys + v->from[r] * a->words, NULL, 0, scores + at, v->ld);
+}
+
+// Scores as words of a product: along the keys, or along the queries (turned). Where a word is an f32 they are used where they lie.
+typedef struct factor {
+    const uint32_t *words;
+    int64_t row, k; // words from one row, from one word of the contraction, to the next
+} factor;
+static factor score_words(const attention *a, const view *v, int64_t rows, const float *scores, bool turned, uint32_t *packed) {
+    if (a->gemm->step == 1) return (factor){(const uint32_t *)scores, turned ? 1 : v->ld, turned ? v->ld : 1};
+    const cpu_factor f = {.data = scores, .round = true, .row_stride = turned ? 1 : v->ld, .k_stride = turned ? v->ld : 1};
+    if (turned) a->gemm->pack_columns(packed, v->ld, &f, 0, v->n_columns, 0, rows);
+    else a->gemm->pack_rows(packed, v->ld / 2, &f, 0, rows, 0, v->n_columns);
+    return (factor){packed, turned ? 1 : v->ld / 2, turned ? v->ld : 1};
 }
 
 // out [rows, K] = scores times values: panels over the head size, contracted over keys. One product for each run, summed in order.
-static void outer_product(const attention *a, const view *v, int64_t rows, const float *scores, const uint32_t *values, float *out,
-                          int64_t ld) {
-    const int64_t nr = a->outer->nr;
+static void outer_product(const attention *a, const view *v, int64_t rows, const float *scores, uint32_t *packed, const uint32_t *values,
+                          float *out, int64_t ld) {
+    const int64_t nr = a->gemm->nr, step = a->gemm->step;
+    const factor f = score_words(a, v, rows, scores, false, packed);
     for (int64_t r = 0, at = 0; r < v->n_runs; at += v->columns[r++])
         for (int64_t n = 0; n < a->K; n += nr)
-            a->outer->block(rows, SOMA_MIN(nr, a->K - n), v->columns[r], (const uint32_t *)scores + at, v->n_columns, 1,
-                            values + n * a->S + v->from[r] * nr, r ? out + n : NULL, ld, out + n, ld);
+            a->gemm->block(rows, SOMA_MIN(nr, a->K - n), cpu_ceil(v->columns[r], step), f.words + at / step, f.row, f.k,
+                           values + n * a->value_words + v->from[r] / step * nr, r ? out + n : NULL, ld, out + n, ld);
 }
 
 // ---- forward
 
 static size_t forward_thread_size(const attention *a) {
     return cpu_align((size_t)(TILE * a->words) * 4) + cpu_align((size_t)a->score_size * 4) + cpu_align((size_t)(TILE * a->K) * 4) +
-           cpu_align((size_t)a->S * 4);
+           cpu_align((size_t)a->S * 4) + cpu_align((size_t)a->score_size * 2);
 }
 
 static void pack_item(void *ctx, int64_t item, int thread) {
@@ -128,15 +147,15 @@ static void pack_item(void *ctx, int64_t item, int thread) {
     uint32_t *packed = (uint32_t *)a->run->shared + pair * (a->key_size + a->value_size);
     const cpu_factor f = tokens(a, item % 2 ? a->v : a->k, pair / a->KV, pair % a->KV, item % 2);
     if (item % 2)
-        a->outer->pack_panels(packed + a->key_size, &f, 0, a->K, 0, a->S);
+        a->gemm->pack_panels(packed + a->key_size, &f, 0, a->K, 0, a->S);
     else
-        a->inner->pack_panels(packed, &f, 0, a->S, 0, a->K);
+        a->gemm->pack_panels(packed, &f, 0, a->S, 0, a->K);
 }
 
 static void write_rows(const attention *a, int64_t b, int64_t row0, int64_t rows, int64_t head, const float *from) {
     for (int64_t i = 0; i < rows; i++) {
         const int64_t at = ((b * a->T + row0 + i) * a->H + head) * a->K;
-        a->outer->finish((char *)cpu_at(a->run, a->out) + at * (int64_t)soma_dtype_size(a->out->dtype), a->out->dtype == SOMA_BF16, a->K,
+        a->gemm->finish((char *)cpu_at(a->run, a->out) + at * (int64_t)soma_dtype_size(a->out->dtype), a->out->dtype == SOMA_BF16, a->K,
                          from + i * a->K, 1, 0, NULL);
     }
 }
@@ -146,22 +165,22 @@ static void forward_item(void *ctx, int64_t item, int thread) {
     const int64_t tile = item % a->n_tiles, head = item / a->n_tiles % a->H, b = item / a->n_tiles / a->H;
     const int64_t row0 = tile * TILE, rows = SOMA_MIN(TILE, a->T - row0), pair = b * a->KV + head / a->group;
     char *own = a->run->threads_space + (size_t)thread * a->run->thread_size;
-    uint32_t *q = (uint32_t *)own;
+    uint32_t *q = (uint32_t *)own, *packed;
     float *scores = (float *)(own += cpu_align((size_t)(TILE * a->words) * 4));
     float *out = (float *)(own += cpu_align((size_t)a->score_size * 4));
+    int32_t *k_block = (int32_t *)(own += cpu_align((size_t)(TILE * a->K) * 4));
+    packed = (uint32_t *)(own + cpu_align((size_t)a->S * 4));
     view v;
-    look(a, &v, (int32_t *)(own + cpu_align((size_t)(TILE * a->K) * 4)), b, row0, rows);
+    look(a, &v, k_block, b, row0, rows);
     const uint32_t *keys = (const uint32_t *)a->run->shared + pair * (a->key_size + a->value_size);
     const cpu_factor f = tokens(a, a->q, b, head, false);
-    if (v.n_runs == 0)
-        memset(out, 0, (size_t)(rows * a->K) * 4);
+    if (v.n_runs == 0) memset(out, 0, (size_t)(rows * a->K) * 4);
     else {
         float inverse[TILE];
-        a->inner->pack_rows(q, a->words, &f, row0, rows, 0, a->K);
+        a->gemm->pack_rows(q, a->words, &f, row0, rows, 0, a->K);
         inner_product(a, &v, rows, q, keys, scores);
-        for (int64_t i = 0; i < rows; i++)
-            inverse[i] = a->softmax->forward(scores + i * v.n_columns, v.n_columns, v.k_block, v.q_block[i], a->out->p.attention.scale);
-        outer_product(a, &v, rows, scores, keys + a->key_size, out, a->K);
+        a->softmax->forward(scores, v.ld, rows, v.n_columns, v.k_block, v.q_block, a->out->p.attention.scale, inverse);
+        outer_product(a, &v, rows, scores, packed, keys + a->key_size, out, a->K);
         for (int64_t i = 0; i < rows; i++) a->softmax->times(out + i * a->K, a->K, inverse[i]);
     }
     write_rows(a, b, row0, rows, head, out);
@@ -182,19 +201,20 @@ typedef struct backward_space {
     uint32_t *keys, *values, *keys_turned;       // panels over S for q k^T and dout v^T; panels over K for ds k
     uint32_t *q, *dout, *q_turned, *dout_turned; // of a tile
     float *p, *ds;
+    uint32_t *packed; // scores as words
     int32_t *k_block;
     size_t size;
 } backward_space;
 
 static backward_space backward_space_at(const attention *a, char *own) {
     backward_space s = {0};
-    const int64_t turned = cpu_ceil(a->K, a->outer->nr) * a->outer->nr;
+    const int64_t turned = cpu_ceil(a->K, a->gemm->nr) * a->gemm->nr;
     const struct {
         uint32_t **at;
         int64_t words;
     } parts[] = {{&s.keys, a->key_size},          {&s.values, a->key_size},           {&s.keys_turned, a->value_size},
                  {&s.q, TILE * a->words},         {&s.dout, TILE * a->words},         {&s.q_turned, TILE * turned},
-                 {&s.dout_turned, TILE * turned}, {(uint32_t **)&s.p, a->score_size}, {(uint32_t **)&s.ds, a->score_size},
+                 {&s.dout_turned, TILE * turned}, {(uint32_t **)&s.p, a->score_size}, {(uint32_t **)&s.ds, a->score_size}, {&s.packed, a->score_size / 2},
                  {(uint32_t **)&s.k_block, a->S}};
     for (size_t i = 0; i < SOMA_COUNT(parts); i++) {
         *parts[i].at = own ? (uint32_t *)(own + s.size) : NULL;
@@ -204,11 +224,12 @@ static backward_space backward_space_at(const attention *a, char *own) {
 }
 
 // d [keys it sees, K] += scores^T times the tile's rows (panels over the head size)
-static void add_to_keys(const attention *a, const view *v, int64_t rows, const float *scores, const uint32_t *turned, float *d) {
+static void add_to_keys(const attention *a, const view *v, int64_t rows, const float *scores, uint32_t *packed, const uint32_t *turned, float *d) {
     const int64_t ld = a->KV * a->K;
+    const factor f = score_words(a, v, rows, scores, true, packed);
     for (int64_t r = 0, at = 0; r < v->n_runs; at += v->columns[r++]) {
         float *to = d + v->from[r] * ld;
-        a->outer->block(v->columns[r], a->K, rows, (const uint32_t *)scores + at, 1, v->n_columns, turned, to, ld, to, ld);
+        a->gemm->block(v->columns[r], a->K, cpu_ceil(rows, a->gemm->step), f.words + at, f.row, f.k, turned, to, ld, to, ld);
     }
 }
 
@@ -224,20 +245,18 @@ static void backward_tile(const attention *a, const backward_space *s, int64_t b
     }
     const cpu_factor q = tokens(a, a->q, b, head, false), g = tokens(a, a->dout, b, head, false);
     const cpu_factor q_turned = tokens(a, a->q, b, head, true), g_turned = tokens(a, a->dout, b, head, true);
-    a->inner->pack_rows(s->q, a->words, &q, row0, rows, 0, a->K);
-    a->inner->pack_rows(s->dout, a->words, &g, row0, rows, 0, a->K);
-    a->outer->pack_panels(s->q_turned, &q_turned, 0, a->K, row0, rows);
-    a->outer->pack_panels(s->dout_turned, &g_turned, 0, a->K, row0, rows);
+    a->gemm->pack_rows(s->q, a->words, &q, row0, rows, 0, a->K);
+    a->gemm->pack_rows(s->dout, a->words, &g, row0, rows, 0, a->K);
+    a->gemm->pack_panels(s->q_turned, &q_turned, 0, a->K, row0, rows);
+    a->gemm->pack_panels(s->dout_turned, &g_turned, 0, a->K, row0, rows);
     inner_product(a, &v, rows, s->q, s->keys, s->p);
     inner_product(a, &v, rows, s->dout, s->values, s->ds);
-    for (int64_t i = 0; i < rows; i++) {
-        float *p = s->p + i * v.n_columns;
-        a->softmax->times(p, v.n_columns, a->softmax->forward(p, v.n_columns, v.k_block, v.q_block[i], scale));
-        a->softmax->backward(s->ds + i * v.n_columns, p, v.n_columns, scale);
-    }
-    outer_product(a, &v, rows, s->ds, s->keys_turned, dq, a->H * a->K);
-    add_to_keys(a, &v, rows, s->ds, s->q_turned, dk);
-    add_to_keys(a, &v, rows, s->p, s->dout_turned, dv);
+    float inverse[TILE];
+    a->softmax->forward(s->p, v.ld, rows, v.n_columns, v.k_block, v.q_block, scale, inverse);
+    a->softmax->backward(s->ds, s->p, v.ld, rows, v.n_columns, scale, inverse);
+    outer_product(a, &v, rows, s->ds, s->packed, s->keys_turned, dq, a->H * a->K);
+    add_to_keys(a, &v, rows, s->ds, s->packed, s->q_turned, dk);
+    add_to_keys(a, &v, rows, s->p, s->packed, s->dout_turned, dv);
 }
 
 static void backward_item(void *ctx, int64_t item, int thread) {
@@ -245,9 +264,9 @@ static void backward_item(void *ctx, int64_t item, int thread) {
     const int64_t b = item / a->KV, kv = item % a->KV, ld = a->KV * a->K;
     const backward_space s = backward_space_at(a, a->run->threads_space + (size_t)thread * a->run->thread_size);
     const cpu_factor k = tokens(a, a->k, b, kv, false), v = tokens(a, a->v, b, kv, false), k_turned = tokens(a, a->k, b, kv, true);
-    a->inner->pack_panels(s.keys, &k, 0, a->S, 0, a->K);
-    a->inner->pack_panels(s.values, &v, 0, a->S, 0, a->K);
-    a->outer->pack_panels(s.keys_turned, &k_turned, 0, a->K, 0, a->S);
+    a->gemm->pack_panels(s.keys, &k, 0, a->S, 0, a->K);
+    a->gemm->pack_panels(s.values, &v, 0, a->S, 0, a->K);
+    a->gemm->pack_panels(s.keys_turned, &k_turned, 0, a->K, 0, a->S);
     float *dk = a->dk + (b * a->S * a->KV + kv) * a->K, *dv = a->dv + (b * a->S * a->KV + kv) * a->K;
     for (int64_t j = 0; j < a->S; j++) {
         memset(dk + j * ld, 0, (size_t)a->K * 4);

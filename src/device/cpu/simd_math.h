@@ -22,6 +22,20 @@ SIMD_INLINE vf vf_exp(vf x) {
     return p * vf_bits(vi_left(vi_add(half, bias), 23)) * vf_bits(vi_left(vi_add(vi_sub(k, half), bias), 23));
 }
 
+// exp(x) for x <= 0, as softmax needs it: zero below -86.6, so that 2^k is one addition to the exponent.
+SIMD_INLINE vf vf_exp_below(vf x) {
+    const vf floor = vf_set(-86.6f), c = vf_max(floor, x), n = vf_nearest(c * vf_set(1.44269504f));
+    vf r = vf_fma(n, vf_set(-0.693359375f), c);
+    r = vf_fma(n, vf_set(2.12194440e-4f), r);
+    vf p = vf_set(0.00139517197f);
+    p = vf_fma(p, r, vf_set(0.00836959854f));
+    p = vf_fma(p, r, vf_set(0.0416661873f));
+    p = vf_fma(p, r, vf_set(0.166665122f));
+    p = vf_fma(p, r, vf_set(0.5f));
+    p = vf_fma(p, r * r, r) + vf_set(1);
+    return vf_pick(vm_less(x, floor), vf_set(0), vf_bits(vi_add(vi_bits(p), vi_left(vi_from(n), 23))));
+}
+
 SIMD_INLINE vf vf_log(vf x) {
     const vm tiny = vm_less(x, vf_set(0x1p-126f)); // subnormal: scaled into the normal range
     const vf scaled = vf_pick(tiny, x * vf_set(0x1p24f), x);
