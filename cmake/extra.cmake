@@ -37,7 +37,7 @@ foreach(source ${example_sources})
 endforeach()
 
 # they run the program
-foreach(name test_program)
+foreach(name test_program test_way)
   if(TARGET ${name} AND TARGET soma)
     add_dependencies(${name} soma)
   endif()
