@@ -468,8 +468,9 @@ static soma_status open_all(lerobot *l, soma_error *err) {
     SOMA_TRY(soma__json_load(&info, path, err));
     soma_status status = read_info(l, info, path, err);
     json_decref(info);
+    if (status == SOMA_OK && l->generation == 2) status = read_episodes_v2(l, err);
     if (status == SOMA_OK) status = soma__parquet_open(&l->pq, NULL, err);
-    if (status == SOMA_OK) status = l->generation == 2 ? read_episodes_v2(l, err) : read_episodes_v3(l, err);
+    if (status == SOMA_OK && l->generation == 3) status = read_episodes_v3(l, err);
     if (status != SOMA_OK) return status;
     mark_pictures(l);
     return l->d.n_absent ? find_hint(l, err) : SOMA_OK;
