@@ -68,10 +68,6 @@ soma_tensor *soma_mlp(const soma_scope *s, soma_tensor *x, int64_t F) {
     return soma_linear(s, "fc2", soma_apply(soma_linear(s, "fc1", x, F, true), SOMA_UNARY_GELU), D, true); // [.., D]
 }
 
-soma_tensor *soma_time_features(soma_tensor *t, int64_t D, double min_period, double max_period) {
-    return soma_time_embed(t, D, min_period, max_period);
-}
-
 soma_tensor *soma_repeat_rows(soma_tensor *x, int64_t R) {
     if (R == 1) return x;
     int64_t shape[SOMA_MAX_DIMS], n = 1;

@@ -109,7 +109,6 @@ soma_tensor *soma_vit_block(const soma_scope *s, soma_tensor *x, const soma_vit_
 soma_tensor *soma_vit(const soma_scope *s, soma_tensor *images, const soma_vit_config *c, soma_tensor **kept);
 
 // ---- small things
-soma_tensor *soma_time_features(soma_tensor *t, int64_t D, double min_period, double max_period); // t f32 [B] -> [B, D]
 // Every row R times in a row: [B, ..] -> [B R, ..]; x itself when R is 1.
 soma_tensor *soma_repeat_rows(soma_tensor *x, int64_t R);
 

@@ -69,8 +69,8 @@ static pi0_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor 
     int64_t D = c->expert.width, N = m->B * m->R, H = c->model.info.horizon;
     const soma_scope *root = m->root;
     pi0_stream s = {.c = &c->expert, .scope = m->expert};
-    soma_tensor *emb = soma_tap(soma_time_features(time, D, c->min_period, c->max_period), "suffix_t1.time_emb_f64"); // [N, D] f32
-    soma_tensor *tok = soma_linear(root, "action_in_proj", x_t, D, true);                                             // [N, H, D]
+    soma_tensor *emb = soma_tap(soma_time_embed(time, D, c->min_period, c->max_period), "suffix_t1.time_emb_f64"); // [N, D] f32
+    soma_tensor *tok = soma_linear(root, "action_in_proj", x_t, D, true);                                          // [N, H, D]
     if (c->pi05) {
         soma_tensor *h = soma_apply(soma_linear(root, "time_mlp_in", emb, D, true), SOMA_UNARY_SILU);
         s.cond = soma_apply(soma_linear(root, "time_mlp_out", h, D, true), SOMA_UNARY_SILU); // [N, D]
