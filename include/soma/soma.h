@@ -29,7 +29,7 @@ typedef struct soma_pilot soma_pilot;
 #define SOMA_POLICY_OPTS(X)                                                               \
     X(TEXT, device, "cpu", "where the policy runs")                                       \
     X(TEXT, dtype, "bf16", "matrix products in bf16 or f32")                              \
-    X(TEXT, isa, "", "avx2, avx512, amx or plain; empty: the best that this machine has") \
+    X(TEXT, isa, "", "avx512bf16, avx512, avx2 or plain; empty: the best that this machine has") \
     X(INT, threads, 0, "threads; 0: as many as processors")                               \
     X(TEXT, text_tokenizer, "", "a SentencePiece model; empty: looked for beside the checkpoint")
 SOMA_OPTS_DECLARE(soma_policy_opts, SOMA_POLICY_OPTS)

@@ -6,13 +6,7 @@
 #include "base/pool.h"
 #include "device/device.h"
 
-typedef enum soma_isa {
-    SOMA_ISA_PLAIN,
-    SOMA_ISA_AVX2,
-    SOMA_ISA_AVX512,
-    SOMA_ISA_AVX512BF16,
-    SOMA_ISA_AMX
-} soma_isa; // each includes the ones before
+typedef enum soma_isa { SOMA_ISA_PLAIN, SOMA_ISA_AVX2, SOMA_ISA_AVX512, SOMA_ISA_AVX512BF16 } soma_isa; // each includes the ones before
 
 // What a kernel is given. Memory is planned; kernels never allocate.
 typedef struct cpu_run {
@@ -50,7 +44,7 @@ cpu_chooser cpu_fast_attention, cpu_fast_attention_grad;
 cpu_chooser cpu_fast_rms_norm, cpu_fast_rms_norm_grad, cpu_fast_layer_norm, cpu_fast_layer_norm_grad;
 cpu_chooser cpu_fast_rope, cpu_fast_sum, cpu_fast_concat, cpu_fast_pad, cpu_fast_embed, cpu_fast_embed_grad, cpu_fast_store, cpu_fast_adamw;
 
-soma_isa cpu_best_isa(void); // by CPUID, XCR0 and, for AMX, the system's permission
+soma_isa cpu_best_isa(void); // by CPUID and XCR0
 const char *cpu_isa_name(soma_isa isa);
 bool cpu_isa_parse(soma_isa *isa, const char *name);
 

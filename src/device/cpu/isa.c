@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which instruction set this process may use: what the processor has (CPUID) and what the system saves at a task switch (XCR0).
+// Which instruction set this process may use: what the processor has (CPUID) and what the system saves at a task switch (XCR0). AMX is not
+// here: it could not be run while this was written, and a kernel that never ran is none.
 #include "device/cpu/cpu.h"
 
 #include <string.h>
 
-static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16", "amx"};
+static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16"};
 
 const char *cpu_isa_name(soma_isa isa) { return names[isa]; }
 
