@@ -3,19 +3,24 @@
 # The whole way once: record demonstrations, train a policy on them, serve it, drive unseen scenes through the server, report.
 # Leaves report.html, rollout.mp4 and result.json in the output folder. Fails only when a stage fails, not when a policy is bad.
 #
-#   scripts/demo.sh BUILD [--out DIR] [--task NAME] [--episodes N] [--steps N] [--seeds N] [--seed N] [-- options of soma train]
+#   scripts/demo.sh BUILD [--out DIR] [--task NAME] [--episodes N] [--image N] [--steps N] [--seed N] [--seeds N] [--execute K]
+#                         [-- options of soma train]
+#
+# --episodes demonstrations with pictures of --image pixels; --steps of training from --seed; --seeds scenes, --execute actions of each chunk.
 set -eu
-build=${1:?usage: scripts/demo.sh BUILD [--out DIR] [--task NAME] [--episodes N] [--steps N] [--seeds N] [--seed N] [-- options of soma train]}
+build=${1:?usage: scripts/demo.sh BUILD [options]; its head lists them}
 shift
-out=demo task=touch_color episodes=400 steps=2000 seeds=100 seed=0
+out=demo task=touch_color episodes=400 image=96 steps=2000 seed=0 seeds=100 execute=10
 while [ $# -gt 0 ]; do
     case $1 in
     --out) out=$2 ;;
     --task) task=$2 ;;
     --episodes) episodes=$2 ;;
+    --image) image=$2 ;;
     --steps) steps=$2 ;;
     --seeds) seeds=$2 ;;
     --seed) seed=$2 ;;
+    --execute) execute=$2 ;;
     --) shift && break ;;
     *) echo "demo: $1 is not an option here" >&2 && exit 2 ;;
     esac
@@ -65,10 +70,11 @@ start_server() { # policy: on a free port; sets $address
 evaluate() { # label, result file, options...
     label=$1 file=$2
     shift 2
-    "$soma" eval --server "$address" --task "$task" --seeds "$seeds" --label "$label" --out "$out/$file.json" "$@"
+    "$soma" eval --server "$address" --task "$task" --seeds "$seeds" --image "$image" --execute "$execute" --label "$label" \
+        --out "$out/$file.json" "$@"
 }
 
-stage record "$soma" record --task "$task" --episodes "$episodes" --seed 0 --out "$out/data"
+stage record "$soma" record --task "$task" --episodes "$episodes" --image "$image" --seed 0 --out "$out/data"
 stage train "$soma" train --family pi0 --preset nano --data "$out/data" --out "$out/policy" --steps "$steps" --seed "$seed" "$@"
 stage initialise "$soma" train --family pi0 --preset nano --data "$out/data" --out "$out/untrained" --steps 0 --seed "$seed" "$@" --steps 0
 

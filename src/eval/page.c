@@ -77,6 +77,7 @@ static soma_status add_row(soma_str *page, const json_t *result, const char *whe
     add_rate(page, success);
     soma__str_add(page, "<td>");
     add_bar(page, success, "#2f9e5b");
+    if (!strcmp(word(result, "mode"), "wrong prompt")) add_bar(page, prompted, "#d9920f");
     soma__str_add(page, "</td>");
     add_rate(page, prompted);
     if (success.rate > 0)
