@@ -89,7 +89,7 @@ soma_status soma__driver_policy(soma_driver *driver, const soma_policy *policy, 
         pilots_close(p);
         return soma__no_memory(err, "the pilots");
     }
-    *driver = (soma_driver){.name = "policy", .ctx = p, .begin = pilots_begin, .act = pilots_act, .close = pilots_close};
+    *driver = (soma_driver){.name = "policy", .seats = seats, .ctx = p, .begin = pilots_begin, .act = pilots_act, .close = pilots_close};
     return SOMA_OK;
 }
 
@@ -131,7 +131,7 @@ soma_status soma__driver_server(soma_driver *driver, const char *address, const 
     *w = (wires){.address = address, .task = task, .n_seats = seats, .wires = soma__calloc((size_t)seats, sizeof *w->wires)};
     soma_status status = w->wires ? wires_begin(w, 0, err) : soma__no_memory(err, "the connections"); // is anybody there?
     if (status == SOMA_OK)
-        *driver = (soma_driver){.name = "server", .ctx = w, .begin = wires_begin, .act = wires_act, .close = wires_close};
+        *driver = (soma_driver){.name = "server", .seats = seats, .ctx = w, .begin = wires_begin, .act = wires_act, .close = wires_close};
     else
         wires_close(w);
     return status;
@@ -181,6 +181,7 @@ static soma_status baseline_new(soma_driver *driver, const soma_task *task, int 
         return soma__no_memory(err, "a baseline");
     }
     *driver = like;
+    driver->seats = seats;
     driver->ctx = b;
     driver->close = baseline_close;
     return SOMA_OK;

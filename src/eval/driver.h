@@ -18,6 +18,7 @@ typedef struct soma_seat {
 typedef struct soma_driver {
     const char *name;
     bool blind; // needs no pictures
+    int seats;  // how many it was made for
     void *ctx;
     soma_status (*begin)(void *ctx, int seat, soma_error *err);               // an episode begins in this seat; NULL: nothing to do
     soma_status (*act)(void *ctx, soma_seat **seats, int n, soma_error *err); // for these seats at once

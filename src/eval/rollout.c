@@ -243,6 +243,7 @@ static soma_status loop_open(loop *l, soma_error *err) {
     SOMA_TRY(soma__pool_new(&l->pool, (int)o->threads, err));
     l->picture = (size_t)o->image * (size_t)o->image * 3 * (size_t)l->task->n_cameras;
     l->n_places = (int)SOMA_MIN(o->seats, o->seeds);
+    SOMA_CHECK(l->driver->seats >= l->n_places, "a driver is made for as many seats as are driven");
     l->places = soma__calloc((size_t)l->n_places, sizeof *l->places);
     l->result->episodes = soma__calloc((size_t)o->seeds, sizeof *l->result->episodes);
     if (!l->places || !l->result->episodes) return soma__no_memory(err, "the episodes");

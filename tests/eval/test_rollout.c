@@ -68,7 +68,7 @@ static soma_status fake_act(void *ctx, soma_seat **seats, int n, soma_error *err
 
 static soma_driver fake_driver(fake *f) {
     *f = (fake){.task = soma__task_find("touch_color")};
-    return (soma_driver){.name = "fake", .ctx = f, .begin = fake_begin, .act = fake_act};
+    return (soma_driver){.name = "fake", .seats = SEATS, .ctx = f, .begin = fake_begin, .act = fake_act};
 }
 
 static void expert_through_the_policys_door(void **state) {
