@@ -2,6 +2,9 @@
 // How demonstrations are made. Labels are the expert's clean actions, but what is executed is disturbed: a policy that has only seen the
 // expert's own path does not know the way back to it (Laskey et al. 2017, "DART"). Episodes in which the expert fails are dropped.
 //
+// And many episodes begin elsewhere. From home, where the arm has got to tells where it is going: a policy that is shown nothing else
+// learns to go on as it began instead of looking (seen: it drove past the table's edge with a low error on held-out demonstrations).
+//
 // Attempts are made in rounds, in parallel, each in memory; the writer takes the successful ones in the order of their seeds.
 #include "eval/record.h"
 #include "base/pool.h"
@@ -18,11 +21,13 @@ SOMA_OPTS_DEFINE(soma_record_opts, SOMA_RECORD_OPTS, soma_record_defaults)
 
 enum { PER_THREAD = 8, MAX_VALUES = 32, NOISE_STREAM = 1000 };
 
-#define NOISE_TIME 0.4   // seconds in which the disturbance forgets itself
-#define PUSH_SHARE 0.3   // of the episodes get one push besides
-#define PUSH_SIZE 3.0    // times `noise` and less: up to 4 cm at the hand
-#define PUSH_SECONDS 0.5 // how long it lasts
-#define HOPELESS 20      // attempts without a success before recording gives up
+#define NOISE_TIME 0.4      // seconds in which the disturbance forgets itself
+#define PUSH_SHARE 0.3      // of the episodes get one push besides
+#define PUSH_SIZE 3.0       // times `noise` and less: up to 4 cm at the hand
+#define PUSH_SECONDS 0.5    // how long it lasts
+#define SCATTER_SECONDS 1.0 // to get there; not recorded
+#define SCATTER_AHEAD 2.5   // at most so far into the other scene's demonstration
+#define HOPELESS 20         // attempts without a success before recording gives up
 
 typedef struct {
     uint64_t seed;
@@ -90,12 +95,54 @@ static soma_status open_env(recorder *r, int thread, soma_error *err) {
     return r->task->open(&r->envs[thread], &o, err);
 }
 
+// Where the expert's arm is at a random moment of another scene: a pose that a policy may come to, and that tells nothing about this one.
+static soma_status pose_elsewhere(recorder *r, soma_env *env, soma_rng *rng, float *pose, soma_error *err) {
+    const soma_task *t = r->task;
+    SOMA_TRY(t->reset(env, &(soma_env_reset){.seed = soma__rng_below(rng, SOMA_EVAL_SEEDS)}, err));
+    int steps = 1 + (int)soma__rng_below(rng, (uint64_t)(SCATTER_AHEAD * t->rate));
+    for (int i = 0; i < steps && !t->outcome(env).done; i++) {
+        t->expert(env, pose);
+        SOMA_TRY(t->step(env, pose, err));
+    }
+    return SOMA_OK;
+}
+
+// Brings the arm from home to `pose`, evenly and then holding still for a moment.
+static soma_status go_to(recorder *r, soma_env *env, const disturbance *d, const float *pose, soma_error *err) {
+    const soma_task *t = r->task;
+    int steps = (int)(SCATTER_SECONDS * t->rate);
+    soma_env_obs obs;
+    SOMA_TRY(t->observe(env, &obs, err));
+    float home[MAX_VALUES], action[MAX_VALUES];
+    memcpy(home, obs.state, t->n_state * sizeof *home);
+    for (int i = 0; i < steps && !t->outcome(env).done; i++) {
+        float share = fminf(1, 1.3f * (float)(i + 1) / (float)steps);
+        t->expert(env, action);
+        for (int k = 0; k < t->n_actions; k++)
+            if (!d->still[k]) action[k] = home[k] + share * (pose[k] - home[k]);
+        SOMA_TRY(t->step(env, action, err));
+    }
+    return SOMA_OK;
+}
+
+// The start of an episode: at home or elsewhere.
+static soma_status begin(recorder *r, soma_env *env, const attempt *a, disturbance *d, soma_error *err) {
+    const soma_task *t = r->task;
+    float pose[MAX_VALUES];
+    bool elsewhere = soma__rng_uniform(&d->rng) < r->opts->scatter && t->n_state == t->n_actions;
+    if (elsewhere) SOMA_TRY(pose_elsewhere(r, env, &d->rng, pose, err));
+    SOMA_TRY(t->reset(env, &(soma_env_reset){.seed = a->seed}, err));
+    return elsewhere ? go_to(r, env, d, pose, err) : SOMA_OK;
+}
+
 static soma_status play(recorder *r, soma_env *env, attempt *a, soma_error *err) {
     const soma_task *t = r->task;
-    SOMA_TRY(t->reset(env, &(soma_env_reset){.seed = a->seed}, err));
     disturbance d = disturbance_new(r->opts, t, a->seed);
+    SOMA_TRY(begin(r, env, a, &d, err));
     a->n_frames = 0;
-    soma_env_outcome outcome;
+    a->success = false;
+    soma_env_outcome outcome = t->outcome(env);
+    if (outcome.done) return SOMA_OK; // ran into something on the way
     do {
         size_t i = (size_t)a->n_frames++;
         soma_env_obs obs;
@@ -182,9 +229,10 @@ static soma_status check_opts(const soma_record_opts *o, const soma_task **task,
         return soma__fail(err, SOMA_BAD_INPUT, "seed is %lld; recording takes seeds from 0 to %d, those above are for evaluation",
                           (long long)o->seed, SOMA_EVAL_SEEDS - 1);
     }
+    if (!(o->scatter >= 0 && o->scatter <= 1)) return soma__fail(err, SOMA_BAD_INPUT, "scatter is %g; a share is 0 to 1", o->scatter);
     if (!(o->noise >= 0 && o->noise <= 1)) return soma__fail(err, SOMA_BAD_INPUT, "noise is %g rad; 0 to 1 makes sense", o->noise);
     if (o->image % 2) return soma__fail(err, SOMA_BAD_INPUT, "pictures of %lld pixels; video wants an even number", (long long)o->image);
-    SOMA_CHECK((*task)->n_actions <= MAX_VALUES, "a task has more actions than the recorder has room for");
+    SOMA_CHECK((*task)->n_actions <= MAX_VALUES && (*task)->n_state <= MAX_VALUES, "a task has more values than the recorder has room for");
     return SOMA_OK;
 }
 

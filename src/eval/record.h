@@ -10,14 +10,15 @@
 
 #define SOMA_EVAL_SEEDS 1000000
 
-#define SOMA_RECORD_OPTS(X)                                                                              \
-    X(TEXT, task, "touch_color", "the simulated task")                                                   \
-    X(INT, episodes, 400, "how many successful episodes to keep")                                        \
-    X(INT, seed, 0, "seed of the first scene; the following take seed + 1, seed + 2, ... below 1000000") \
-    X(TEXT, out, "", "folder of the new dataset; it must not exist or be empty")                         \
-    X(INT, image, 96, "pixels per side of every camera's picture; even")                                 \
-    X(REAL, noise, 0.03, "largest standard deviation of the disturbance of a joint, radians; 0: none")   \
-    X(FLAG, jitter, true, "vary lighting and camera pose from scene to scene")                           \
+#define SOMA_RECORD_OPTS(X)                                                                                        \
+    X(TEXT, task, "touch_color", "the simulated task")                                                             \
+    X(INT, episodes, 400, "how many successful episodes to keep")                                                  \
+    X(INT, seed, 0, "seed of the first scene; the following take seed + 1, seed + 2, ... below 1000000")           \
+    X(TEXT, out, "", "folder of the new dataset; it must not exist or be empty")                                   \
+    X(INT, image, 96, "pixels per side of every camera's picture; even")                                           \
+    X(REAL, noise, 0.03, "largest standard deviation of the disturbance of a joint, radians; 0: none")             \
+    X(REAL, scatter, 0.5, "share of the episodes that begin where the arm would be in another scene, not at home") \
+    X(FLAG, jitter, true, "vary lighting and camera pose from scene to scene")                                     \
     X(INT, threads, 0, "environments at once; 0: as many as processors; the dataset does not depend on it")
 SOMA_OPTS_DECLARE(soma_record_opts, SOMA_RECORD_OPTS)
 soma_record_opts soma_record_defaults(void);
