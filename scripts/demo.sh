@@ -10,7 +10,9 @@
 set -eu
 build=${1:?usage: scripts/demo.sh BUILD [options]; its head lists them}
 shift
-out=demo task=touch_color episodes=400 image=96 steps=2000 seed=0 seeds=100 execute=10
+out=demo task=touch_color episodes=1500 image=64 steps=11000 seed=0 seeds=100 execute=10
+# the shapes of nano in src/model/pi0/config.c; 0.35 million observations, each with two draws of noise and time after the first 3000 steps
+recipe="--batch 32 --draws 2 --mean-steps 3000 --lr 1e-3 --lr-end 1e-5 --warmup 200 --beta2 0.99 --ema 0.998 --eval-every 500 --save-every 2000"
 while [ $# -gt 0 ]; do
     case $1 in
     --out) out=$2 ;;
@@ -74,8 +76,8 @@ evaluate() { # label, result file, options...
         --out "$out/$file.json" "$@"
 }
 
-stage record "$soma" record --task "$task" --episodes "$episodes" --image "$image" --seed 0 --out "$out/data"
-stage train "$soma" train --family pi0 --preset nano --data "$out/data" --out "$out/policy" --steps "$steps" --seed "$seed" "$@"
+stage record "$soma" record --task "$task" --episodes "$episodes" --image "$image" --scatter 0.8 --seed 0 --out "$out/data"
+stage train "$soma" train --family pi0 --preset nano --data "$out/data" --out "$out/policy" --steps "$steps" --seed "$seed" $recipe "$@"
 stage initialise "$soma" train --family pi0 --preset nano --data "$out/data" --out "$out/untrained" --steps 0 --seed "$seed" "$@" --steps 0
 
 stage serve_untrained start_server "$out/untrained"

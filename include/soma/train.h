@@ -25,6 +25,7 @@ extern "C" {
     X(INT, steps, 2000, "optimiser steps")                                                                                      \
     X(INT, batch, 32, "observations in a step")                                                                                 \
     X(INT, accumulate, 1, "passes that a step's observations are split into")                                                   \
+    X(INT, mean_steps, 0, "steps at the start that learn the mean chunk (no noise, time 1), before the flow; finds what to look at sooner") \
     X(INT, draws, 1, "(noise, time) pairs per observation, which share one prefix")                                             \
     X(REAL, lr, 5e-4, "peak learning rate")                                                                                     \
     X(REAL, lr_end, 0, "learning rate at the last step; 0: a tenth of the peak")                                                \

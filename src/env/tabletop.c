@@ -45,7 +45,7 @@ static const char head[] = "<mujoco model='tabletop'>\n"
                            " diffuse='0.45 0.45 0.45' specular='0.1 0.1 0.1'/>\n"
                            "<camera name='scene' pos='0.84 0 0.86' xyaxes='0 1 0 -0.86 0 0.57' fovy='%g'/>\n"
                            "<geom name='table' type='plane' size='0.6 0.6 0.1' pos='0.3 0 0' contype='0' conaffinity='3'"
-                           " rgba='0.72 0.70 0.66 1'/>\n";
+                           " rgba='0.48 0.47 0.45 1'/>\n";
 
 static const char cube_mjcf[] = "<body name='%s'><freejoint/><geom type='box' size='%g %g %g' mass='0.06' contype='2' conaffinity='3'"
                                 " condim='4' friction='1 0.01 0.0001' rgba='%s'/></body>\n";

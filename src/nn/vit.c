@@ -19,7 +19,7 @@ soma_tensor *soma_patch_embed(const soma_scope *s, const char *name, soma_tensor
     if (bytes) x = soma_affine(soma_cast(x, SOMA_F32), 2.0f / 255.0f, -1.0f); // 0..255 -> -1..1
     x = soma_cast(x, at->precision.activation);
     double fan_in = 3.0 * (double)(p * p);
-    soma_tensor *kernel = soma_scope_weight(at, "weight", soma_init_normal(1 / sqrt(fan_in)), 4, (int64_t[]){D, 3, p, p});
+    soma_tensor *kernel = soma_scope_weight(at, "weight", soma_init_normal(4 / sqrt(fan_in)), 4, (int64_t[]){D, 3, p, p});
     soma_tensor *bias = soma_scope_weight(at, "bias", soma_init_zero(), 1, &D);
     return soma_matmul(x, soma_reshape(kernel, 2, (int64_t[]){D, 3 * p * p}), bias, at->precision.product); // [N, h w, D]
 }
@@ -41,7 +41,7 @@ soma_tensor *soma_vit(const soma_scope *s, soma_tensor *images, const soma_vit_c
     soma_tensor *x = soma_patch_embed(emb, "patch_embedding", images, c->patch, c->width); // [N, T, D]
     // Random positions of about the patches' own size (our choice): a net that starts from nothing must tell places apart soon.
     soma_tensor *pos =
-        soma_scope_weight(soma_scope_in(emb, "position_embedding"), "weight", soma_init_normal(0.3), 2, (int64_t[]){T, c->width});
+        soma_scope_weight(soma_scope_in(emb, "position_embedding"), "weight", soma_init_normal(0.6), 2, (int64_t[]){T, c->width});
     x = soma_cast(soma_add(x, soma_cast(pos, x->dtype)), encoder->precision.activation);
     if (kept) kept[0] = x;
     for (int i = 0; i < c->depth; i++) {

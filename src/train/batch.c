@@ -20,7 +20,7 @@ static void build(soma_pass *pass, soma_trainer *t, bool training) {
 
 soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err) {
     const soma_model_info *info = &t->model->info;
-    *pass = (soma_pass){.n = n, .draws = draws};
+    *pass = (soma_pass){.n = n, .draws = draws, .mean = pass->mean};
     size_t chunk = (size_t)(info->horizon * info->action_dim), N = (size_t)n, D = (size_t)draws;
     SOMA_TRY(soma_graph_new(&pass->graph, err));
     build(pass, t, training);
@@ -73,6 +73,10 @@ static soma_status fill_row(soma_trainer *t, soma_pass *pass, const soma_loader_
 
 // One (noise, time) pair: noise ~ N(0, 1); time = 0.999 Beta(1.5, 1) + 0.001, drawn as U^(1/1.5) (openpi).
 static void draw(soma_pass *pass, int64_t k, int64_t chunk, soma_rng rng) {
+    if (pass->mean) { // the noise is zero since it was allocated
+        pass->time[k] = 1;
+        return;
+    }
     pass->time[k] = (float)(pow(soma__rng_uniform(&rng), 1 / 1.5) * 0.999 + 0.001);
     soma__rng_normals(&rng, pass->noise + k * chunk, (size_t)chunk);
 }

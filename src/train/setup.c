@@ -301,8 +301,8 @@ static soma_status check_options(const soma_train_opts *o, soma_error *err) {
     if (!*o->out) return soma__fail(err, SOMA_BAD_INPUT, "--out names the folder that the policy goes to");
     if (o->steps < 0 || o->batch < 1 || o->draws < 1 || o->accumulate < 1 || o->batch % o->accumulate)
         return soma__fail(err, SOMA_BAD_INPUT, "steps >= 0, batch >= 1, draws >= 1, and batch a multiple of accumulate are needed");
-    if (o->warmup < 0 || o->eval_every < 1 || o->save_every < 1 || o->holdout_share < 0 || o->holdout_share > 0.5)
-        return soma__fail(err, SOMA_BAD_INPUT, "warmup >= 0, eval_every >= 1, save_every >= 1 and a holdout_share of 0 to 0.5 are needed");
+    if (o->warmup < 0 || o->mean_steps < 0 || o->eval_every < 1 || o->save_every < 1 || o->holdout_share < 0 || o->holdout_share > 0.5)
+        return soma__fail(err, SOMA_BAD_INPUT, "warmup >= 0, mean_steps >= 0, eval_every >= 1, save_every >= 1 and a holdout_share of 0 to 0.5 are needed");
     if (strcmp(o->dtype, "bf16") && strcmp(o->dtype, "f32"))
         return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", o->dtype);
     if (strcmp(o->keep, "best") && strcmp(o->keep, "last"))
@@ -328,6 +328,8 @@ soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, som
     int64_t n = t->o.batch / t->o.accumulate;
     if (status == SOMA_OK && t->o.steps) {
         status = soma__pass_new(&t->pass, t, n, t->o.draws, true, err);
+        t->mean_pass.mean = true;
+        if (status == SOMA_OK && t->o.mean_steps) status = soma__pass_new(&t->mean_pass, t, n, 1, true, err);
         if (status == SOMA_OK) status = make_loader(&t->loader, t, t->training, t->n_training, n, (uint64_t)t->o.seed, err);
         if (status == SOMA_OK && t->n_heldout) status = soma__pass_new(&t->look, t, n, t->o.draws, false, err);
         if (status == SOMA_OK && t->n_heldout) status = make_loader(&t->look_loader, t, t->heldout, t->n_heldout, n, 1, err);
@@ -342,6 +344,7 @@ void soma__trainer_close(soma_trainer *t) {
     soma__loader_close(t->look_loader);
     soma__pass_free(&t->pass);
     soma__pass_free(&t->look);
+    soma__pass_free(&t->mean_pass);
     soma__optimiser_free(t->optimiser);
     soma__params_free(t->params);
     soma__device_close(t->device);

@@ -18,6 +18,7 @@ extern const soma_opt_table soma_train_opts_table;
 // A graph with its memory: the training pass, or the look at held-out episodes (no gradients, averaged weights).
 typedef struct soma_pass {
     int64_t n, draws; // observations, (noise, time) pairs for each
+    bool mean;        // no noise, time 1: the velocity is then minus the mean chunk
     soma_graph *graph;
     soma_plan *plan;
     soma_frame *frame;
@@ -37,7 +38,7 @@ typedef struct soma_trainer {
     soma_device *device;
     soma_params *params; // layout, and the weights as published
     soma_optimiser *optimiser;
-    soma_pass pass, look;
+    soma_pass pass, look, mean_pass;
     soma_loader *loader, *look_loader;
     int64_t step; // optimiser steps done
     double best;  // lowest held-out loss so far; infinite before the first

@@ -7,6 +7,8 @@
 #include "base/file.h"
 #include "data/writer.h"
 
+#include <soma/opts.h>
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +17,8 @@
 enum { SIDE = 32, EPISODES = 6, FRAMES = 20 };
 static char root[] = "/tmp/soma_dots_XXXXXX"; // made by make_dots
 
-static void path(char out[SOMA_PATH_MAX], const char *name) { snprintf(out, SOMA_PATH_MAX, "%s/%s", root, name); }
+// root/name; out has SOMA_OPT_TEXT bytes or more
+static void path(char *out, const char *name) { snprintf(out, SOMA_OPT_TEXT, "%s/%s", root, name); }
 
 // A dot moves over the picture; the state is its place a step ago, the action where it goes.
 static void write_dots(const char *name) {

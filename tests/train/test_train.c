@@ -27,6 +27,7 @@ static soma_train_opts options(const char *out) {
     o.steps = 12;
     o.batch = 8;
     o.draws = 2;
+    o.mean_steps = 2;
     o.horizon = 4;
     o.eval_every = 5;
     o.save_every = 4;
@@ -70,6 +71,7 @@ static bool keep_loss(void *user, const soma_train_progress *p) {
 static void test_loss_falls(void **state) {
     soma_train_opts o = options("falls");
     o.steps = 150;
+    o.mean_steps = 0;
     o.eval_every = 50;
     watch w = {0};
     train(&o, keep_loss, &w, SOMA_OK);

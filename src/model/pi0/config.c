@@ -23,12 +23,12 @@ static const pi0_config base = {
 
 // To be learned from nothing on two processor cores in minutes: the same structure, a thousandth of the size.
 static const pi0_config nano = {
-    .model.info = {.n_cameras = 2, .image_size = 64, .horizon = 16, .action_dim = 7, .max_tokens = 12, .vocab = 256, .n_steps = 10},
+    .model.info = {.n_cameras = 2, .image_size = 64, .horizon = 30, .action_dim = 7, .max_tokens = 12, .vocab = 256, .n_steps = 10},
     .preset = "nano",
     .cameras = {"scene", "wrist"},
     .language = {.width = 128, .depth = 4, .mlp = 256, .n_heads = 4, .n_kv_heads = 1, .head_dim = 32},
     .expert = {.width = 128, .depth = 4, .mlp = 256, .n_heads = 4, .n_kv_heads = 1, .head_dim = 32},
-    .vision = {.width = 128, .depth = 2, .n_heads = 4, .mlp = 256, .patch = 8, .image = 64},
+    .vision = {.width = 128, .depth = 2, .n_heads = 4, .mlp = 256, .patch = 16, .image = 64},
     .vision_eps = 1e-6,
     .rms_eps = 1e-6,
     .rope_theta = 10000,
