@@ -21,19 +21,6 @@ static soma_status make_model(soma_trainer *t, const soma_bench_opts *o, soma_er
     return status;
 }
 
-static soma_status make_weights(soma_trainer *t, soma_error *err) {
-    soma_graph *graph;
-    SOMA_TRY(soma_graph_new(&graph, err));
-    soma_build b = soma__build_defaults(SOMA_PROGRAM_TRAIN, 1);
-    t->model->family->build(t->model, &b, graph);
-    soma_status status = soma__params_new(&t->params, t->device, (const soma_graph *const *)&graph, 1, err);
-    soma_graph_free(graph);
-    if (status == SOMA_OK) status = soma__params_init(t->params, 0, err);
-    if (status == SOMA_OK) status = soma__optimiser_new(&t->optimiser, t->device, &t->params->layout, err);
-    if (status == SOMA_OK) memcpy(soma__optimiser_array(t->optimiser, "w"), t->params->memory, t->params->layout.size);
-    return status;
-}
-
 static soma_status fill(soma_trainer *t, soma_error *err) {
     const soma_model_info *info = &t->model->info;
     soma_pass *p = &t->pass;
@@ -117,7 +104,7 @@ soma_status soma__bench_train(json_t **out, const soma_bench_opts *o, soma_error
     soma_device_opts d = {.threads = (int)o->threads, .isa = o->isa};
     soma_status status = make_model(&t, o, err);
     if (status == SOMA_OK) status = soma__device_open(&t.device, "cpu", &d, err);
-    if (status == SOMA_OK) status = make_weights(&t, err);
+    if (status == SOMA_OK) status = soma__trainer_weights(&t, err);
     if (status == SOMA_OK) status = soma__pass_new(&t.pass, &t, o->batch, o->draws, true, err);
     if (status == SOMA_OK) status = fill(&t, err);
     if (status == SOMA_OK) status = measure(out, &t, o, err);

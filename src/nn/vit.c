@@ -19,6 +19,7 @@ soma_tensor *soma_patch_embed(const soma_scope *s, const char *name, soma_tensor
     if (bytes) x = soma_affine(soma_cast(x, SOMA_F32), 2.0f / 255.0f, -1.0f); // 0..255 -> -1..1
     x = soma_cast(x, at->precision.activation);
     double fan_in = 3.0 * (double)(p * p);
+    // four times the usual: an object is a coherent patch of colour, to which a kernel of white noise answers weakly beside the positions
     soma_tensor *kernel = soma_scope_weight(at, "weight", soma_init_normal(4 / sqrt(fan_in)), 4, (int64_t[]){D, 3, p, p});
     soma_tensor *bias = soma_scope_weight(at, "bias", soma_init_zero(), 1, &D);
     return soma_matmul(x, soma_reshape(kernel, 2, (int64_t[]){D, 3 * p * p}), bias, at->precision.product); // [N, h w, D]

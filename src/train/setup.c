@@ -260,7 +260,7 @@ static soma_status write_folder(soma_trainer *t, soma_error *err) {
 
 // ---- weights and plans
 
-static soma_status make_weights(soma_trainer *t, soma_error *err) {
+soma_status soma__trainer_weights(soma_trainer *t, soma_error *err) {
     soma_graph *graph;
     SOMA_TRY(soma_graph_new(&graph, err));
     soma_build b = soma__build_defaults(SOMA_PROGRAM_TRAIN, 1);
@@ -324,7 +324,7 @@ soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, som
     if (status == SOMA_OK) status = soma__robot_check(&t->robot, t->model, t->data->path, err);
     if (status == SOMA_OK) status = write_folder(t, err);
     if (status == SOMA_OK) status = soma__device_open(&t->device, "cpu", &d, err);
-    if (status == SOMA_OK) status = make_weights(t, err);
+    if (status == SOMA_OK) status = soma__trainer_weights(t, err);
     int64_t n = t->o.batch / t->o.accumulate;
     if (status == SOMA_OK && t->o.steps) {
         status = soma__pass_new(&t->pass, t, n, t->o.draws, true, err);

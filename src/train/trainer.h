@@ -46,7 +46,9 @@ typedef struct soma_trainer {
 
 // setup.c: everything up to the first step. The folder `out` exists afterwards and holds config.json, norm_stats.json, vocab.json.
 soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err);
-void soma__trainer_close(soma_trainer *t);
+void soma__trainer_close(soma_trainer *t); // {0} and what a failed step left are allowed
+// The part of opening that needs only model, device and o.seed: parameters, optimiser, initial weights in "w" and "ema".
+soma_status soma__trainer_weights(soma_trainer *t, soma_error *err);
 
 // batch.c: batch number `index` of a loader into a pass's inputs. The noise follows from (seed, index) alone.
 soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, soma_error *err);
