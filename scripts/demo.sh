@@ -10,9 +10,9 @@
 set -eu
 build=${1:?usage: scripts/demo.sh BUILD [options]; its head lists them}
 shift
-out=demo task=touch_color episodes=1500 image=64 steps=11000 seed=0 seeds=100 execute=10
-# the shapes of nano in src/model/pi0/config.c; 0.35 million observations, each with two draws of noise and time after the first 3000 steps
-recipe="--batch 32 --draws 2 --mean-steps 3000 --lr 1e-3 --lr-end 1e-5 --warmup 200 --beta2 0.99 --ema 0.998 --eval-every 500 --save-every 2000"
+out=demo task=touch_color episodes=1500 image=64 steps=7500 seed=0 seeds=100 execute=10
+# the shapes of nano in src/model/pi0/config.c; 0.24 million observations, each with two draws of noise and time after the first 2500 steps
+recipe="--batch 32 --draws 2 --mean-steps 2500 --lr 1e-3 --lr-end 1e-5 --warmup 200 --beta2 0.99 --ema 0.998 --eval-every 500 --save-every 2000"
 while [ $# -gt 0 ]; do
     case $1 in
     --out) out=$2 ;;
