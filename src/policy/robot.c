@@ -43,7 +43,7 @@ static soma_status read_robot(soma_robot *r, const json_t *robot, const char *wh
     if (json_array_size(delta) != (size_t)n_actions)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: \"delta\" is a list of %d true or false", where, r->n_actions);
     for (int i = 0; i < r->n_actions; i++) r->delta[i] = json_is_true(json_array_get(delta, (size_t)i));
-    SOMA_TRY(soma__json_bool(&r->cameras_optional, robot, "cameras_optional", where, err));
+    if (json_object_get(robot, "cameras_optional")) SOMA_TRY(soma__json_bool(&r->cameras_optional, robot, "cameras_optional", where, err));
     return read_cameras(r, robot, where, err);
 }
 
