@@ -37,7 +37,8 @@ soma_policy_opts soma_policy_defaults(void);
 
 #define SOMA_PILOT_OPTS(X)                                                     \
     X(INT, seed, 0, "same seed, same observations, same device: same actions") \
-    X(INT, steps, 0, "flow steps per chunk; 0: as the policy was published with")
+    X(INT, steps, 0, "flow steps per chunk; 0: as the policy was published with") \
+    X(REAL, noise, -1, "standard deviation of the noise that the flow starts from; below 0: as published; 0: the same chunk each time")
 SOMA_OPTS_DECLARE(soma_pilot_opts, SOMA_PILOT_OPTS)
 soma_pilot_opts soma_pilot_defaults(void);
 

@@ -47,7 +47,8 @@ extern "C" {
     X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; weights are f32")                                                   \
     X(TEXT, isa, "", "plain, avx2, avx512 or avx512bf16; empty: the best there is")                                             \
     X(INT, threads, 0, "threads; 0: as many as processors")                                                                     \
-    X(INT, workers, 1, "threads that read the data")
+    X(INT, workers, 1, "threads that read the data")                                                                            \
+    X(REAL, cache, 0, "GiB of decoded pictures kept in memory; 0: half of the machine's")
 SOMA_OPTS_DECLARE(soma_train_opts, SOMA_TRAIN_OPTS)
 soma_train_opts soma_train_defaults(void);
 

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct slot {
     soma_loader_batch batch; // its pointers lead to the arrays below
@@ -53,8 +54,13 @@ struct soma_loader {
     soma_dataset_reader *given_reader;
 };
 
+static size_t memory_size(void) {
+    long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+    return pages > 0 && size > 0 ? (size_t)pages * (size_t)size : (size_t)4 << 30;
+}
+
 soma_loader_opts soma__loader_defaults(void) {
-    return (soma_loader_opts){.state = -1, .action = -1, .horizon = 1, .batch = 1, .workers = 1, .queue = 4, .cache_size = (size_t)6 << 30};
+    return (soma_loader_opts){.state = -1, .action = -1, .horizon = 1, .batch = 1, .workers = 1, .queue = 4, .cache_size = memory_size() / 2};
 }
 
 // ---- which samples

@@ -21,7 +21,7 @@ typedef struct soma_loader_opts {
     int workers; // threads; at least 1
     int queue;   // batches ready ahead of the trainer
     uint64_t seed;
-    size_t cache_size; // bytes of decoded pictures kept in memory; datasets that fit are decoded once
+    size_t cache_size; // bytes of decoded pictures kept in memory (default: half of the machine's); datasets that fit are decoded once
     // Called while open reads and decodes, from one thread at a time; NULL: nobody wants to know. In frames.
     void (*progress)(void *user, int64_t done, int64_t total);
     void *user;

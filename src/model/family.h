@@ -25,6 +25,7 @@ typedef struct soma_model_info {
     int64_t horizon, action_dim, state_dim;  // of the model; robots with fewer dimensions are padded with zeros
     int64_t max_tokens, vocab;               // prompt length, ids below vocab
     int64_t n_steps;                         // denoising steps of the published sampler
+    double noise;                            // standard deviation of what it starts from: 1, or 0 where only the mean chunk was learned
     bool state_input;                        // false: the state reaches the model in the prompt's text, or not at all
 } soma_model_info;
 

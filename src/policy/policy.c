@@ -227,7 +227,9 @@ soma_status soma_pilot_new(soma_pilot **out, const soma_policy *policy, const so
     SOMA_OPTS_CHECK(&o);
     if (o.steps < 0 || o.steps > 1000)
         return soma__fail(err, SOMA_BAD_INPUT, "%lld flow steps: 1 to 1000 are possible, 0 means the policy's own", (long long)o.steps);
+    if (!(o.noise <= 10)) return soma__fail(err, SOMA_BAD_INPUT, "noise %g: 0 to 10 makes sense; below 0 means the policy's own", o.noise);
     if (!o.steps) o.steps = policy->model->info.n_steps;
+    if (o.noise < 0) o.noise = policy->model->info.noise;
     soma_pilot *pilot = soma__calloc(1, sizeof *pilot);
     if (!pilot) return soma__no_memory(err, "a pilot");
     *pilot = (soma_pilot){.policy = policy, .opts = o, .rng = soma__rng((uint64_t)o.seed)};
@@ -286,6 +288,7 @@ static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *p
     for (int i = 0; i < r->n; i++) { // nothing may fail from here on: the random streams advance
         soma_rng rng = soma__rng_fold(&pilots[i]->rng, pilots[i]->acts++);
         soma__rng_normals(&rng, r->x + (size_t)i * chunk, chunk);
+        for (size_t k = 0; k < chunk; k++) r->x[(size_t)i * chunk + k] *= (float)pilots[i]->opts.noise;
         memcpy(pilots[i]->state, obs[i].state, sizeof(float) * (size_t)p->info.n_state);
     }
     return SOMA_OK;

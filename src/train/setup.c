@@ -97,6 +97,8 @@ static soma_status split(soma_trainer *t, soma_error *err) {
 
 // ---- the model, its sizes from the preset, the data, and --model, in this order
 
+static bool mean_only(const soma_train_opts *o) { return o->steps && o->mean_steps >= o->steps; }
+
 static soma_status make_model(soma_trainer *t, soma_error *err) {
     json_t *config = NULL;
     if (*t->o.model)
@@ -106,6 +108,10 @@ static soma_status make_model(soma_trainer *t, soma_error *err) {
     const char *where = *t->o.model ? t->o.model : "the model's options";
     json_object_set_new(config, "model_type", json_string(t->o.family));
     json_object_set_new(config, "preset", json_string(t->o.preset));
+    if (mean_only(&t->o)) { // served as it was trained: from no noise, in one step
+        json_object_set_new(config, "num_steps", json_integer(1));
+        json_object_set_new(config, "noise_scale", json_real(0));
+    }
     if (t->o.horizon) json_object_set_new(config, "action_horizon", json_integer(t->o.horizon));
     if (strcmp(t->o.preset, "base")) { // a net that starts from nothing has the robot's sizes; released ones keep theirs
         json_object_set_new(config, "action_dim", json_integer(t->robot.n_actions));
@@ -292,6 +298,7 @@ static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int6
     o.horizon = t->model->info.horizon;
     o.batch = batch;
     o.workers = (int)t->o.workers;
+    if (t->o.cache > 0) o.cache_size = (size_t)(t->o.cache * (1 << 30));
     o.seed = seed;
     return soma__loader_open(loader, t->data, &o, err);
 }
@@ -303,6 +310,7 @@ static soma_status check_options(const soma_train_opts *o, soma_error *err) {
         return soma__fail(err, SOMA_BAD_INPUT, "steps >= 0, batch >= 1, draws >= 1, and batch a multiple of accumulate are needed");
     if (o->warmup < 0 || o->mean_steps < 0 || o->eval_every < 1 || o->save_every < 1 || o->holdout_share < 0 || o->holdout_share > 0.5)
         return soma__fail(err, SOMA_BAD_INPUT, "warmup >= 0, mean_steps >= 0, eval_every >= 1, save_every >= 1 and a holdout_share of 0 to 0.5 are needed");
+    if (!(o->cache >= 0 && o->cache <= 1 << 20)) return soma__fail(err, SOMA_BAD_INPUT, "a cache of %g GiB is not possible", o->cache);
     if (strcmp(o->dtype, "bf16") && strcmp(o->dtype, "f32"))
         return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", o->dtype);
     if (strcmp(o->keep, "best") && strcmp(o->keep, "last"))

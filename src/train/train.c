@@ -19,9 +19,10 @@ static soma_status run_pass(soma_trainer *t, soma_pass *pass, soma_loader *loade
                : soma__fail(err, SOMA_BAD_INPUT, "step %lld: the loss is no finite number; a smaller --lr may help", (long long)t->step);
 }
 
-// The mean loss of the averaged weights over the same batches and draws each time.
+// The mean loss of the averaged weights over the same batches and draws each time: of what is being learned, the mean chunk or the flow.
 static soma_status look(soma_trainer *t, double *loss, soma_error *err) {
     *loss = 0;
+    t->look.mean = t->step <= t->o.mean_steps;
     SOMA_TRY(soma__loader_seek(t->look_loader, 0, err));
     for (int64_t i = 0; i < LOOK_BATCHES; i++) SOMA_TRY(run_pass(t, &t->look, t->look_loader, i, false, loss, err));
     *loss /= LOOK_BATCHES;
@@ -57,6 +58,7 @@ static soma_status after_step(soma_trainer *t, soma_train_progress *p, soma_erro
     p->eval_loss = NAN;
     if (t->n_heldout && (t->step % o->eval_every == 0 || end)) {
         SOMA_TRY(look(t, &p->eval_loss, err));
+        if (t->step > o->mean_steps && t->step - o->eval_every <= o->mean_steps) t->best = INFINITY; // the first look at the flow
         if (p->eval_loss < t->best) {
             t->best = p->eval_loss;
             if (!strcmp(o->keep, "best")) SOMA_TRY(soma__trainer_publish(t, "ema", err));

@@ -77,6 +77,29 @@ static void test_same_seed_same_actions(void **state) {
     assert_memory_not_equal(out[0], out[2], sizeof out[0]);
 }
 
+static void test_no_noise_is_the_same_for_every_seed(void **state) {
+    soma_policy *p = open_policy("bf16", 1);
+    float out[3][8];
+    for (int i = 0; i < 3; i++) { // two seeds without noise, one with
+        soma_pilot *pilot;
+        soma_pilot_opts o = soma_pilot_defaults();
+        o.seed = i;
+        if (i < 2) o.noise = 0;
+        assert_int_equal(soma_pilot_new(&pilot, p, &o, NULL), SOMA_OK);
+        act(pilot, out[i]);
+        soma_pilot_free(pilot);
+    }
+    assert_memory_equal(out[0], out[1], sizeof out[0]);
+    assert_memory_not_equal(out[0], out[2], sizeof out[0]);
+    soma_pilot *none;
+    soma_pilot_opts o = soma_pilot_defaults();
+    soma_error err;
+    o.noise = NAN;
+    assert_int_equal(soma_pilot_new(&none, p, &o, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "noise"));
+    soma_policy_close(p);
+}
+
 static void test_batch_is_like_single_calls(void **state) {
     soma_policy *p = open_policy("f32", 2);
     float alone[3][8];
@@ -190,6 +213,7 @@ static void test_every_allocation_may_fail(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_seed_same_actions),
+        cmocka_unit_test(test_no_noise_is_the_same_for_every_seed),
         cmocka_unit_test(test_batch_is_like_single_calls),
         cmocka_unit_test(test_acting_does_not_allocate),
         cmocka_unit_test(test_wrong_observations),

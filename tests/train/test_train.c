@@ -85,6 +85,36 @@ static void test_loss_falls(void **state) {
     }
 }
 
+static bool keep_looks(void *user, const soma_train_progress *p) {
+    double *looks = user;
+    if (isfinite(p->eval_loss)) looks[p->step] = p->eval_loss;
+    return true;
+}
+
+// Whoever learns only the mean chunk is served that way; and each phase's looks are at what it learns: the mean's error of normalised
+// actions is below 1 after some steps, the flow's velocity has the noise in it, too.
+static void test_mean_chunk_alone(void **state) {
+    soma_train_opts o = options("mean");
+    o.steps = o.mean_steps = 60;
+    o.eval_every = 30;
+    double looks[100] = {0};
+    train(&o, keep_looks, looks, SOMA_OK);
+    assert_true(looks[60] > 0 && looks[60] < 1);
+    soma_policy *p;
+    char dir[SOMA_PATH_MAX];
+    path(dir, "mean");
+    assert_int_equal(soma_policy_open(&p, dir, NULL, NULL), SOMA_OK);
+    assert_int_equal(soma__policy_model(p)->info.n_steps, 1);
+    assert_true(soma__policy_model(p)->info.noise == 0);
+    soma_policy_close(p);
+    o = options("both");
+    o.steps = 62;
+    o.mean_steps = 60;
+    o.eval_every = 1;
+    train(&o, keep_looks, looks, SOMA_OK);
+    if (!(looks[61] > 1.3 * looks[60])) fail_msg("the mean's look is %.3f, the flow's %.3f", looks[60], looks[61]);
+}
+
 static void test_threads_do_not_matter(void **state) {
     for (int threads = 1; threads <= 3; threads++) {
         char name[16];
@@ -162,6 +192,7 @@ static void test_bad_input(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_loss_falls),
+        cmocka_unit_test(test_mean_chunk_alone),
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_accumulation_splits_a_step),
         cmocka_unit_test(test_resume_gives_the_same_bits),

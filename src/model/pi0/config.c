@@ -8,7 +8,7 @@
 
 // PaliGemma 3B with a 300M expert, as released (openpi, models/gemma.py and siglip.py: gemma_2b, gemma_300m, So400m/14)
 static const pi0_config base = {
-    .model.info = {.n_cameras = 3, .image_size = 224, .horizon = 50, .action_dim = 32, .max_tokens = 48, .vocab = 257152, .n_steps = 10},
+    .model.info = {.n_cameras = 3, .image_size = 224, .horizon = 50, .action_dim = 32, .max_tokens = 48, .vocab = 257152, .n_steps = 10, .noise = 1},
     .preset = "base",
     .cameras = {"base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"},
     .language = {.width = 2048, .depth = 18, .mlp = 16384, .n_heads = 8, .n_kv_heads = 1, .head_dim = 256},
@@ -23,7 +23,7 @@ static const pi0_config base = {
 
 // To be learned from nothing on two processor cores in minutes: the same structure, a thousandth of the size.
 static const pi0_config nano = {
-    .model.info = {.n_cameras = 2, .image_size = 64, .horizon = 30, .action_dim = 7, .max_tokens = 12, .vocab = 256, .n_steps = 10},
+    .model.info = {.n_cameras = 2, .image_size = 64, .horizon = 30, .action_dim = 7, .max_tokens = 12, .vocab = 256, .n_steps = 10, .noise = 1},
     .preset = "nano",
     .cameras = {"scene", "wrist"},
     .language = {.width = 128, .depth = 4, .mlp = 256, .n_heads = 4, .n_kv_heads = 1, .head_dim = 32},
@@ -73,7 +73,7 @@ static const struct {
     size_t offset;
 } reals[] = {
     {"vision_layer_norm_eps", AT(vision_eps)}, {"rms_norm_eps", AT(rms_eps)},       {"rope_theta", AT(rope_theta)},
-    {"time_min_period", AT(min_period)},       {"time_max_period", AT(max_period)},
+    {"time_min_period", AT(min_period)},       {"time_max_period", AT(max_period)}, {"noise_scale", INFO(noise)},
 };
 static const char *const sections[] = {"paligemma", "action_expert", "vision"};
 
@@ -143,6 +143,8 @@ static soma_status check_sizes(const pi0_config *c, const char *where, soma_erro
     if (!(c->vision_eps > 0) || !(c->rms_eps > 0) || !(c->rope_theta > 1) || !(c->min_period > 0) || !(c->max_period > c->min_period))
         return soma__fail(err, SOMA_BAD_INPUT, "%s: epsilons are positive, rope_theta is above 1, time_max_period above time_min_period",
                           where);
+    if (!(c->model.info.noise >= 0 && c->model.info.noise <= 10))
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: noise_scale is %g; 0 to 10 makes sense", where, c->model.info.noise);
     return SOMA_OK;
 }
 
