@@ -19,7 +19,7 @@
 SOMA_OPTS_DEFINE(soma_record_opts, SOMA_RECORD_OPTS, soma_record_defaults)
 #undef OPTS_TYPE
 
-enum { PER_THREAD = 8, MAX_VALUES = 32, NOISE_STREAM = 1000 };
+enum { PER_THREAD = 8, MAX_VALUES = 32, MAX_TASKS = 8, NOISE_STREAM = 1000 };
 
 #define NOISE_TIME 0.4      // seconds in which the disturbance forgets itself
 #define PUSH_SHARE 0.3      // of the episodes get one push besides
@@ -31,6 +31,7 @@ enum { PER_THREAD = 8, MAX_VALUES = 32, NOISE_STREAM = 1000 };
 
 typedef struct {
     uint64_t seed;
+    int task; // number in the recorder's list
     bool success;
     int n_frames;
     char prompt[SOMA_ENV_PROMPT_MAX];
@@ -42,11 +43,12 @@ typedef struct {
 
 typedef struct {
     const soma_record_opts *opts;
-    const soma_task *task;
+    const soma_task *tasks[MAX_TASKS]; // taken in turn
+    int n_tasks, max_steps;            // the longest episode of any
     soma_pool *pool;
-    soma_env **envs;   // one per thread, opened when first needed
+    soma_env **envs;   // [n_threads, n_tasks], opened when first needed
     attempt *attempts; // one round
-    int n_envs, n_attempts;
+    int n_threads, n_attempts;
     size_t picture; // bytes
     soma_dataset_writer *writer;
     soma_record_result result;
@@ -89,15 +91,16 @@ static void disturb(disturbance *d, int step, int n, float *action) {
 
 // ---- one attempt, on a thread of the pool
 
-static soma_status open_env(recorder *r, int thread, soma_error *err) {
-    if (r->envs[thread]) return SOMA_OK;
+static soma_status open_env(soma_env **env, recorder *r, int thread, int task, soma_error *err) {
+    soma_env **kept = &r->envs[thread * r->n_tasks + task];
     soma_env_opts o = {.image_width = (int)r->opts->image, .image_height = (int)r->opts->image, .jitter = r->opts->jitter};
-    return r->task->open(&r->envs[thread], &o, err);
+    if (!*kept) SOMA_TRY(r->tasks[task]->open(kept, &o, err));
+    *env = *kept;
+    return SOMA_OK;
 }
 
 // Where the expert's arm is at a random moment of another scene: a pose that a policy may come to, and that tells nothing about this one.
-static soma_status pose_elsewhere(recorder *r, soma_env *env, soma_rng *rng, float *pose, soma_error *err) {
-    const soma_task *t = r->task;
+static soma_status pose_elsewhere(const soma_task *t, soma_env *env, soma_rng *rng, float *pose, soma_error *err) {
     SOMA_TRY(t->reset(env, &(soma_env_reset){.seed = soma__rng_below(rng, SOMA_EVAL_SEEDS)}, err));
     int steps = 1 + (int)soma__rng_below(rng, (uint64_t)(SCATTER_AHEAD * t->rate));
     for (int i = 0; i < steps && !t->outcome(env).done; i++) {
@@ -108,8 +111,7 @@ static soma_status pose_elsewhere(recorder *r, soma_env *env, soma_rng *rng, flo
 }
 
 // Brings the arm from home to `pose`, evenly and then holding still for a moment.
-static soma_status go_to(recorder *r, soma_env *env, const disturbance *d, const float *pose, soma_error *err) {
-    const soma_task *t = r->task;
+static soma_status go_to(const soma_task *t, soma_env *env, const disturbance *d, const float *pose, soma_error *err) {
     int steps = (int)(SCATTER_SECONDS * t->rate);
     soma_env_obs obs;
     SOMA_TRY(t->observe(env, &obs, err));
@@ -127,16 +129,16 @@ static soma_status go_to(recorder *r, soma_env *env, const disturbance *d, const
 
 // The start of an episode: at home or elsewhere.
 static soma_status begin(recorder *r, soma_env *env, const attempt *a, disturbance *d, soma_error *err) {
-    const soma_task *t = r->task;
+    const soma_task *t = r->tasks[a->task];
     float pose[MAX_VALUES];
     bool elsewhere = soma__rng_uniform(&d->rng) < r->opts->scatter && t->n_state == t->n_actions;
-    if (elsewhere) SOMA_TRY(pose_elsewhere(r, env, &d->rng, pose, err));
+    if (elsewhere) SOMA_TRY(pose_elsewhere(t, env, &d->rng, pose, err));
     SOMA_TRY(t->reset(env, &(soma_env_reset){.seed = a->seed}, err));
-    return elsewhere ? go_to(r, env, d, pose, err) : SOMA_OK;
+    return elsewhere ? go_to(t, env, d, pose, err) : SOMA_OK;
 }
 
 static soma_status play(recorder *r, soma_env *env, attempt *a, soma_error *err) {
-    const soma_task *t = r->task;
+    const soma_task *t = r->tasks[a->task];
     disturbance d = disturbance_new(r->opts, t, a->seed);
     SOMA_TRY(begin(r, env, a, &d, err));
     a->n_frames = 0;
@@ -166,14 +168,15 @@ static soma_status play(recorder *r, soma_env *env, attempt *a, soma_error *err)
 static void attempt_run(void *ctx, int64_t item, int thread) {
     recorder *r = ctx;
     attempt *a = &r->attempts[item];
-    a->status = open_env(r, thread, &a->error);
-    if (a->status == SOMA_OK) a->status = play(r, r->envs[thread], a, &a->error);
+    soma_env *env;
+    a->status = open_env(&env, r, thread, a->task, &a->error);
+    if (a->status == SOMA_OK) a->status = play(r, env, a, &a->error);
 }
 
 // ---- rounds
 
 static soma_status write_episode(recorder *r, const attempt *a, soma_error *err) {
-    const soma_task *t = r->task;
+    const soma_task *t = r->tasks[a->task];
     for (size_t i = 0; i < (size_t)a->n_frames; i++) {
         const uint8_t *images[SOMA_ENV_MAX_CAMERAS];
         for (size_t c = 0; c < (size_t)t->n_cameras; c++) images[c] = a->images + (i * t->n_cameras + c) * r->picture;
@@ -197,7 +200,7 @@ static soma_status keep_round(recorder *r, soma_record_watch *watch, void *user,
             SOMA_TRY(write_episode(r, a, err));
         else if (++r->result.dropped >= HOPELESS && !r->result.episodes)
             return soma__fail(err, SOMA_BAD_INPUT, "the expert of %s failed in its first %d attempts; record with less noise than %g",
-                              r->task->name, HOPELESS, r->opts->noise);
+                              r->tasks[a->task]->name, HOPELESS, r->opts->noise);
         r->result.stopped = watch && !watch(user, &r->result);
     }
     return SOMA_OK;
@@ -209,7 +212,10 @@ static soma_status record_rounds(recorder *r, soma_record_watch *watch, void *us
             return soma__fail(err, SOMA_BAD_INPUT, "seeds from %d on are for evaluation and were reached after %lld episodes",
                               SOMA_EVAL_SEEDS, (long long)r->result.episodes);
         }
-        for (int i = 0; i < r->n_attempts; i++) r->attempts[i].seed = r->next_seed++;
+        for (int i = 0; i < r->n_attempts; i++) {
+            r->attempts[i].task = (int)(r->next_seed % (uint64_t)r->n_tasks);
+            r->attempts[i].seed = r->next_seed++;
+        }
         soma__pool_run(r->pool, r->n_attempts, attempt_run, r);
         SOMA_TRY(keep_round(r, watch, user, err));
     }
@@ -218,11 +224,33 @@ static soma_status record_rounds(recorder *r, soma_record_watch *watch, void *us
 
 // ---- set up and clear away
 
-static soma_status check_opts(const soma_record_opts *o, const soma_task **task, soma_error *err) {
-    SOMA_OPTS_CHECK(o);
-    *task = soma__task_find(o->task);
+static bool alike(const soma_task *a, const soma_task *b) {
+    bool same = !strcmp(a->robot, b->robot) && a->rate == b->rate && a->n_state == b->n_state && a->n_actions == b->n_actions &&
+                a->n_cameras == b->n_cameras;
+    for (int i = 0; same && i < a->n_cameras; i++) same = !strcmp(a->camera_names[i], b->camera_names[i]);
+    return same;
+}
+
+static soma_status find_tasks(recorder *r, soma_error *err) {
     if (!soma__task_registry[0]) return soma__fail(err, SOMA_UNSUPPORTED, "this build has no simulator: it was made without MuJoCo");
-    if (!*task) return soma__fail(err, SOMA_NOT_FOUND, "no task is named \"%s\"; touch_color is the first to try", o->task);
+    char list[SOMA_OPT_TEXT], *rest = list;
+    strcpy(list, r->opts->task);
+    for (char *name; (name = strsep(&rest, ","));) {
+        const soma_task *t = soma__task_find(name);
+        if (!t) return soma__fail(err, SOMA_NOT_FOUND, "no task is named \"%s\"; touch_color is the first to try", name);
+        if (r->n_tasks == MAX_TASKS) return soma__fail(err, SOMA_BAD_INPUT, "at most %d tasks in one dataset", MAX_TASKS);
+        SOMA_CHECK(t->n_actions <= MAX_VALUES && t->n_state <= MAX_VALUES, "a task has more values than the recorder has room for");
+        r->tasks[r->n_tasks++] = t;
+        r->max_steps = SOMA_MAX(r->max_steps, t->max_steps);
+        if (!alike(t, r->tasks[0]))
+            return soma__fail(err, SOMA_BAD_INPUT, "%s and %s differ in robot, rate or cameras: one dataset cannot hold both",
+                              r->tasks[0]->name, name);
+    }
+    return SOMA_OK;
+}
+
+static soma_status check_opts(const soma_record_opts *o, soma_error *err) {
+    SOMA_OPTS_CHECK(o);
     if (!o->out[0]) return soma__fail(err, SOMA_BAD_INPUT, "name the folder of the new dataset: --out DIR");
     if (o->episodes < 1) return soma__fail(err, SOMA_BAD_INPUT, "episodes is %lld; at least one is needed", (long long)o->episodes);
     if (o->seed < 0 || o->seed >= SOMA_EVAL_SEEDS) {
@@ -232,25 +260,24 @@ static soma_status check_opts(const soma_record_opts *o, const soma_task **task,
     if (!(o->scatter >= 0 && o->scatter <= 1)) return soma__fail(err, SOMA_BAD_INPUT, "scatter is %g; a share is 0 to 1", o->scatter);
     if (!(o->noise >= 0 && o->noise <= 1)) return soma__fail(err, SOMA_BAD_INPUT, "noise is %g rad; 0 to 1 makes sense", o->noise);
     if (o->image % 2) return soma__fail(err, SOMA_BAD_INPUT, "pictures of %lld pixels; video wants an even number", (long long)o->image);
-    SOMA_CHECK((*task)->n_actions <= MAX_VALUES && (*task)->n_state <= MAX_VALUES, "a task has more values than the recorder has room for");
     return SOMA_OK;
 }
 
 static soma_status recorder_open(recorder *r, soma_error *err) {
-    const soma_task *t = r->task;
+    const soma_task *t = r->tasks[0];
     SOMA_TRY(soma__pool_new(&r->pool, (int)r->opts->threads, err));
-    r->n_envs = soma__pool_threads(r->pool);
+    r->n_threads = soma__pool_threads(r->pool);
     // never more attempts in the air than episodes wanted: a recording of one episode plays one
-    r->n_attempts = (int)SOMA_MIN((int64_t)r->n_envs * PER_THREAD, r->opts->episodes);
+    r->n_attempts = (int)SOMA_MIN((int64_t)r->n_threads * PER_THREAD, r->opts->episodes);
     r->picture = (size_t)r->opts->image * (size_t)r->opts->image * 3;
-    r->envs = soma__calloc((size_t)r->n_envs, sizeof *r->envs);
+    r->envs = soma__calloc((size_t)(r->n_threads * r->n_tasks), sizeof *r->envs);
     r->attempts = soma__calloc((size_t)r->n_attempts, sizeof *r->attempts);
     if (!r->envs || !r->attempts) return soma__no_memory(err, "the recorder");
     for (int i = 0; i < r->n_attempts; i++) {
         attempt *a = &r->attempts[i];
-        a->states = soma__calloc((size_t)t->max_steps, t->n_state * sizeof(float));
-        a->actions = soma__calloc((size_t)t->max_steps, t->n_actions * sizeof(float));
-        a->images = soma__calloc((size_t)t->max_steps * t->n_cameras, r->picture);
+        a->states = soma__calloc((size_t)r->max_steps, t->n_state * sizeof(float));
+        a->actions = soma__calloc((size_t)r->max_steps, t->n_actions * sizeof(float));
+        a->images = soma__calloc((size_t)r->max_steps * t->n_cameras, r->picture);
         if (!a->states || !a->actions || !a->images) return soma__no_memory(err, "an episode of demonstrations");
     }
     soma_dataset_spec spec = {.robot_type = t->robot,
@@ -263,7 +290,8 @@ static soma_status recorder_open(recorder *r, soma_error *err) {
                               .camera_names = t->camera_names,
                               .image_width = (int)r->opts->image,
                               .image_height = (int)r->opts->image};
-    SOMA_TRY(open_env(r, 0, err)); // a wrong picture size or a missing OpenGL is told before the folder is made
+    soma_env *first;
+    SOMA_TRY(open_env(&first, r, 0, 0, err)); // a wrong picture size or a missing OpenGL is told before the folder is made
     return soma__dataset_writer_open(&r->writer, r->opts->out, &spec, err);
 }
 
@@ -275,7 +303,7 @@ static void recorder_close(recorder *r) {
         soma__free(r->attempts[i].images);
     }
     soma__free(r->attempts);
-    for (int i = 0; r->envs && i < r->n_envs; i++) r->task->close(r->envs[i]);
+    for (int i = 0; r->envs && i < r->n_threads * r->n_tasks; i++) r->tasks[i % r->n_tasks]->close(r->envs[i]);
     soma__free(r->envs);
     soma__pool_free(r->pool);
 }
@@ -284,7 +312,8 @@ soma_status soma__record(soma_record_result *result, const soma_record_opts *opt
     *result = (soma_record_result){0};
     double start = soma__seconds();
     recorder r = {.opts = opts, .next_seed = (uint64_t)opts->seed};
-    SOMA_TRY(check_opts(opts, &r.task, err));
+    SOMA_TRY(check_opts(opts, err));
+    SOMA_TRY(find_tasks(&r, err));
     soma_status status = recorder_open(&r, err);
     if (status == SOMA_OK) status = record_rounds(&r, watch, user, err);
     if (status == SOMA_OK) status = soma__dataset_writer_finish(r.writer, err);

@@ -11,7 +11,7 @@
 #define SOMA_EVAL_SEEDS 1000000
 
 #define SOMA_RECORD_OPTS(X)                                                                                        \
-    X(TEXT, task, "touch_color", "the simulated task")                                                             \
+    X(TEXT, task, "touch_color", "the simulated task; several with commas take turns, scene by scene")             \
     X(INT, episodes, 400, "how many successful episodes to keep")                                                  \
     X(INT, seed, 0, "seed of the first scene; the following take seed + 1, seed + 2, ... below 1000000")           \
     X(TEXT, out, "", "folder of the new dataset; it must not exist or be empty")                                   \

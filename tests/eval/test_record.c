@@ -57,6 +57,25 @@ static float *read_all(const char *name, const char *feature, int64_t *n) {
     return all;
 }
 
+static void tasks_take_turns(void **state) {
+    if (!drawable) skip();
+    soma_record_opts o = opts("both");
+    strcpy(o.task, "touch_color,pick_place");
+    o.episodes = 4;
+    o.noise = 0;
+    soma_record_result r;
+    soma_error err;
+    if (soma__record(&r, &o, NULL, NULL, &err)) fail_msg("%s", err.text);
+    soma_dataset *d;
+    assert_int_equal(soma__dataset_open(&d, o.out, NULL), SOMA_OK);
+    assert_int_equal(d->n_episodes, 4);
+    for (int64_t e = 0; e < 4; e++) assert_non_null(strstr(d->episodes[e].task, e % 2 ? "into the bowl" : "touch the "));
+    soma__dataset_close(d);
+    strcpy(o.task, "touch_color,juggle");
+    assert_int_equal(soma__record(&r, &o, NULL, NULL, &err), SOMA_NOT_FOUND);
+    assert_non_null(strstr(err.text, "juggle"));
+}
+
 static void same_dataset_for_any_threads(void **state) {
     if (!drawable) skip();
     soma_record_opts o = opts("a");
@@ -186,6 +205,7 @@ static int tear_down(void **state) { return soma__dir_remove(dir, NULL); }
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_dataset_for_any_threads),
+        cmocka_unit_test(tasks_take_turns),
         cmocka_unit_test(labels_are_clean_and_states_are_not),
         cmocka_unit_test(a_stop_leaves_whole_episodes),
         cmocka_unit_test(wrong_options_are_told),
