@@ -97,6 +97,7 @@ soma_tensor *soma_gated_mlp(const soma_scope *s, soma_tensor *x, int64_t F); // 
 soma_tensor *soma_mlp(const soma_scope *s, soma_tensor *x, int64_t F);       // fc2(gelu(fc1 x)), biases
 
 // ---- vision transformer, names as in SigLIP
+enum { SOMA_VIT_MAX_DEPTH = 64 };
 typedef struct soma_vit_config {
     int64_t width, depth, n_heads, mlp, patch, image; // image: height and width, pixels
     float eps;

@@ -130,10 +130,10 @@ static void put_i32(block *b, const char *name, const int32_t *values, int64_t n
     if (soma__frame_put(b->frame, name, values, sizeof *values * (size_t)n, &err)) fail_msg("%s", err.text);
 }
 
-static pi0_stream stream_of(soma_graph *g, const soma_scope *root, const pi0_stack *c, const char *scope, const char *input, int64_t T,
-                            int64_t S) {
+static soma_stream stream_of(soma_graph *g, const soma_scope *root, const soma_gemma *c, const char *scope, const char *input, int64_t T,
+                             int64_t S) {
     char name[64];
-    pi0_stream s = {.c = c, .scope = soma_scope_in(root, "%s", scope)};
+    soma_stream s = {.c = c, .scope = soma_scope_in(root, "%s", scope)};
     snprintf(name, sizeof name, "%s_embs", input);
     s.x = soma_cast(soma_input(g, name, SOMA_F32, 3, (int64_t[]){1, T, c->width}), root->precision.activation);
     snprintf(name, sizeof name, "%s.position", input);
@@ -169,23 +169,21 @@ static void gemma(bool pi05, bool bf16) {
     open_block(&b, pi05 ? "gemma_block_real_pi05" : "gemma_block_real_pi0");
     start(&b);
     const int64_t S = 96, T = pi05 ? 10 : 11;
-    const pi0_config c = {.rms_eps = 1e-6,
-                          .rope_theta = 10000,
-                          .language = {.width = 2048, .mlp = 16384, .n_heads = 8, .n_kv_heads = 1, .head_dim = 256},
-                          .expert = {.width = 1024, .mlp = 4096, .n_heads = 8, .n_kv_heads = 1, .head_dim = 256}};
+    const soma_gemma language = {.width = 2048, .mlp = 16384, .n_heads = 8, .n_kv_heads = 1, .head_dim = 256, .eps = 1e-6, .theta = 10000};
+    const soma_gemma expert = {.width = 1024, .mlp = 4096, .n_heads = 8, .n_kv_heads = 1, .head_dim = 256, .eps = 1e-6, .theta = 10000};
     soma_precision_rule rules[PI0_RULES];
     pi0_precision_rules(bf16 ? SOMA_PRECISION_BF16 : SOMA_PRECISION_F32, rules);
     const soma_scope_spec spec = {.rules = rules, .n_rules = PI0_RULES};
     const soma_scope root = soma_scope_root(b.graph, &spec);
-    pi0_stream s[2] = {stream_of(b.graph, &root, &c.language, "language_model", "prefix", S, S),
-                       stream_of(b.graph, &root, &c.expert, "gemma_expert", "suffix", T, S + T)};
+    soma_stream s[2] = {stream_of(b.graph, &root, &language, "language_model", "prefix", S, S),
+                        stream_of(b.graph, &root, &expert, "gemma_expert", "suffix", T, S + T)};
     if (pi05) s[1].cond = soma_input(b.graph, "adarms_cond", SOMA_F32, 2, (int64_t[]){1, 1024});
-    pi0_kv kv = pi0_trunk_layer(&c, s, 0, (pi0_kv){0}, false);
+    soma_kv kv = pi0_trunk_layer(s, 0, (soma_kv){0}, false);
     soma_output(soma_cast(soma_permute(kv.k, (int[]){0, 2, 1, 3}), SOMA_F32), "k");
     soma_output(soma_cast(soma_permute(kv.v, (int[]){0, 2, 1, 3}), SOMA_F32), "v");
     soma_output(soma_cast(s[0].x, SOMA_F32), "prefix_layer_out");
     soma_output(soma_cast(s[1].x, SOMA_F32), "suffix_layer_out");
-    soma_output(soma_cast(pi0_norm(s[1].scope, "norm", s[1].x, s[1].cond, c.rms_eps).y, SOMA_F32), "suffix_final_norm");
+    soma_output(soma_cast(soma_gemma_norm(&s[1], s[1].scope, "norm", s[1].x).y, SOMA_F32), "suffix_final_norm");
     compile_block(&b, (const char *const[]){"prefix_embs", "suffix_embs", pi05 ? "adarms_cond" : NULL, NULL});
     put_masks(&b, S, T);
     soma__frame_run(b.frame);

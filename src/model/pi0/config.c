@@ -8,7 +8,8 @@
 
 // PaliGemma 3B with a 300M expert, as released (openpi, models/gemma.py and siglip.py: gemma_2b, gemma_300m, So400m/14)
 static const pi0_config base = {
-    .model.info = {.n_cameras = 3, .image_size = 224, .horizon = 50, .action_dim = 32, .max_tokens = 48, .vocab = 257152, .n_steps = 10, .noise = 1},
+    .model.info =
+        {.n_cameras = 3, .image_size = 224, .horizon = 50, .action_dim = 32, .max_tokens = 48, .vocab = 257152, .n_steps = 10, .noise = 1},
     .preset = "base",
     .cameras = {"base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb"},
     .language = {.width = 2048, .depth = 18, .mlp = 16384, .n_heads = 8, .n_kv_heads = 1, .head_dim = 256},
@@ -23,7 +24,8 @@ static const pi0_config base = {
 
 // To be learned from nothing on two processor cores in minutes: the same structure, a thousandth of the size.
 static const pi0_config nano = {
-    .model.info = {.n_cameras = 2, .image_size = 64, .horizon = 30, .action_dim = 7, .max_tokens = 12, .vocab = 256, .n_steps = 10, .noise = 1},
+    .model.info =
+        {.n_cameras = 2, .image_size = 64, .horizon = 30, .action_dim = 7, .max_tokens = 12, .vocab = 256, .n_steps = 10, .noise = 1},
     .preset = "nano",
     .cameras = {"scene", "wrist"},
     .language = {.width = 128, .depth = 4, .mlp = 256, .n_heads = 4, .n_kv_heads = 1, .head_dim = 32},
@@ -62,7 +64,7 @@ static const int_field ints[] = {
     STACK("paligemma", language),
     STACK("action_expert", expert),
     {"vision", "hidden_size", NULL, AT(vision.width), 1, 1 << 16},
-    {"vision", "num_hidden_layers", NULL, AT(vision.depth), 1, PI0_MAX_VISION_DEPTH},
+    {"vision", "num_hidden_layers", NULL, AT(vision.depth), 1, SOMA_VIT_MAX_DEPTH},
     {"vision", "num_attention_heads", NULL, AT(vision.n_heads), 1, 256},
     {"vision", "intermediate_size", NULL, AT(vision.mlp), 1, 1 << 20},
     {"vision", "patch_size", NULL, AT(vision.patch), 1, 512},
@@ -131,7 +133,7 @@ static soma_status read_cameras(pi0_config *c, const json_t *json, const char *w
 }
 
 static soma_status check_sizes(const pi0_config *c, const char *where, soma_error *err) {
-    const pi0_stack *a = &c->language, *b = &c->expert;
+    const soma_gemma *a = &c->language, *b = &c->expert;
     if (a->depth != b->depth || a->n_heads != b->n_heads || a->n_kv_heads != b->n_kv_heads || a->head_dim != b->head_dim)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: paligemma and action_expert must agree in depth, num_heads, num_kv_heads and head_dim",
                           where);
@@ -183,6 +185,8 @@ soma_status pi0_model_new(soma_model **model, const json_t *json, const char *wh
     info->state_input = !c->pi05;
     for (int i = 0; i < info->n_cameras; i++) info->cameras[i] = c->cameras[i];
     c->vision.eps = (float)c->vision_eps;
+    c->language.eps = c->expert.eps = c->rms_eps;
+    c->language.theta = c->expert.theta = c->rope_theta;
     c->model.family = &soma__family_pi0;
     *model = &c->model;
     return SOMA_OK;

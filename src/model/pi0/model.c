@@ -22,38 +22,20 @@ typedef struct builder {
 
 static soma_tensor *embed_pictures(const builder *m) {
     const pi0_config *c = m->c;
-    int64_t C = c->model.info.n_cameras, side = c->vision.image, n = (side / c->vision.patch) * (side / c->vision.patch);
+    int64_t C = c->model.info.n_cameras, side = c->vision.image;
     bool bytes = m->b->image == SOMA_U8;
     soma_tensor *images =
         soma_input(m->g, "images", m->b->image, 5, bytes ? (int64_t[]){m->B, C, side, side, 3} : (int64_t[]){m->B, C, 3, side, side});
-    images = soma_reshape(images, 4, bytes ? (int64_t[]){m->B * C, side, side, 3} : (int64_t[]){m->B * C, 3, side, side});
-
-    soma_tensor *kept[PI0_MAX_VISION_DEPTH + 2];
-    soma_tensor *x = soma_vit(soma_scope_in(m->paligemma, "vision_tower.vision_model"), images, &c->vision, kept); // [B C, n, Dv]
-    for (int64_t i = 0; m->g->keep_taps && i < c->vision.depth + 2; i++) {
-        soma_tensor *first = soma_reshape(kept[i], 4, (int64_t[]){m->B, C, n, c->vision.width});
-        first = soma_reshape(soma_slice(first, 1, 0, 1), 3, (int64_t[]){m->B, n, c->vision.width});
-        if (i == 0)
-            soma_tap(first, "vit.%s.embeddings", c->cameras[0]);
-        else if (i <= c->vision.depth)
-            soma_tap(first, "vit.%s.layer_out.%d", c->cameras[0], (int)i - 1);
-        else
-            soma_tap(first, "vit.%s.post_layernorm", c->cameras[0]);
-    }
-    x = soma_linear(soma_scope_in(m->paligemma, "multi_modal_projector"), "linear", x, c->language.width, true);
-    x = soma_reshape(x, 3, (int64_t[]){m->B, C * n, c->language.width});
-    for (int64_t i = 0; m->g->keep_taps && i < C; i++) soma_tap(soma_slice(x, 1, i * n, n), "image_embs.%s", c->cameras[i]);
-    return x; // [B, C n, D], camera after camera
+    return soma_paligemma_pictures(m->paligemma, images, &c->vision, c->language.width, c->model.info.cameras);
 }
 
-static pi0_stream prefix_stream(const builder *m) {
+static soma_stream prefix_stream(const builder *m) {
     const pi0_config *c = m->c;
-    int64_t L = c->model.info.max_tokens, D = c->language.width;
-    pi0_stream s = {.c = &c->language, .scope = soma_scope_in(m->paligemma, "language_model")};
+    int64_t L = c->model.info.max_tokens;
+    soma_stream s = {.c = &c->language, .scope = soma_scope_in(m->paligemma, "language_model")};
     soma_tensor *images = embed_pictures(m);
     soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, L});
-    soma_tensor *text = soma_embedding(s.scope, "embed_tokens", tokens, c->model.info.vocab, D);
-    text = soma_affine(text, sqrtf((float)D), 0); // text alone is scaled, pictures are not
+    soma_tensor *text = soma_paligemma_text(s.scope, tokens, c->model.info.vocab, c->language.width);
     soma_tensor *parts[] = {soma_cast(images, s.scope->precision.activation), soma_cast(text, s.scope->precision.activation)};
     s.x = soma_concat(parts, 2, 1); // [B, S, D]
     s.pos = soma_input(m->g, "prefix.position", SOMA_I32, 2, (int64_t[]){m->B, m->S});
@@ -64,11 +46,11 @@ static pi0_stream prefix_stream(const builder *m) {
 
 // ---- the suffix: state, noisy actions, time. x_t [B R, S, A], time [B R]
 
-static pi0_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *time) {
+static soma_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *time) {
     const pi0_config *c = m->c;
     int64_t D = c->expert.width, N = m->B * m->R, H = c->model.info.horizon;
     const soma_scope *root = m->root;
-    pi0_stream s = {.c = &c->expert, .scope = m->expert};
+    soma_stream s = {.c = &c->expert, .scope = m->expert};
     soma_tensor *emb = soma_tap(soma_time_embed(time, D, c->min_period, c->max_period), "suffix_t1.time_emb_f64"); // [N, D] f32
     soma_tensor *tok = soma_linear(root, "action_in_proj", x_t, D, true);                                          // [N, H, D]
     if (c->pi05) {
@@ -92,9 +74,9 @@ static pi0_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor 
 }
 
 // The flow's velocity at the actions' tokens: [N, H, A], f32.
-static soma_tensor *velocity(const builder *m, const pi0_stream *s) {
+static soma_tensor *velocity(const builder *m, const soma_stream *s) {
     const pi0_config *c = m->c;
-    soma_tensor *h = soma_tap(pi0_norm(s->scope, "norm", s->x, s->cond, c->rms_eps).y, "suffix_t1.final_norm"); // the last gate is dropped
+    soma_tensor *h = soma_tap(soma_gemma_norm(s, s->scope, "norm", s->x).y, "suffix_t1.final_norm"); // the last gate is dropped
     h = soma_slice(h, 1, m->T - c->model.info.horizon, c->model.info.horizon);
     // starts small: an untrained policy's first guess is "no movement of the noise", not a large random one
     return soma_linear_init(m->root, "action_out_proj", h, c->model.info.action_dim, true,
@@ -112,11 +94,11 @@ static soma_tensor *kv_state(const builder *m, int i, const char *which) {
 
 static void build_encode(const builder *m) {
     const pi0_config *c = m->c;
-    pi0_stream s[2] = {prefix_stream(m)};
+    soma_stream s[2] = {prefix_stream(m)};
     soma_tap(s[0].x, "prefix_embs");
     for (int i = 0; i < c->language.depth; i++) {
         bool last = i == c->language.depth - 1;
-        pi0_kv now = pi0_trunk_layer(c, s, i, (pi0_kv){0}, last && !m->b->whole);
+        soma_kv now = pi0_trunk_layer(s, i, (soma_kv){0}, last && !m->b->whole);
         soma_store(now.k, kv_state(m, i, "k"));
         soma_store(now.v, kv_state(m, i, "v"));
         if (m->g->keep_taps && (i == 0 || last)) {
@@ -133,10 +115,10 @@ static void build_denoise(const builder *m) {
     soma_tensor *x_t = soma_input(m->g, "x_t", SOMA_F32, 3, (int64_t[]){m->B, c->model.info.horizon, c->model.info.action_dim});
     soma_tensor *time = soma_input(m->g, "time", SOMA_F32, 1, &m->B);
     soma_tensor *dt = soma_input(m->g, "dt", SOMA_F32, 1, (int64_t[]){1}); // negative: time runs from 1 (noise) to 0 (actions)
-    pi0_stream s[2] = {{0}, suffix_stream(m, x_t, time)};
+    soma_stream s[2] = {{0}, suffix_stream(m, x_t, time)};
     soma_tap(s[1].x, "suffix_t1.embs");
     for (int i = 0; i < c->expert.depth; i++) {
-        pi0_trunk_layer(c, s, i, (pi0_kv){kv_state(m, i, "k"), kv_state(m, i, "v")}, false);
+        pi0_trunk_layer(s, i, (soma_kv){kv_state(m, i, "k"), kv_state(m, i, "v")}, false);
         soma_tap(s[1].x, "suffix_t1.layer_out.%d", i);
     }
     soma_tensor *v = velocity(m, &s[1]);
@@ -154,12 +136,14 @@ static void build_train(const builder *m) {
     soma_tensor *time = soma_input(m->g, "time", SOMA_F32, 1, &N), *t = soma_reshape(time, 3, (int64_t[]){N, 1, 1});
     soma_tensor *x_t = soma_add(soma_mul(t, noise), soma_mul(soma_affine(t, -1, 1), actions));
     soma_tap(x_t, "train.x_t");
-    pi0_stream s[2] = {prefix_stream(m), suffix_stream(m, x_t, time)};
+    soma_stream s[2] = {prefix_stream(m), suffix_stream(m, x_t, time)};
     for (int i = 0; i < c->language.depth; i++) {
         soma_tap(s[0].x, "train.prefix.layer_in.%d", i);
         soma_tap(s[1].x, "train.suffix.layer_in.%d", i);
-        pi0_trunk_layer(c, s, i, (pi0_kv){0}, i == c->language.depth - 1);
+        soma_scope_block(m->root);
+        pi0_trunk_layer(s, i, (soma_kv){0}, i == c->language.depth - 1);
     }
+    soma_scope_blocks_end(m->root);
     soma_tap(s[1].x, "train.suffix.last_layer_out");
     soma_tensor *v = soma_tap(velocity(m, &s[1]), "train.v_t");
     soma_tensor *off = soma_apply(soma_sub(v, soma_sub(noise, actions)), SOMA_UNARY_SQUARE); // [N, H, A]

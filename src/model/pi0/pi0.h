@@ -4,22 +4,18 @@
 #define SOMA_MODEL_PI0_PI0_H
 
 #include "model/family.h"
-
-// One stream of the trunk. The two streams have widths of their own; depth, heads and head size agree.
-typedef struct pi0_stack {
-    int64_t width, depth, mlp, n_heads, n_kv_heads, head_dim;
-} pi0_stack;
+#include "nn/paligemma.h"
 
 typedef struct pi0_config {
     soma_model model; // first
     bool pi05;        // time through adaptive norms, no state token
     char preset[16], cameras[SOMA_MODEL_CAMERAS][64];
-    pi0_stack language, expert;
-    soma_vit_config vision; // its eps is set from vision_eps
+    soma_gemma language, expert; // widths of their own; depth, heads and head size agree
+    soma_vit_config vision;      // the eps and theta of the three are set from the values below
     double vision_eps, rms_eps, rope_theta, min_period, max_period;
 } pi0_config;
 
-enum { PI0_MAX_VISION_DEPTH = 64, PI0_RULES = 9 };
+enum { PI0_RULES = SOMA_PALIGEMMA_RULES + 5 };
 
 soma_status pi0_model_new(soma_model **model, const json_t *config, const char *where, soma_error *err);
 json_t *pi0_config_json(const soma_model *model);
@@ -27,25 +23,10 @@ void pi0_build(const soma_model *model, const soma_build *build, soma_graph *gra
 soma_status pi0_prepare(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
 extern const soma_family soma__family_pi0;
 
-typedef struct pi0_kv {
-    soma_tensor *k, *v; // [B, S, KV, K]; keys are already rotated
-} pi0_kv;
-
-typedef struct pi0_stream {
-    const pi0_stack *c;
-    const soma_scope *scope; // where "layers.0" begins
-    soma_tensor *x;          // [B, T, D]; NULL: this stream is absent
-    soma_tensor *pos;        // i32 [B, T]
-    soma_tensor *cond;       // [B, D] for adaptive norms; NULL: plain ones
-    soma_mask mask;          // over the keys that this stream sees
-} pi0_stream;
-
 // One layer for both streams, s[0] the prefix and s[1] the suffix; their x become the layer's output. encode builds it with
 // s[1].x == NULL, denoise with s[0].x == NULL and `past`, training with both. Returns the prefix's keys and values.
 // keys_only: nobody reads what this layer makes of the prefix, so only its keys and values are built.
-pi0_kv pi0_trunk_layer(const pi0_config *c, pi0_stream s[2], int i, pi0_kv past, bool keys_only);
-// A plain norm, or an adaptive one where there is a condition.
-soma_normed pi0_norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, double eps);
+soma_kv pi0_trunk_layer(soma_stream s[2], int i, soma_kv past, bool keys_only);
 // What the references keep in f32 whatever the rest runs in: norms, the patch convolution, positions, the action projections.
 void pi0_precision_rules(soma_precision precision, soma_precision_rule rules[PI0_RULES]);
 

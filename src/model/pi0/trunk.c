@@ -5,27 +5,13 @@
 #include <string.h>
 
 void pi0_precision_rules(soma_precision p, soma_precision_rule rules[PI0_RULES]) {
-    const soma_precision norms = {SOMA_F32, p.activation, SOMA_F32}, f32 = SOMA_PRECISION_F32;
-    const soma_precision_rule all[PI0_RULES] = {
-        {"*", p},
-        {"*layernorm*", norms},
-        {"*.norm", norms},
-        {"*.dense", f32},
-        {"*.embeddings*", f32},
-        {"action_*_proj", f32},
-        {"state_proj", f32},
-        {"time_mlp_*", f32},
-        {"action_time_mlp_*", f32},
+    const soma_precision f32 = SOMA_PRECISION_F32;
+    const soma_precision_rule own[] = {
+        {"*.dense", f32}, {"action_*_proj", f32}, {"state_proj", f32}, {"time_mlp_*", f32}, {"action_time_mlp_*", f32},
     };
-    memcpy(rules, all, sizeof all);
+    soma_paligemma_rules(p, rules);
+    memcpy(rules + SOMA_PALIGEMMA_RULES, own, sizeof own);
 }
-
-soma_normed pi0_norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, double eps) {
-    if (cond) return soma_ada_rms_norm(s, name, x, cond, (float)eps);
-    return (soma_normed){soma_rms_norm(s, name, x, (float)eps), NULL};
-}
-
-static soma_tensor *residual(soma_tensor *x, soma_tensor *y, soma_tensor *gate) { return soma_add(x, gate ? soma_mul(y, gate) : y); }
 
 // [prefix | own] along the tokens. One prefix row serves the R suffix rows that were drawn for it.
 static soma_tensor *join(soma_tensor *prefix, soma_tensor *own) {
@@ -36,26 +22,15 @@ static soma_tensor *join(soma_tensor *prefix, soma_tensor *own) {
     return soma_reshape(soma_concat((soma_tensor *[]){shared, mine}, 2, 2), 4, (int64_t[]){B * R, S + T, KV, K});
 }
 
-pi0_kv pi0_trunk_layer(const pi0_config *c, pi0_stream s[2], int i, pi0_kv past, bool keys_only) {
-    for (int e = 0; e < 2; e++) {
-        if (!s[e].x) continue;
-        const pi0_stack *z = s[e].c;
-        const soma_scope *in = soma_scope_in(s[e].scope, "layers.%d", i), *attn = soma_scope_in(in, "self_attn");
-        soma_normed h = pi0_norm(in, "input_layernorm", s[e].x, s[e].cond, c->rms_eps); // [B, T, D]
-        soma_tensor *k = soma_heads(soma_linear(attn, "k_proj", h.y, z->n_kv_heads * z->head_dim, false), z->n_kv_heads);
-        soma_tensor *v = soma_heads(soma_linear(attn, "v_proj", h.y, z->n_kv_heads * z->head_dim, false), z->n_kv_heads);
-        k = soma_rope(k, s[e].pos, c->rope_theta); // [B, T, KV, K]
-        if (e == 0)
-            past = (pi0_kv){k, v};
-        else
-            k = join(past.k, k), v = join(past.v, v); // [B, S + T, KV, K]
-        if (e == 0 && keys_only) continue;
-
-        soma_tensor *q = soma_heads(soma_linear(attn, "q_proj", h.y, z->n_heads * z->head_dim, false), z->n_heads);
-        soma_tensor *a = soma_attention(attn, soma_rope(q, s[e].pos, c->rope_theta), k, v, s[e].mask); // [B, T, H, K]
-        soma_tensor *x = residual(s[e].x, soma_linear(attn, "o_proj", soma_merge_heads(a), z->width, false), h.gate);
-        h = pi0_norm(in, "post_attention_layernorm", x, s[e].cond, c->rms_eps);
-        s[e].x = residual(x, soma_gated_mlp(soma_scope_in(in, "mlp"), h.y, z->mlp), h.gate); // [B, T, D]
+soma_kv pi0_trunk_layer(soma_stream s[2], int i, soma_kv past, bool keys_only) {
+    if (s[0].x) {
+        soma_gemma_layer prefix = soma_gemma_begin(&s[0], i);
+        past = prefix.kv;
+        if (!keys_only) s[0].x = soma_gemma_end(&s[0], &prefix, past);
+    }
+    if (s[1].x) {
+        soma_gemma_layer suffix = soma_gemma_begin(&s[1], i);
+        s[1].x = soma_gemma_end(&s[1], &suffix, (soma_kv){join(past.k, suffix.kv.k), join(past.v, suffix.kv.v)});
     }
     return past;
 }

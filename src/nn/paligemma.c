@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// PaliGemma's parts. The order of the lines follows Gemma's paper; names are those of the published PyTorch checkpoints.
+#include "nn/paligemma.h"
+
+#include <math.h>
+#include <string.h>
+
+void soma_paligemma_rules(soma_precision p, soma_precision_rule rules[SOMA_PALIGEMMA_RULES]) {
+    const soma_precision norms = {SOMA_F32, p.activation, SOMA_F32};
+    const soma_precision_rule all[] = {{"*", p}, {"*layernorm*", norms}, {"*.norm", norms}, {"*.embeddings*", SOMA_PRECISION_F32}};
+    memcpy(rules, all, sizeof all);
+}
+
+// ---- pictures and prompt
+
+// Taps of the first camera inside the tower: kept [depth + 2] as soma_vit fills it.
+static void tap_tower(soma_graph *g, soma_tensor *const *kept, const soma_vit_config *vision, int64_t B, int64_t C, const char *camera) {
+    int64_t n = (vision->image / vision->patch) * (vision->image / vision->patch);
+    for (int64_t i = 0; g->keep_taps && i < vision->depth + 2; i++) {
+        soma_tensor *first = soma_reshape(kept[i], 4, (int64_t[]){B, C, n, vision->width});
+        first = soma_reshape(soma_slice(first, 1, 0, 1), 3, (int64_t[]){B, n, vision->width});
+        if (i == 0)
+            soma_tap(first, "vit.%s.embeddings", camera);
+        else if (i <= vision->depth)
+            soma_tap(first, "vit.%s.layer_out.%d", camera, (int)i - 1);
+        else
+            soma_tap(first, "vit.%s.post_layernorm", camera);
+    }
+}
+
+soma_tensor *soma_paligemma_pictures(const soma_scope *scope, soma_tensor *images, const soma_vit_config *vision, int64_t D,
+                                     const char *const *cameras) {
+    soma_graph *g = scope->graph;
+    if (images->n_dims != 5) return soma__mistake(g, "pictures are [B, C, H, W, 3] or [B, C, 3, H, W]");
+    int64_t B = images->shape[0], C = images->shape[1], n = (vision->image / vision->patch) * (vision->image / vision->patch);
+    images = soma_reshape(images, 4, (int64_t[]){B * C, images->shape[2], images->shape[3], images->shape[4]});
+    soma_tensor *kept[SOMA_VIT_MAX_DEPTH + 2];
+    soma_tensor *x = soma_vit(soma_scope_in(scope, "vision_tower.vision_model"), images, vision, kept); // [B C, n, Dv]
+    tap_tower(g, kept, vision, B, C, cameras[0]);
+    x = soma_linear(soma_scope_in(scope, "multi_modal_projector"), "linear", x, D, true);
+    x = soma_reshape(x, 3, (int64_t[]){B, C * n, D});
+    for (int64_t i = 0; g->keep_taps && i < C; i++) soma_tap(soma_slice(x, 1, i * n, n), "image_embs.%s", cameras[i]);
+    return x; // [B, C n, D]
+}
+
+soma_tensor *soma_paligemma_text(const soma_scope *language, soma_tensor *ids, int64_t vocab, int64_t D) {
+    return soma_affine(soma_embedding(language, "embed_tokens", ids, vocab, D), sqrtf((float)D), 0); // [B, L, D]
+}
+
+// ---- Gemma's layer
+
+soma_normed soma_gemma_norm(const soma_stream *s, const soma_scope *scope, const char *name, soma_tensor *x) {
+    if (s->cond) return soma_ada_rms_norm(scope, name, x, s->cond, (float)s->c->eps);
+    return (soma_normed){soma_rms_norm(scope, name, x, (float)s->c->eps), NULL};
+}
+
+static soma_tensor *residual(soma_tensor *x, soma_tensor *y, soma_tensor *gate) { return soma_add(x, gate ? soma_mul(y, gate) : y); }
+
+soma_gemma_layer soma_gemma_begin(const soma_stream *s, int i) {
+    const soma_gemma *c = s->c;
+    soma_gemma_layer l = {.scope = soma_scope_in(s->scope, "layers.%d", i)};
+    const soma_scope *attn = soma_scope_in(l.scope, "self_attn");
+    l.h = soma_gemma_norm(s, l.scope, "input_layernorm", s->x); // [B, T, D]
+    soma_tensor *k = soma_heads(soma_linear(attn, "k_proj", l.h.y, c->n_kv_heads * c->head_dim, false), c->n_kv_heads);
+    l.kv.v = soma_heads(soma_linear(attn, "v_proj", l.h.y, c->n_kv_heads * c->head_dim, false), c->n_kv_heads);
+    l.kv.k = soma_rope(k, s->pos, c->theta); // [B, T, KV, K]
+    return l;
+}
+
+soma_tensor *soma_gemma_end(const soma_stream *s, const soma_gemma_layer *l, soma_kv all) {
+    const soma_gemma *c = s->c;
+    const soma_scope *attn = soma_scope_in(l->scope, "self_attn");
+    soma_tensor *q = soma_heads(soma_linear(attn, "q_proj", l->h.y, c->n_heads * c->head_dim, false), c->n_heads);
+    soma_tensor *a = soma_attention(attn, soma_rope(q, s->pos, c->theta), all.k, all.v, s->mask); // [B, T, H, K]
+    soma_tensor *x = residual(s->x, soma_linear(attn, "o_proj", soma_merge_heads(a), c->width, false), l->h.gate);
+    soma_normed h = soma_gemma_norm(s, l->scope, "post_attention_layernorm", x);
+    return residual(x, soma_gated_mlp(soma_scope_in(l->scope, "mlp"), h.y, c->mlp), h.gate); // [B, T, D]
+}

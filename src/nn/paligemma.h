@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// PaliGemma, which several families stand on: pictures through SigLIP and a projector, a prompt's embeddings, and Gemma's layer, cut in two
+// where attention begins, so that the caller decides which keys a query sees: those of a second stream, or a cache's.
+#ifndef SOMA_NN_PALIGEMMA_H
+#define SOMA_NN_PALIGEMMA_H
+
+#include "nn/nn.h"
+
+typedef struct soma_gemma {
+    int64_t width, depth, mlp, n_heads, n_kv_heads, head_dim;
+    double eps, theta; // of the norms; of the rotation
+} soma_gemma;
+
+typedef struct soma_kv {
+    soma_tensor *k, *v; // [B, S, KV, K]; keys are already rotated
+} soma_kv;
+
+// Tokens on their way through the layers of one stack.
+typedef struct soma_stream {
+    const soma_gemma *c;
+    const soma_scope *scope; // where "layers.0" begins
+    soma_tensor *x;          // [B, T, D]; NULL: this stream is absent
+    soma_tensor *pos;        // i32 [B, T]
+    soma_tensor *cond;       // [B, C] for adaptive norms; NULL: plain ones
+    soma_mask mask;          // over the keys that this stream sees
+} soma_stream;
+
+// A layer that has begun: its norm, and the keys and values of the stream's own tokens.
+typedef struct soma_gemma_layer {
+    const soma_scope *scope;
+    soma_normed h; // [B, T, D]
+    soma_kv kv;
+} soma_gemma_layer;
+soma_gemma_layer soma_gemma_begin(const soma_stream *s, int i);
+// Attention over `all` keys, residuals, feed-forward: the layer's output [B, T, D].
+soma_tensor *soma_gemma_end(const soma_stream *s, const soma_gemma_layer *layer, soma_kv all);
+// A plain norm, or an adaptive one where the stream has a condition.
+soma_normed soma_gemma_norm(const soma_stream *s, const soma_scope *scope, const char *name, soma_tensor *x);
+
+// `scope` holds vision_tower and multi_modal_projector. images [B, C, ..] (nn.h: soma_patch_embed) -> [B, C n, D], camera after camera.
+// cameras [C]: names for taps.
+soma_tensor *soma_paligemma_pictures(const soma_scope *scope, soma_tensor *images, const soma_vit_config *vision, int64_t D,
+                                     const char *const *cameras);
+// Ids i32 [B, L] -> [B, L, D]: rows of "embed_tokens" times sqrt(D). Text alone is scaled, pictures are not.
+soma_tensor *soma_paligemma_text(const soma_scope *language, soma_tensor *ids, int64_t vocab, int64_t D);
+
+// What the references keep in f32 whatever the rest runs in: norms, the patch convolution, positions.
+enum { SOMA_PALIGEMMA_RULES = 4 };
+void soma_paligemma_rules(soma_precision precision, soma_precision_rule rules[SOMA_PALIGEMMA_RULES]);
+
+#endif
