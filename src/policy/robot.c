@@ -183,8 +183,8 @@ static soma_status put_prompt(const soma_robot *r, soma_rows *rows, int64_t row,
     soma__free(rows->prompts[row]);
     rows->prompts[row] = NULL;
     size_t needed, len = (size_t)info->max_tokens;
-    SOMA_TRY(soma__prompt_encode(r->text, prompt, info->state_input ? NULL : state, r->n_state, rows->tokens + row * info->max_tokens,
-                                 rows->token_mask + row * info->max_tokens, len, &needed, err));
+    SOMA_TRY(soma__prompt_encode(r->text, info->state_input ? SOMA_PROMPT_PI0 : SOMA_PROMPT_PI05, prompt, state, r->n_state,
+                                 rows->tokens + row * info->max_tokens, rows->token_mask + row * info->max_tokens, len, &needed, err));
     if (needed > len) soma__log(SOMA_LOG_WARN, "the prompt has %zu tokens, the model takes %zu: its end was cut off", needed, len);
     rows->prompts[row] = soma__strdup(prompt);
     return rows->prompts[row] ? SOMA_OK : soma__no_memory(err, "a prompt");

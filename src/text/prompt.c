@@ -21,7 +21,8 @@ static size_t space_at(const unsigned char *s, const unsigned char *end) {
     return space ? 3 : 0;
 }
 
-void soma__prompt_clean(soma_str *out, const char *prompt) {
+// Adds the stripped prompt with every byte of `spaces` as a space.
+static void add_stripped(soma_str *out, const char *prompt, const char *spaces) {
     const unsigned char *s = (const unsigned char *)prompt, *end = s + strlen(prompt);
     for (size_t len; (len = space_at(s, end)) > 0;) s += len;
     for (size_t len = 1; len && end > s;) {
@@ -33,11 +34,34 @@ void soma__prompt_clean(soma_str *out, const char *prompt) {
     soma__str_add(out, ""); // an empty text is a text, not NULL
     while (s < end) {
         const unsigned char *plain = s;
-        while (s < end && *s != '_' && *s != '\n') s++;
+        while (s < end && !strchr(spaces, *s)) s++;
         soma__str_add_bytes(out, plain, (size_t)(s - plain));
         if (s < end) soma__str_add(out, " ");
         s += s < end;
     }
+}
+
+void soma__prompt_clean(soma_str *out, const char *prompt) { add_stripped(out, prompt, "_\n"); }
+
+// The lower-case letter of a code point below U+0500 whose pair lies at a fixed distance; others stay.
+static unsigned lower(unsigned c) {
+    if ((c >= 'A' && c <= 'Z') || (c >= 0xc0 && c <= 0xde && c != 0xd7)) return c + 32; // ASCII, Latin-1
+    if ((c >= 0x391 && c <= 0x3a9 && c != 0x3a2) || (c >= 0x410 && c <= 0x42f)) return c + 32;
+    return c >= 0x400 && c <= 0x40f ? c + 80 : c;
+}
+
+static void add_lowered(soma_str *out, const char *prompt) {
+    soma_str all = {0};
+    for (const unsigned char *s = (const unsigned char *)prompt; *s; s++) {
+        bool two = (*s & 0xe0) == 0xc0 && (s[1] & 0xc0) == 0x80; // U+0080 .. U+07FF
+        unsigned c = lower(two ? (unsigned)(*s & 0x1f) << 6 | (s[1] & 0x3f) : *s < 0x80 ? *s : 0);
+        const char bytes[] = {two ? (char)(0xc0 | c >> 6) : c ? (char)c : (char)*s, (char)(0x80 | (c & 0x3f))};
+        soma__str_add_bytes(&all, bytes, two ? 2 : 1);
+        s += two;
+    }
+    add_stripped(out, all.text ? all.text : "", "_");
+    out->failed |= all.failed;
+    soma__str_free(&all);
 }
 
 // x * 128 and floor are exact, so a value just under an edge stays under it; (x + 1) * 128 would round it up.
@@ -46,36 +70,68 @@ int soma__prompt_bin(double x) {
     return x >= 1 ? 255 : (int)floor(x * 128) + 128;
 }
 
-void soma__prompt_text(soma_str *out, const char *prompt, const double *state, int n_state) {
-    soma__str_add(out, "Task: ");
-    soma__prompt_clean(out, prompt);
-    soma__str_add(out, ", State: ");
-    for (int i = 0; i < n_state; i++) soma__str_printf(out, i ? " %d" : "%d", soma__prompt_bin(state[i]));
-    soma__str_add(out, ";\nAction: ");
+static const char *const form_names[] = {
+#define NAME(code, name) name,
+    SOMA_PROMPT_LIST(NAME)
+#undef NAME
+};
+
+const char *soma__prompt_form_name(soma_prompt_form form) {
+    SOMA_CHECK((unsigned)form < SOMA_PROMPT_COUNT, "a form is one of soma_prompt_form");
+    return form_names[form];
 }
 
-static soma_status encode_form(const soma_text *text, const char *form, bool newline, int32_t *ids, size_t len, size_t *needed,
+soma_status soma__prompt_form_parse(soma_prompt_form *form, const char *name, soma_error *err) {
+    char known[120] = "";
+    for (int i = 1; i < SOMA_PROMPT_COUNT; i++) {
+        if (!strcmp(name, form_names[i])) {
+            *form = (soma_prompt_form)i;
+            return SOMA_OK;
+        }
+        strcat(strcat(known, i > 1 ? ", " : ""), form_names[i]);
+    }
+    return soma__fail(err, SOMA_BAD_INPUT, "no form of prompt is called \"%.60s\"; there are %s", name, known);
+}
+
+bool soma__prompt_has_state(soma_prompt_form form) { return form != SOMA_PROMPT_PI0 && form != SOMA_PROMPT_LEROBOT_PI0; }
+
+void soma__prompt_text(soma_str *out, soma_prompt_form form, const char *prompt, const double *state, int n_state) {
+    SOMA_CHECK(form > SOMA_PROMPT_MODEL && form < SOMA_PROMPT_COUNT, "a text is made in one of the forms");
+    if (!soma__prompt_has_state(form)) {
+        size_t n = strlen(prompt);
+        bool whole = form == SOMA_PROMPT_LEROBOT_PI0;
+        (whole ? soma__str_add : soma__prompt_clean)(out, prompt);
+        if (!whole || !n || prompt[n - 1] != '\n') soma__str_add(out, "\n");
+        return;
+    }
+    soma__str_add(out, "Task: ");
+    (form == SOMA_PROMPT_FAST ? add_lowered : soma__prompt_clean)(out, prompt);
+    soma__str_add(out, ", State: ");
+    for (int i = 0; i < n_state; i++) soma__str_printf(out, i ? " %d" : "%d", soma__prompt_bin(state[i]));
+    soma__str_add(out, form == SOMA_PROMPT_PI05 ? ";\nAction: " : ";\n");
+}
+
+// pi0's newline is a text of its own: SentencePiece would join it with what precedes it.
+static soma_status encode_form(const soma_text *text, soma_prompt_form form, soma_str *s, int32_t *ids, size_t len, size_t *needed,
                                soma_error *err) {
-    SOMA_TRY(soma__text_encode(text, form, true, ids, len, needed, err));
-    if (!newline) return SOMA_OK;
+    if (form != SOMA_PROMPT_PI0) return soma__text_encode(text, s->text, true, ids, len, needed, err);
+    s->text[s->len - 1] = 0;
+    SOMA_TRY(soma__text_encode(text, s->text, true, ids, len, needed, err));
     size_t used = SOMA_MIN(*needed, len), n;
     SOMA_TRY(soma__text_encode(text, "\n", false, ids + used, len - used, &n, err));
     *needed += n;
     return SOMA_OK;
 }
 
-soma_status soma__prompt_encode(const soma_text *text, const char *prompt, const double *state, int n_state, int32_t *ids, uint8_t *mask,
-                                size_t len, size_t *needed, soma_error *err) {
+soma_status soma__prompt_encode(const soma_text *text, soma_prompt_form form, const char *prompt, const double *state, int n_state,
+                                int32_t *ids, uint8_t *mask, size_t len, size_t *needed, soma_error *err) {
     *needed = 0;
-    for (int i = 0; state && i < n_state; i++)
+    for (int i = 0; soma__prompt_has_state(form) && i < n_state; i++)
         if (isnan(state[i])) return soma__fail(err, SOMA_BAD_INPUT, "the state is not a number at [%d]", i);
-    soma_str form = {0};
-    if (state)
-        soma__prompt_text(&form, prompt, state, n_state);
-    else
-        soma__prompt_clean(&form, prompt);
-    soma_status status = form.failed ? soma__no_memory(err, "the prompt") : encode_form(text, form.text, !state, ids, len, needed, err);
-    soma__str_free(&form);
+    soma_str s = {0};
+    soma__prompt_text(&s, form, prompt, state, n_state);
+    soma_status status = s.failed ? soma__no_memory(err, "the prompt") : encode_form(text, form, &s, ids, len, needed, err);
+    soma__str_free(&s);
     SOMA_TRY(status);
     for (size_t i = 0; i < len; i++) {
         mask[i] = i < *needed;

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The texts that pi0 and pi0.5 are given, as their training had them (facts: openpi's tokenizer at 15a9616):
+// The texts that the released policies are given, as their training had them (facts: openpi's tokenizer at 15a9616, LeRobot at 7427f31):
 //
-//     pi0    <bos> clean(prompt), then "\n" encoded on its own
-//     pi0.5  <bos> "Task: clean(prompt), State: 0 128 255;\nAction: "     the state as 256 bins over [-1, 1]
+//     pi0              <bos> clean(prompt), then "\n" encoded on its own
+//     pi05             <bos> "Task: clean(prompt), State: 0 128 255;\nAction: "     the state as 256 bins over [-1, 1]
+//     pi0_fast         <bos> "Task: lower(prompt), State: 0 128 255;\n"             newlines stay, white space is stripped after lowering
+//     lerobot_pi0      <bos> prompt "\n" in one go, as it is; no second "\n" where it ends with one
+//     lerobot_pi0_fast <bos> "Task: clean(prompt), State: 0 128 255;\n"
 //
-// clean() strips white space at both ends (Unicode's, as Python does) and turns '_' and newlines into spaces. It does not lower-case.
+// LeRobot's pi0.5 has the form pi05. clean() strips white space at both ends (Unicode's, as Python does) and turns '_' and newlines into
+// spaces. It does not lower-case. lower() lower-cases A to Z and the two-byte letters of Latin-1, Greek and Cyrillic, strips, and turns '_'
+// into spaces.
 #ifndef SOMA_TEXT_PROMPT_H
 #define SOMA_TEXT_PROMPT_H
 
@@ -12,15 +17,30 @@
 
 enum { SOMA_PROMPT_PAD = 0 }; // the id on padding; masked, so that its meaning does not matter
 
+#define SOMA_PROMPT_LIST(X)                                                                   \
+    X(SOMA_PROMPT_MODEL, "") /* the model's own: pi0 or, where it has no state input, pi05 */ \
+    X(SOMA_PROMPT_PI0, "pi0")                                                                 \
+    X(SOMA_PROMPT_PI05, "pi05")                                                               \
+    X(SOMA_PROMPT_FAST, "pi0_fast")                                                           \
+    X(SOMA_PROMPT_LEROBOT_PI0, "lerobot_pi0")                                                 \
+    X(SOMA_PROMPT_LEROBOT_FAST, "lerobot_pi0_fast")
+#define SOMA_PROMPT_ENUM(code, name) code,
+typedef enum soma_prompt_form { SOMA_PROMPT_LIST(SOMA_PROMPT_ENUM) SOMA_PROMPT_COUNT } soma_prompt_form;
+#undef SOMA_PROMPT_ENUM
+const char *soma__prompt_form_name(soma_prompt_form form);
+soma_status soma__prompt_form_parse(soma_prompt_form *form, const char *name, soma_error *err); // the error lists the names
+bool soma__prompt_has_state(soma_prompt_form form);                                             // it is part of the text
+
 void soma__prompt_clean(soma_str *out, const char *prompt); // adds the cleaned prompt to `out`
 // The bin of one normalised state value: -1 below -1, then 0 .. 255. x is not NaN.
 int soma__prompt_bin(double x);
-// The whole pi0.5 text, added to `out`. state: [n_state] normalised, without the padding to the model's width.
-void soma__prompt_text(soma_str *out, const char *prompt, const double *state, int n_state);
+// The text of a form, added to `out`; a "\n" that is encoded on its own is its last character. state: [n_state] normalised, without the
+// padding to the model's width; not looked at by the forms without it. `form` is not SOMA_PROMPT_MODEL.
+void soma__prompt_text(soma_str *out, soma_prompt_form form, const char *prompt, const double *state, int n_state);
 
-// ids [len], mask [len] (1 on text, 0 on padding). state NULL: the pi0 form, else the pi0.5 form. *needed is the tokens of the whole text:
-// more than `len` means that its end was cut off, of which the caller should warn. A NaN in the state is refused.
-soma_status soma__prompt_encode(const soma_text *text, const char *prompt, const double *state, int n_state, int32_t *ids, uint8_t *mask,
-                                size_t len, size_t *needed, soma_error *err);
+// ids [len], mask [len] (1 on text, 0 on padding). *needed is the tokens of the whole text: more than `len` means that its end was cut off,
+// of which the caller should warn. A NaN in the state is refused.
+soma_status soma__prompt_encode(const soma_text *text, soma_prompt_form form, const char *prompt, const double *state, int n_state,
+                                int32_t *ids, uint8_t *mask, size_t len, size_t *needed, soma_error *err);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/json.h"
+#include "base/str.h"
 
 #include <math.h>
 #include <string.h>
@@ -24,6 +25,7 @@ static const struct {
 } lists[] = {
     {"mean", offsetof(soma_norm, mean)}, {"std", offsetof(soma_norm, std)}, {"q01", offsetof(soma_norm, q01)},
     {"q99", offsetof(soma_norm, q99)},   {"min", offsetof(soma_norm, min)}, {"max", offsetof(soma_norm, max)},
+    {"q10", offsetof(soma_norm, q10)},   {"q90", offsetof(soma_norm, q90)},
 };
 
 static const double **list_of(soma_norm *norm, size_t i) { return (const double **)((char *)norm + lists[i].offset); }
@@ -73,14 +75,22 @@ static soma_status check(soma_norm *n, const char *where, soma_error *err) {
             if (!isfinite(list[i]))
                 return soma__fail(err, SOMA_BAD_INPUT, "%s: %s.%s[%d] is not a finite number", where, n->key, lists[k].name, i);
     }
-    for (int i = 0; i < n->size; i++) {
+    for (int i = 0; i < n->size; i++)
         if (n->std[i] < 0) return soma__fail(err, SOMA_BAD_INPUT, "%s: %s.std[%d] is %g, below 0", where, n->key, i, n->std[i]);
-        if (n->std[i] == 0)
-            soma__log(SOMA_LOG_WARN, "%s: %s.std[%d] is 0: it never moved in the data; a value beside its mean becomes huge", where, n->key,
-                      i);
-    }
     SOMA_TRY(check_order(n, n->q01, n->q99, "q01 and q99", where, err));
+    SOMA_TRY(check_order(n, n->q10, n->q90, "q10 and q90", where, err));
     return check_order(n, n->min, n->max, "min and max", where, err);
+}
+
+// One line for all dimensions that never moved.
+static void warn_still(const soma_norm_stats *s) {
+    soma_str list = {0};
+    for (size_t k = 0; k < s->n; k++)
+        for (int i = 0; i < s->norms[k].size; i++)
+            if (s->norms[k].std[i] == 0) soma__str_printf(&list, "%s%s[%d]", list.len ? ", " : "", s->norms[k].key, i);
+    if (list.len && !list.failed)
+        soma__log(SOMA_LOG_WARN, "%s: std is 0, it never moved in the data, a value beside its mean becomes huge: %s", s->where, list.text);
+    soma__str_free(&list);
 }
 
 soma_status soma__norm_stats_new(soma_norm_stats **stats, const soma_norm *norms, size_t n_norms, const char *where, soma_error *err) {
@@ -107,9 +117,10 @@ soma_status soma__norm_stats_new(soma_norm_stats **stats, const soma_norm *norms
         ok = ok && to->key;
     }
     if (!ok && status == SOMA_OK) status = soma__no_memory(err, "the statistics");
-    if (status == SOMA_OK)
+    if (status == SOMA_OK) {
+        warn_still(s);
         *stats = s;
-    else
+    } else
         soma__norm_stats_free(s);
     return status;
 }
@@ -218,7 +229,11 @@ static void needed_lists(soma_norm_rule rule, const char **first, const char **s
     if (rule == SOMA_NORM_ZSCORE || rule == SOMA_NORM_MEAN_STD) *first = "mean", *second = "std";
     if (rule == SOMA_NORM_QUANTILE || rule == SOMA_NORM_QUANTILES) *first = "q01", *second = "q99";
     if (rule == SOMA_NORM_MIN_MAX) *first = "min", *second = "max";
+    if (rule == SOMA_NORM_QUANTILE10) *first = "q10", *second = "q90";
 }
+
+// LeRobot's rules: computed in f32, statistics of exactly the vector's width.
+static bool is_lerobot(soma_norm_rule rule) { return rule >= SOMA_NORM_MEAN_STD; }
 
 soma_status soma__norm_find(const soma_norm **norm, const soma_norm_stats *stats, const char *key, soma_norm_rule rule, int size,
                             soma_error *err) {
@@ -232,7 +247,7 @@ soma_status soma__norm_find(const soma_norm **norm, const soma_norm_stats *stats
             if ((!strcmp(lists[k].name, first) || !strcmp(lists[k].name, second)) && !*list_of(n, k))
                 return soma__fail(err, SOMA_NOT_FOUND, "%s: %s.%s is missing, which the rule %s needs", stats->where, key, lists[k].name,
                                   soma__norm_rule_name(rule));
-        if (first && n->size < size)
+        if (first && (n->size < size || (is_lerobot(rule) && n->size != size)))
             return soma__fail(err, SOMA_BAD_INPUT, "%s: %s has statistics of %d values; %d are to be normalised", stats->where, key,
                               n->size, size);
         *norm = n;
@@ -247,27 +262,46 @@ typedef struct affine {
 
 // Dimension i of a rule. `undo` tells apart LeRobot's z-score, which divides by std + 1e-8 but multiplies by std.
 static affine rule_at(const soma_norm *n, soma_norm_rule rule, bool undo, int i) {
-    const double *low = rule == SOMA_NORM_MIN_MAX ? n->min : n->q01, *high = rule == SOMA_NORM_MIN_MAX ? n->max : n->q99;
+    const double *low = n->q01, *high = n->q99;
+    if (rule == SOMA_NORM_MIN_MAX) low = n->min, high = n->max;
+    if (rule == SOMA_NORM_QUANTILE10) low = n->q10, high = n->q90;
     switch (rule) {
     case SOMA_NORM_ZSCORE: return i < n->size ? (affine){n->mean[i], n->std[i] + 1e-6} : (affine){0, 1 + 1e-6};
     case SOMA_NORM_QUANTILE: return (affine){low[i], high[i] - low[i] + 1e-6};
-    case SOMA_NORM_MEAN_STD: return (affine){n->mean[i], undo ? n->std[i] : n->std[i] + 1e-8};
+    case SOMA_NORM_MEAN_STD: return (affine){(float)n->mean[i], (float)n->std[i] + (undo ? 0 : 1e-8f)};
     case SOMA_NORM_QUANTILES:
-    case SOMA_NORM_MIN_MAX: return (affine){low[i], high[i] == low[i] ? 1e-8 : high[i] - low[i]};
+    case SOMA_NORM_MIN_MAX:
+    case SOMA_NORM_QUANTILE10: {
+        float range = (float)high[i] - (float)low[i];
+        return (affine){(float)low[i], range == 0 ? 1e-8f : range};
+    }
     default: return (affine){0, 1};
     }
 }
 
+// Whether [0, 1] is mapped to [-1, 1] at the end.
 static bool is_two_sided(soma_norm_rule rule) {
-    return rule == SOMA_NORM_QUANTILE || rule == SOMA_NORM_QUANTILES || rule == SOMA_NORM_MIN_MAX;
+    return rule == SOMA_NORM_QUANTILE || rule == SOMA_NORM_QUANTILES || rule == SOMA_NORM_MIN_MAX || rule == SOMA_NORM_QUANTILE10;
 }
 
-static double forward(affine a, bool two_sided, double x) {
+static double forward(affine a, soma_norm_rule rule, double x) {
+    bool two = is_two_sided(rule);
+    if (is_lerobot(rule)) {
+        float y = ((float)x - (float)a.shift) / (float)a.scale;
+        return two ? y * 2 - 1 : y;
+    }
     double y = (x - a.shift) / a.scale;
-    return two_sided ? y * 2 - 1 : y;
+    return two ? y * 2 - 1 : y;
 }
 
-static double backward(affine a, bool two_sided, double y) { return (two_sided ? (y + 1) / 2 : y) * a.scale + a.shift; }
+static double backward(affine a, soma_norm_rule rule, double y) {
+    bool two = is_two_sided(rule);
+    if (is_lerobot(rule)) {
+        float product = (two ? ((float)y + 1) / 2 : (float)y) * (float)a.scale;
+        return product + (float)a.shift;
+    }
+    return (two ? (y + 1) / 2 : y) * a.scale + a.shift;
+}
 
 // How many dimensions the rule touches.
 static int touched(const soma_norm *norm, soma_norm_rule rule, bool undo, int width) {
@@ -277,33 +311,29 @@ static int touched(const soma_norm *norm, soma_norm_rule rule, bool undo, int wi
 }
 
 void soma__norm_apply(const soma_norm *norm, soma_norm_rule rule, double *values, int64_t n_rows, int width) {
-    bool two = is_two_sided(rule);
     for (int i = 0, n = touched(norm, rule, false, width); i < n; i++) {
         affine a = rule_at(norm, rule, false, i);
-        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = forward(a, two, values[r * width + i]);
+        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = forward(a, rule, values[r * width + i]);
     }
 }
 
 void soma__norm_undo(const soma_norm *norm, soma_norm_rule rule, double *values, int64_t n_rows, int width) {
-    bool two = is_two_sided(rule);
     for (int i = 0, n = touched(norm, rule, true, width); i < n; i++) {
         affine a = rule_at(norm, rule, true, i);
-        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = backward(a, two, values[r * width + i]);
+        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = backward(a, rule, values[r * width + i]);
     }
 }
 
 void soma__norm_apply_f32(const soma_norm *norm, soma_norm_rule rule, float *values, int64_t n_rows, int width) {
-    bool two = is_two_sided(rule);
     for (int i = 0, n = touched(norm, rule, false, width); i < n; i++) {
         affine a = rule_at(norm, rule, false, i);
-        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = (float)forward(a, two, values[r * width + i]);
+        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = (float)forward(a, rule, values[r * width + i]);
     }
 }
 
 void soma__norm_undo_f32(const soma_norm *norm, soma_norm_rule rule, float *values, int64_t n_rows, int width) {
-    bool two = is_two_sided(rule);
     for (int i = 0, n = touched(norm, rule, true, width); i < n; i++) {
         affine a = rule_at(norm, rule, true, i);
-        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = (float)backward(a, two, values[r * width + i]);
+        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = (float)backward(a, rule, values[r * width + i]);
     }
 }

@@ -83,7 +83,7 @@ static soma_status vocabulary(soma_error *err) {
     soma_status status = soma__text_from_prompts(&made, prompts, 2, err);
     if (status == SOMA_OK) status = soma__text_save(made, in_root("vocab.json"), err);
     if (status == SOMA_OK) status = soma__text_open(&read, root, err);
-    if (status == SOMA_OK) status = soma__prompt_encode(read, prompts[0], state, 2, ids, mask, 40, &needed, err);
+    if (status == SOMA_OK) status = soma__prompt_encode(read, SOMA_PROMPT_PI05, prompts[0], state, 2, ids, mask, 40, &needed, err);
     if (status == SOMA_OK) status = soma__text_decode(read, ids, needed, &s, err);
     soma__str_free(&s);
     soma__text_close(made);

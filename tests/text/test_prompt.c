@@ -63,7 +63,7 @@ static void test_forms(void **state) {
     uint8_t mask[64];
     size_t needed;
     soma_error err = {0};
-    assert_int_equal(soma__prompt_encode(text, " touch_the red cube", NULL, 0, ids, mask, 12, &needed, &err), SOMA_OK);
+    assert_int_equal(soma__prompt_encode(text, SOMA_PROMPT_PI0, " touch_the red cube", NULL, 0, ids, mask, 12, &needed, &err), SOMA_OK);
     const char *const wanted[] = {"<bos>", "touch", "the", "red", "cube", "\n"};
     assert_int_equal(needed, 6);
     for (int i = 0; i < 12; i++) {
@@ -73,21 +73,48 @@ static void test_forms(void **state) {
     // too long: the end is cut off and the caller can see it
     for (size_t len = 0; len < 6; len++) {
         ids[len] = -5;
-        assert_int_equal(soma__prompt_encode(text, "touch the red cube", NULL, 0, ids, mask, len, &needed, &err), SOMA_OK);
+        assert_int_equal(soma__prompt_encode(text, SOMA_PROMPT_PI0, "touch the red cube", NULL, 0, ids, mask, len, &needed, &err), SOMA_OK);
         assert_int_equal(needed, 6);
         assert_int_equal(ids[len], -5);
         for (size_t i = 0; i < len; i++) assert_int_equal(mask[i], 1);
     }
     const double robot[] = {0, -2, 1};
-    assert_int_equal(soma__prompt_encode(text, "touch the red cube", robot, 3, ids, mask, 64, &needed, &err), SOMA_OK);
+    assert_int_equal(soma__prompt_encode(text, SOMA_PROMPT_PI05, "touch the red cube", robot, 3, ids, mask, 64, &needed, &err), SOMA_OK);
     const char *const second[] = {"<bos>", "task", ":", "touch", "the", "red", "cube", ",", "state", ":",      "1",
                                   "2",     "8",    "-", "1",     "2",   "5",   "5",    ";", "\n",    "action", ":"};
     assert_int_equal(needed, SOMA_COUNT(second));
     for (size_t i = 0; i < needed; i++) assert_int_equal(ids[i], soma__text_id(text, second[i]));
     const double broken[] = {0, NAN};
-    assert_int_equal(soma__prompt_encode(text, "", broken, 2, ids, mask, 64, &needed, &err), SOMA_BAD_INPUT);
+    assert_int_equal(soma__prompt_encode(text, SOMA_PROMPT_PI05, "", broken, 2, ids, mask, 64, &needed, &err), SOMA_BAD_INPUT);
     assert_non_null(strstr(err.text, "[1]"));
     soma__text_close(text);
+}
+
+static void check_text(soma_prompt_form form, const char *prompt, const double *state, int n, const char *wanted) {
+    soma_str s = {0};
+    soma__prompt_text(&s, form, prompt, state, n);
+    if (strcmp(s.text, wanted)) fail_msg("%s: \"%s\", wanted \"%s\"", soma__prompt_form_name(form), s.text, wanted);
+    soma__str_free(&s);
+}
+
+static void test_other_forms(void **state) {
+    const double x[] = {-1, 0.5};
+    check_text(SOMA_PROMPT_LEROBOT_PI0, " Put_it ", NULL, 0, " Put_it \n");
+    check_text(SOMA_PROMPT_LEROBOT_PI0, "put it\n", NULL, 0, "put it\n");
+    check_text(SOMA_PROMPT_LEROBOT_PI0, "", NULL, 0, "\n");
+    check_text(SOMA_PROMPT_LEROBOT_FAST, " Put_it\nthere ", x, 2, "Task: Put it there, State: 0 192;\n");
+    check_text(SOMA_PROMPT_FAST, " Put_IT\nThere ", x, 2, "Task: put it\nthere, State: 0 192;\n");
+    check_text(SOMA_PROMPT_FAST, "\xc3\x96 \xce\xa9 \xd0\x96 \xd0\x81 \xc3\x97 \xe2\x82\xac \xc3", x, 1,
+               "Task: \xc3\xb6 \xcf\x89 \xd0\xb6 \xd1\x91 \xc3\x97 \xe2\x82\xac \xc3, State: 0;\n");
+    for (int i = 1; i < SOMA_PROMPT_COUNT; i++) {
+        soma_prompt_form form;
+        assert_int_equal(soma__prompt_form_parse(&form, soma__prompt_form_name((soma_prompt_form)i), NULL), SOMA_OK);
+        assert_int_equal(form, i);
+    }
+    soma_prompt_form form;
+    soma_error err = {0};
+    assert_int_equal(soma__prompt_form_parse(&form, "", &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "pi0, pi05, pi0_fast"));
 }
 
 // Every text that openpi handed to SentencePiece, for every prompt and state of the golden file.
@@ -97,30 +124,32 @@ static void test_golden_texts(void **state) {
     soma_error err = {0};
     if (soma__json_load(&root, PROMPTS, &err)) fail_msg("%s", err.text);
     const json_t *cases = json_object_get(root, "cases"), *c;
-    size_t i, with_state = 0;
+    size_t i, with_state = 0, fast = 0;
     json_array_foreach(cases, i, c) {
         const char *prompt = json_string_value(json_object_get(c, "prompt"));
-        const json_t *values = json_object_get(c, "state"), *calls = json_object_get(c, "paligemma_calls");
-        const char *wanted = json_string_value(json_object_get(json_array_get(calls, 0), "text"));
-        assert_true(json_is_true(json_object_get(json_array_get(calls, 0), "add_bos")));
-        soma_str s = {0};
-        if (json_is_array(values)) {
-            double x[32];
-            int n = (int)json_array_size(values);
-            assert_in_range(n, 1, 32);
-            for (int k = 0; k < n; k++) x[k] = json_number_value(json_array_get(values, (size_t)k));
-            soma__prompt_text(&s, prompt, x, n);
-            assert_int_equal(json_array_size(calls), 1);
-            with_state++;
-        } else {
-            soma__prompt_clean(&s, prompt);
-            assert_int_equal(json_array_size(calls), 2);
-            assert_string_equal(json_string_value(json_object_get(json_array_get(calls, 1), "text")), "\n");
+        const json_t *values = json_object_get(c, "state"), *calls = json_object_get(c, "paligemma_calls"),
+                     *fast_calls = json_object_get(c, "fast_calls_no_actions");
+        double x[32];
+        int n = (int)json_array_size(values);
+        assert_in_range(n, 0, 32);
+        for (int k = 0; k < n; k++) x[k] = json_number_value(json_array_get(values, (size_t)k));
+        char wanted[4096] = ""; // the texts of one encoding after the other
+        const json_t *call;
+        size_t k;
+        json_array_foreach(calls, k, call) {
+            assert_true(json_is_true(json_object_get(call, "add_bos")) == (k == 0));
+            strcat(wanted, json_string_value(json_object_get(call, "text")));
         }
-        assert_string_equal(s.text, wanted);
-        soma__str_free(&s);
+        assert_int_equal(k, n ? 1 : 2);
+        check_text(n ? SOMA_PROMPT_PI05 : SOMA_PROMPT_PI0, prompt, x, n, wanted);
+        with_state += n > 0;
+        if (!fast_calls) continue;
+        assert_int_equal(json_array_size(fast_calls), 1);
+        check_text(SOMA_PROMPT_FAST, prompt, x, n, json_string_value(json_object_get(json_array_get(fast_calls, 0), "text")));
+        fast++;
     }
-    assert_true(i >= 40 && with_state >= 30);
+    assert_true(i >= 40 && with_state >= 30 && fast >= 30);
+    print_message("%zu texts of pi0 and pi0.5, %zu of pi0-FAST equal to openpi's\n", i, fast);
     json_decref(root);
 }
 
@@ -146,7 +175,7 @@ static void test_golden_bins(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_clean),        cmocka_unit_test(test_bins),        cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_golden_texts), cmocka_unit_test(test_golden_bins),
+        cmocka_unit_test(test_golden_texts), cmocka_unit_test(test_golden_bins), cmocka_unit_test(test_other_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
