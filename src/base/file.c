@@ -59,6 +59,12 @@ void soma__file_unmap(soma_file_map *map) {
     *map = (soma_file_map){0};
 }
 
+void soma__file_map_forget(const soma_file_map *map, size_t from, size_t size) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), begin = from / page * page;
+    size_t end = SOMA_MIN((from + size + page - 1) / page * page, (map->size + page - 1) / page * page);
+    if (map->data && end > begin) madvise((void *)(map->data + begin), end - begin, MADV_DONTNEED); // a hint: failing is harmless
+}
+
 soma_status soma__file_read(char **data, size_t *size, const char *path, size_t max_size, soma_error *err) {
     *data = NULL;
     *size = 0;

@@ -16,6 +16,8 @@ typedef struct soma_file_map {
 } soma_file_map;
 soma_status soma__file_map(soma_file_map *map, const char *path, soma_error *err);
 void soma__file_unmap(soma_file_map *map);
+// Lets go of the memory behind bytes [from, from + size), whole pages; they are read again when they are looked at again.
+void soma__file_map_forget(const soma_file_map *map, size_t from, size_t size);
 
 // The whole file as bytes with a zero behind them (not counted); release with soma__free. Refuses files above `max_size`.
 soma_status soma__file_read(char **data, size_t *size, const char *path, size_t max_size, soma_error *err);

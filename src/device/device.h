@@ -16,6 +16,7 @@ typedef struct soma_device_opts {
 
 typedef struct soma_device_kind {
     const char *name; // "cpu"
+    bool reads_host;  // weights may stay in the host's memory, such as a mapped file
     soma_status (*open)(soma_device **device, const soma_device_opts *opts, soma_error *err);
     void (*close)(soma_device *device);
     const char *(*info)(const soma_device *device);                                         // one line: "cpu avx512bf16, 2 threads"

@@ -312,6 +312,14 @@ const char *soma__safetensors_metadata(const soma_safetensors *st, const char *k
 
 const json_t *soma__safetensors_metadata_all(const soma_safetensors *st) { return st->metadata; }
 
+void soma__safetensors_forget(const soma_safetensors *st, const void *data, size_t size) {
+    for (size_t i = 0; i < st->n_shards; i++) {
+        const soma_file_map *m = &st->shards[i].map;
+        if (m->data && (uintptr_t)data >= (uintptr_t)m->data && (uintptr_t)data < (uintptr_t)m->data + m->size)
+            soma__file_map_forget(m, (size_t)((const unsigned char *)data - m->data), size);
+    }
+}
+
 bool soma__safetensor_aligned(const soma_safetensor *t) { return (uintptr_t)t->data % soma_dtype_size(t->dtype) == 0; }
 
 const char *soma__safetensor_shape(char out[160], const soma_safetensor *t) {
@@ -422,7 +430,27 @@ static void header_of(soma_str *out, const soma_safetensor *const *order, size_t
     soma__str_add(out, *comma == '{' ? "{}" : "}");
 }
 
-static soma_status put_all(soma_file_writer *w, const soma_str *header, const soma_safetensor *const *order, size_t n, soma_error *err) {
+typedef struct writing {
+    const soma_safetensor *tensors, **order; // as given; as they lie in the file
+    size_t n;
+    soma_safetensor_make *make; // NULL: tensors have data
+    void *user;
+    void *piece; // room for what is made
+} writing;
+
+static soma_status put_tensor(soma_file_writer *w, const writing *o, const soma_safetensor *t, soma_error *err) {
+    const int64_t n = count_values(t);
+    const size_t size = soma_dtype_size(t->dtype);
+    if (!o->make) return soma__file_writer_put(w, t->data, (size_t)n * size, err);
+    for (int64_t at = 0, now; at < n; at += now) {
+        now = SOMA_MIN(n - at, SOMA_SAFETENSORS_PIECE);
+        SOMA_TRY(o->make(o->user, (size_t)(t - o->tensors), at, now, o->piece, err));
+        SOMA_TRY(soma__file_writer_put(w, o->piece, (size_t)now * size, err));
+    }
+    return SOMA_OK;
+}
+
+static soma_status put_all(soma_file_writer *w, const soma_str *header, const writing *o, soma_error *err) {
     // spaces behind the header put the first tensor on a cache line of the mapped file
     size_t len = header->len, padded = ((8 + len + 63) & ~(size_t)63) - 8;
     unsigned char prefix[8];
@@ -430,33 +458,37 @@ static soma_status put_all(soma_file_writer *w, const soma_str *header, const so
     SOMA_TRY(soma__file_writer_put(w, prefix, sizeof prefix, err));
     SOMA_TRY(soma__file_writer_put(w, header->text, len, err));
     SOMA_TRY(soma__file_writer_put(w, "                                                                ", padded - len, err));
-    for (size_t i = 0; i < n; i++) {
-        size_t size = (size_t)count_values(order[i]) * soma_dtype_size(order[i]->dtype);
-        SOMA_TRY(soma__file_writer_put(w, order[i]->data, size, err));
-    }
+    for (size_t i = 0; i < o->n; i++) SOMA_TRY(put_tensor(w, o, o->order[i], err));
     return SOMA_OK;
+}
+
+soma_status soma__safetensors_write_made(const char *path, const soma_safetensor *tensors, size_t n_tensors, const json_t *metadata,
+                                         soma_safetensor_make *make, void *user, soma_error *err) {
+    writing o = {.tensors = tensors, .n = n_tensors, .make = make, .user = user};
+    o.order = soma__calloc(n_tensors + 1, sizeof *o.order);
+    o.piece = make ? soma__alloc(SOMA_SAFETENSORS_PIECE * sizeof(double)) : NULL;
+    soma_status status = o.order && (o.piece || !make) ? SOMA_OK : soma__no_memory(err, path);
+    for (size_t i = 0; i < n_tensors && status == SOMA_OK; i++) o.order[i] = &tensors[i];
+    if (status == SOMA_OK) qsort(o.order, n_tensors, sizeof *o.order, by_pointed_name);
+    for (size_t i = 1; i < n_tensors && status == SOMA_OK; i++)
+        if (!strcmp(o.order[i]->name, o.order[i - 1]->name))
+            status = soma__fail(err, SOMA_BAD_INPUT, "%s: two tensors to be written have the name \"%s\"", path, o.order[i]->name);
+    if (status == SOMA_OK) qsort(o.order, n_tensors, sizeof *o.order, by_layout);
+    soma_str header = {0};
+    soma_file_writer w = {0};
+    if (status == SOMA_OK) header_of(&header, o.order, n_tensors, metadata);
+    if (status == SOMA_OK && header.failed) status = soma__no_memory(err, path);
+    if (status == SOMA_OK) status = soma__file_writer_open(&w, path, err);
+    if (status == SOMA_OK) status = put_all(&w, &header, &o, err);
+    if (status == SOMA_OK) status = soma__file_writer_commit(&w, err);
+    soma__file_writer_close(&w);
+    soma__str_free(&header);
+    soma__free(o.piece);
+    soma__free(o.order);
+    return status;
 }
 
 soma_status soma__safetensors_write(const char *path, const soma_safetensor *tensors, size_t n_tensors, const json_t *metadata,
                                     soma_error *err) {
-    const soma_safetensor **order = soma__calloc(n_tensors, sizeof *order);
-    if (!order) return soma__no_memory(err, path);
-    soma_status status = SOMA_OK;
-    for (size_t i = 0; i < n_tensors; i++) order[i] = &tensors[i];
-    qsort(order, n_tensors, sizeof *order, by_pointed_name);
-    for (size_t i = 1; i < n_tensors && status == SOMA_OK; i++)
-        if (!strcmp(order[i]->name, order[i - 1]->name))
-            status = soma__fail(err, SOMA_BAD_INPUT, "%s: two tensors to be written have the name \"%s\"", path, order[i]->name);
-    qsort(order, n_tensors, sizeof *order, by_layout);
-    soma_str header = {0};
-    soma_file_writer w = {0};
-    if (status == SOMA_OK) header_of(&header, order, n_tensors, metadata);
-    if (status == SOMA_OK && header.failed) status = soma__no_memory(err, path);
-    if (status == SOMA_OK) status = soma__file_writer_open(&w, path, err);
-    if (status == SOMA_OK) status = put_all(&w, &header, order, n_tensors, err);
-    if (status == SOMA_OK) status = soma__file_writer_commit(&w, err);
-    soma__file_writer_close(&w);
-    soma__str_free(&header);
-    soma__free(order);
-    return status;
+    return soma__safetensors_write_made(path, tensors, n_tensors, metadata, NULL, NULL, err);
 }

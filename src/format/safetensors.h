@@ -48,5 +48,16 @@ void soma__to_f32(float *out, soma_dtype dtype, const void *data, int64_t n);
 // so that each is aligned; the same input gives the same bytes.
 soma_status soma__safetensors_write(const char *path, const soma_safetensor *tensors, size_t n_tensors, const json_t *metadata,
                                     soma_error *err);
+// The same for values that are made while they are written, so that a large file is never whole in memory: `make` puts values
+// [at, at + n) of tensors[tensor] to `out`, in the tensor's dtype; pieces come in order, n is at most SOMA_SAFETENSORS_PIECE. A failure
+// ends the writing and leaves no file.
+enum { SOMA_SAFETENSORS_PIECE = 1 << 20 };
+typedef soma_status soma_safetensor_make(void *user, size_t tensor, int64_t at, int64_t n, void *out, soma_error *err);
+soma_status soma__safetensors_write_made(const char *path, const soma_safetensor *tensors, size_t n_tensors, const json_t *metadata,
+                                         soma_safetensor_make *make, void *user, soma_error *err);
+
+// Lets go of the pages behind data that was read from a mapped file (they come back when read again), so that a conversion of a large
+// file does not keep both forms in memory. Does nothing for bytes of the caller's.
+void soma__safetensors_forget(const soma_safetensors *st, const void *data, size_t size);
 
 #endif

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights on a device: one buffer, laid out by name. Plans of the same layout share it; whoever trains is its only writer.
 // (Here and not in model/, which never sees a device.)
+//
+// Weights that are only read may stay where their file is mapped (soma__params_open): a slot's place is then a distance out of the buffer,
+// and what is used of a checkpoint is in memory once.
 #ifndef SOMA_POLICY_PARAMS_H
 #define SOMA_POLICY_PARAMS_H
 
@@ -10,14 +13,22 @@
 
 typedef struct soma_params {
     soma_layout layout;
-    soma_device *device; // borrowed
-    void *memory;        // layout.size bytes on the device
-    uint64_t version;    // grows with every init and load; a trainer adds one when it publishes
+    soma_device *device;    // borrowed
+    void *memory;           // `size` bytes on the device
+    uint64_t version;       // grows with every init and load; a trainer adds one when it publishes
+    size_t size;            // bytes of `memory`: layout.size, less what stayed in the file
+    soma_safetensors *file; // whose pages borrowed weights are; NULL: none are
 } soma_params;
 
 // Lays out the weights of all `graphs` and allocates them, zeroed. Any graph may then be planned with &params->layout.
 soma_status soma__params_new(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_error *err);
 void soma__params_free(soma_params *params); // NULL allowed
+
+// Weights to be read and never written: laid out and loaded in one go. Where the device reads the host's memory, a tensor that the file
+// has in the dtype wanted is not copied. `file` is taken over, also on failure. aliases, errors: as soma__params_load. Call it before any
+// graph is planned: planning takes the places from the layout.
+soma_status soma__params_open(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs,
+                              soma_safetensors *file, const soma_alias *aliases, soma_error *err);
 
 // Fills every weight by its initialiser. Each weight has a stream of its own, keyed by its name, so that it does not depend on the others.
 soma_status soma__params_init(soma_params *params, uint64_t seed, soma_error *err);
@@ -30,6 +41,12 @@ soma_status soma__params_load_into(const soma_params *params, void *memory, cons
 // Writes the weights under their published names. memory: NULL for the weights themselves, or a buffer laid out as they are.
 // metadata: an object of strings, or NULL.
 soma_status soma__params_save(const soma_params *params, const void *memory, const char *path, const json_t *metadata, soma_error *err);
+
+// Writes a file of the layout's weights with random values, those of soma__params_init for this seed, without having them in memory.
+// dtype: F32 or BF16, of every weight. progress: told now and then; NULL: silence; false ends it with SOMA_CANCELLED and no file.
+typedef bool soma_params_progress(void *user, int64_t values_done, int64_t values);
+soma_status soma__params_write_random(const soma_layout *layout, uint64_t seed, soma_dtype dtype, const char *path, const json_t *metadata,
+                                      soma_params_progress *progress, void *user, soma_error *err);
 
 // The tensor that `name` means in a file, under any spelling; NULL when absent.
 const soma_safetensor *soma__find_weight(const soma_safetensors *file, const char *name, const soma_alias *aliases);

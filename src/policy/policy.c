@@ -126,10 +126,9 @@ static soma_status load_weights(soma_policy *p, const char *dir, soma_error *err
     soma_graph *graphs[2] = {0};
     soma_safetensors *file = NULL;
     soma_status status = build_graphs(p, 1, graphs, err);
-    if (status == SOMA_OK) status = soma__params_new(&p->params, p->device, (const soma_graph *const *)graphs, 2, err);
     if (status == SOMA_OK) status = soma__safetensors_open(&file, dir, err);
-    if (status == SOMA_OK) status = soma__params_load(p->params, file, p->model->family->aliases, err);
-    soma__safetensors_close(file);
+    if (status == SOMA_OK)
+        status = soma__params_open(&p->params, p->device, (const soma_graph *const *)graphs, 2, file, p->model->family->aliases, err);
     soma_graph_free(graphs[0]);
     soma_graph_free(graphs[1]);
     return status;

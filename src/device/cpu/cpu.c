@@ -181,6 +181,7 @@ double cpu_profile_step(const soma_plan *plan, size_t step, bool *plain) {
 
 const soma_device_kind soma__device_cpu = {
     .name = "cpu",
+    .reads_host = true,
     .open = cpu_open,
     .close = cpu_close,
     .info = cpu_info,
