@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// utf8proc behind a few questions. The set of \s is written out here, since utf8proc knows categories and not White_Space (tab and newline
+// are "control" to it); the rest is a table look-up in the library.
+#include "text/unicode.h"
+
+#ifdef SOMA_UTF8PROC
+#include <utf8proc.h>
+#endif
+
+#define O SOMA_CHAR_OTHER
+#define L SOMA_CHAR_LETTER
+#define N SOMA_CHAR_NUMBER
+#define S SOMA_CHAR_SPACE
+const unsigned char soma__ascii_class[128] = {
+    O, O, O, O, O, O, O, O, O, S, S, S, S, S, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, // 00
+    S, O, O, O, O, O, O, O, O, O, O, O, O, O, O, O, N, N, N, N, N, N, N, N, N, N, O, O, O, O, O, O, // 20
+    O, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, O, O, O, O, O, // 40
+    O, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, L, O, O, O, O, O, // 60
+};
+#undef O
+#undef L
+#undef N
+#undef S
+
+// ---- UTF-8
+
+size_t soma__utf8_decode(const char *text, const char *end, uint32_t *cp, bool *valid) {
+    const unsigned char *s = (const unsigned char *)text;
+    size_t left = (size_t)(end - text), len;
+    uint32_t c = s[0];
+    unsigned low = 0x80, high = 0xbf; // what the second byte may be: no overlong forms, no surrogates, nothing above U+10FFFF
+    if (valid) *valid = true;
+    *cp = c;
+    if (c < 0x80) return 1;
+    if (c >= 0xc2 && c <= 0xdf)
+        len = 2, c &= 0x1f;
+    else if ((c & 0xf0) == 0xe0)
+        len = 3, low = c == 0xe0 ? 0xa0 : low, high = c == 0xed ? 0x9f : high, c &= 0x0f;
+    else if (c >= 0xf0 && c <= 0xf4)
+        len = 4, low = c == 0xf0 ? 0x90 : low, high = c == 0xf4 ? 0x8f : high, c &= 0x07;
+    else
+        len = 1;
+    size_t got = 1;
+    while (got < len && got < left && s[got] >= low && s[got] <= high) {
+        c = c << 6 | (s[got++] & 0x3f);
+        low = 0x80, high = 0xbf;
+    }
+    bool ok = len > 1 && got == len;
+    if (valid) *valid = ok;
+    *cp = ok ? c : SOMA_UTF8_BAD;
+    return got;
+}
+
+size_t soma__utf8_encode(uint32_t cp, char out[4]) {
+    if (cp < 0x80) {
+        out[0] = (char)cp;
+        return 1;
+    }
+    size_t len = cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
+    for (size_t i = len; --i > 0; cp >>= 6) out[i] = (char)(0x80 | (cp & 0x3f));
+    out[0] = (char)((0xf00u >> len) | cp);
+    return len;
+}
+
+bool soma__utf8_valid(const char *s, size_t len) {
+    const char *end = s + len;
+    for (bool ok; s < end;) {
+        if ((unsigned char)*s < 0x80) {
+            s++;
+            continue;
+        }
+        uint32_t cp;
+        s += soma__utf8_decode(s, end, &cp, &ok);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+void soma__utf8_repair(soma_str *out, const char *s, size_t len) {
+    const char *end = s + len, *plain = s;
+    for (bool ok; s < end;) {
+        uint32_t cp;
+        size_t n = soma__utf8_decode(s, end, &cp, &ok);
+        if (!ok) {
+            soma__str_add_bytes(out, plain, (size_t)(s - plain));
+            soma__str_add(out, "\xef\xbf\xbd");
+            plain = s + n;
+        }
+        s += n;
+    }
+    soma__str_add_bytes(out, plain, (size_t)(s - plain));
+}
+
+// ---- classes
+
+static bool is_space(uint32_t c) {
+    return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
+}
+
+soma_char_class soma__unicode_class(uint32_t cp) {
+    if (cp < 128) return soma__ascii_class[cp];
+    if (is_space(cp)) return SOMA_CHAR_SPACE;
+#ifdef SOMA_UTF8PROC
+    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    if (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LO) return SOMA_CHAR_LETTER;
+    if (c >= UTF8PROC_CATEGORY_ND && c <= UTF8PROC_CATEGORY_NO) return SOMA_CHAR_NUMBER;
+#endif
+    return SOMA_CHAR_OTHER;
+}
+
+bool soma__unicode_word(uint32_t cp) {
+    soma_char_class c = soma__unicode_class(cp);
+    if (c == SOMA_CHAR_LETTER || c == SOMA_CHAR_NUMBER || cp == '_') return true;
+#ifdef SOMA_UTF8PROC
+    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)cp);
+    return category == UTF8PROC_CATEGORY_PC || (category >= UTF8PROC_CATEGORY_MN && category <= UTF8PROC_CATEGORY_ME);
+#else
+    return false;
+#endif
+}
+
+uint32_t soma__unicode_lower(uint32_t cp) {
+    if (cp < 128) return cp >= 'A' && cp <= 'Z' ? cp + 32 : cp;
+#ifdef SOMA_UTF8PROC
+    return (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp);
+#else
+    return cp;
+#endif
+}
+
+void soma__unicode_lower_text(soma_str *out, const char *s, size_t len) {
+    for (const char *end = s + len; s < end;) {
+        uint32_t cp;
+        s += soma__utf8_decode(s, end, &cp, NULL);
+        char utf8[4];
+        if (cp == 0x130) // the one letter whose lower case is two characters: i and a dot above
+            soma__str_add(out, "i\xcc\x87");
+        else
+            soma__str_add_bytes(out, utf8, soma__utf8_encode(soma__unicode_lower(cp), utf8));
+    }
+}
+
+// ---- normal forms
+
+soma_status soma__unicode_need(const char *where, soma_error *err) {
+#ifdef SOMA_UTF8PROC
+    (void)where, (void)err;
+    return SOMA_OK;
+#else
+    return soma__fail(err, SOMA_UNSUPPORTED, "%s: this soma was built without utf8proc; install its headers and build again", where);
+#endif
+}
+
+// True where every form of s is s itself (ASCII), or its composed form is (below U+0300 nothing combines).
+static bool unchanged(const char *s, size_t len, soma_unicode_form form) {
+    unsigned char highest = 0;
+    for (size_t i = 0; i < len; i++) highest = SOMA_MAX(highest, (unsigned char)s[i]);
+    return highest < 0x80 || (form == SOMA_NFC && highest < 0xcc);
+}
+
+soma_status soma__unicode_normalise(soma_str *out, const char *s, size_t len, soma_unicode_form form, soma_error *err) {
+    if (unchanged(s, len, form)) {
+        soma__str_add_bytes(out, s, len);
+        return out->failed ? soma__no_memory(err, "a text") : SOMA_OK;
+    }
+    SOMA_TRY(soma__unicode_need("a text outside ASCII", err));
+#ifdef SOMA_UTF8PROC
+    static const utf8proc_option_t options[] = {
+        [SOMA_NFC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE,
+        [SOMA_NFD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
+        [SOMA_NFKC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
+        [SOMA_NFKD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
+    };
+    const utf8proc_uint8_t *bytes = (const utf8proc_uint8_t *)s;
+    utf8proc_ssize_t n = utf8proc_decompose(bytes, (utf8proc_ssize_t)len, NULL, 0, options[form]);
+    if (n < 0) return soma__fail(err, SOMA_BAD_INPUT, "the text cannot be normalised: %s", utf8proc_errmsg(n));
+    utf8proc_int32_t *points = soma__alloc(((size_t)n + 1) * sizeof *points); // re-encoded in place, with a zero behind it
+    if (!points) return soma__no_memory(err, "a text");
+    n = utf8proc_decompose(bytes, (utf8proc_ssize_t)len, points, n, options[form]);
+    if (n >= 0) n = utf8proc_reencode(points, n, options[form]);
+    if (n >= 0) soma__str_add_bytes(out, points, (size_t)n);
+    soma__free(points);
+    if (n < 0) return soma__fail(err, SOMA_BAD_INPUT, "the text cannot be normalised: %s", utf8proc_errmsg(n));
+#endif
+    return out->failed ? soma__no_memory(err, "a text") : SOMA_OK;
+}
