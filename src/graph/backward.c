@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reverse mode: walks the nodes from the loss backwards and lets each op build the gradients of its sources. The result is more graph, so
-// a device that has the ops can train.
+// a device that has the ops can train. What was built in a segment (soma_checkpoint) is built a second time where its values are needed, so
+// that the first copy lives no longer than the forward pass reads it.
 #include "graph/ops.h"
 
 // What flows into one tensor. Slices of it keep their place, so that slices which tile the tensor are joined instead of padded and added.
@@ -13,7 +14,8 @@ typedef struct contribution {
 typedef struct {
     soma_graph *g;
     contribution **into; // [n] by id, newest first
-    bool *wanted;        // [n] a trainable weight or a tensor of interest is upstream
+    bool *wanted;        // [n] a weight or a tensor of interest is upstream
+    soma_tensor **twins; // [n] what is computed again in the place of a segment's tensor
     size_t n;
 } reverse;
 
@@ -89,10 +91,29 @@ static void mark_wanted(reverse *r, soma_tensor *const *wrt, int n_wrt) {
     for (int i = 0; i < n_wrt; i++) r->wanted[wrt[i]->id] = true;
     for (size_t i = 0; i < r->n; i++) {
         const soma_tensor *t = r->g->tensors[i];
-        if (t->op == SOMA_OP_LEAF && t->role == SOMA_ROLE_WEIGHT && t->trainable) r->wanted[i] = true;
+        if (t->op == SOMA_OP_LEAF && t->role == SOMA_ROLE_WEIGHT) r->wanted[i] = true;
         for (int s = 0; s < SOMA_MAX_SRC; s++)
             if (t->src[s] && r->wanted[t->src[s]->id]) r->wanted[i] = true;
     }
+}
+
+// The tensor to read t's value from in the backward pass: t, or within a segment its twin, which reads twins as far as the segment goes.
+static soma_tensor *twin(reverse *r, soma_tensor *t) {
+    if (!t->segment || t->op == SOMA_OP_LEAF || soma__ops[t->op].effect || (size_t)t->id >= r->n || soma__failed(r->g)) return t;
+    if (r->twins[t->id]) return r->twins[t->id];
+    soma_tensor *src[SOMA_MAX_SRC] = {0}, *base = NULL;
+    for (int s = 0; s < SOMA_MAX_SRC; s++)
+        if (t->src[s]) src[s] = t->src[s]->segment == t->segment ? twin(r, t->src[s]) : t->src[s];
+    if (t->base) base = t->base->segment == t->segment ? twin(r, t->base) : t->base;
+    soma_tensor *c = soma__node(r->g, t->op, t->dtype, t->n_dims, t->shape);
+    if (soma__failed(r->g)) return t;
+    memcpy(c->stride, t->stride, sizeof c->stride);
+    memcpy(c->src, src, sizeof src);
+    c->p = t->p;
+    c->base = base;
+    c->offset = t->offset;
+    c->near = t->near;
+    return r->twins[t->id] = c;
 }
 
 static void visit(reverse *r, soma_tensor *t, soma_tensor *dy) {
@@ -105,7 +126,7 @@ static void visit(reverse *r, soma_tensor *t, soma_tensor *dy) {
         return;
     }
     soma_tensor *dsrc[SOMA_MAX_SRC] = {0};
-    soma__ops[t->op].grad(t, dy, dsrc);
+    soma__ops[t->op].grad(twin(r, t), dy, dsrc);
     for (int s = 0; s < SOMA_MAX_SRC; s++)
         if (t->src[s] && dsrc[s]) contribute(r, t->src[s], dsrc[s], NULL);
 }
@@ -118,10 +139,12 @@ void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_t
         soma__mistake(g, "a loss is one number");
         return;
     }
+    soma_checkpoint(g, false);
     reverse r = {.g = g, .n = g->n_tensors};
     r.into = soma__calloc(r.n, sizeof *r.into);
     r.wanted = soma__calloc(r.n, sizeof *r.wanted);
-    if (!r.into || !r.wanted)
+    r.twins = soma__calloc(r.n, sizeof(soma_tensor *));
+    if (!r.into || !r.wanted || !r.twins)
         soma__fail(&g->error, SOMA_NO_MEMORY, "out of memory for gradients");
     else {
         mark_wanted(&r, wrt, n_wrt);
@@ -134,9 +157,10 @@ void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_t
             if (wrt[w] == t) grads[w] = dy;
         if (t->op != SOMA_OP_LEAF)
             visit(&r, t, dy);
-        else if (t->role == SOMA_ROLE_WEIGHT && t->trainable)
+        else if (t->role == SOMA_ROLE_WEIGHT)
             bind(t, dy);
     }
     soma__free(r.into);
     soma__free(r.wanted);
+    soma__free(r.twins);
 }

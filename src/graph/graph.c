@@ -107,7 +107,7 @@ soma_tensor *soma__node(soma_graph *g, soma_op op, soma_dtype dtype, int n_dims,
         soma__fail(&g->error, SOMA_NO_MEMORY, "out of memory for a graph of %zu tensors", g->n_tensors);
         return &g->nothing;
     }
-    *t = (soma_tensor){.op = op, .dtype = dtype, .n_dims = n_dims, .graph = g, .near = g->near, .id = (int)g->n_tensors, .place = -1};
+    *t = (soma_tensor){.op = op, .dtype = dtype, .n_dims = n_dims, .graph = g, .near = g->near, .id = (int)g->n_tensors, .segment = g->segment, .place = -1};
     int64_t stride = 1;
     for (int i = n_dims - 1; i >= 0; i--) {
         t->shape[i] = shape[i];
@@ -125,10 +125,13 @@ static const char *keep_name(soma_graph *g, const char *name) {
     return copy ? copy : "";
 }
 
+static bool is_weight(soma_role role) { return role == SOMA_ROLE_WEIGHT || role == SOMA_ROLE_FROZEN; }
+
 static soma_tensor *find_leaf(soma_graph *g, soma_role role, const char *name) {
     for (size_t i = 0; i < g->n_tensors; i++) {
         soma_tensor *t = g->tensors[i];
-        if (t->op == SOMA_OP_LEAF && t->role == role && !strcmp(t->name, name)) return t;
+        bool alike = t->role == role || (is_weight(t->role) && is_weight(role));
+        if (t->op == SOMA_OP_LEAF && alike && !strcmp(t->name, name)) return t;
     }
     return NULL;
 }
@@ -162,14 +165,24 @@ soma_tensor *soma_state(soma_graph *g, const char *name, soma_dtype dtype, int n
     return leaf(g, SOMA_ROLE_STATE, name, dtype, n_dims, shape);
 }
 
-soma_tensor *soma_weight(soma_graph *g, const char *name, soma_dtype dtype, soma_init init, int n_dims, const int64_t *shape) {
-    soma_tensor *t = leaf(g, SOMA_ROLE_WEIGHT, name, dtype, n_dims, shape);
+static soma_tensor *weight(soma_graph *g, soma_role role, const char *name, soma_dtype dtype, soma_init init, int n_dims,
+                           const int64_t *shape) {
+    soma_tensor *t = leaf(g, role, name, dtype, n_dims, shape);
     if (soma__failed(g)) return t;
     t->init = init;
-    t->trainable = true;
     g->near = t->name;
     return t;
 }
+
+soma_tensor *soma_weight(soma_graph *g, const char *name, soma_dtype dtype, soma_init init, int n_dims, const int64_t *shape) {
+    return weight(g, SOMA_ROLE_WEIGHT, name, dtype, init, n_dims, shape);
+}
+
+soma_tensor *soma_frozen(soma_graph *g, const char *name, soma_dtype dtype, soma_init init, int n_dims, const int64_t *shape) {
+    return weight(g, SOMA_ROLE_FROZEN, name, dtype, init, n_dims, shape);
+}
+
+void soma_checkpoint(soma_graph *g, bool begin) { g->segment = begin ? ++g->n_segments : 0; }
 
 soma_tensor *soma_constant(soma_graph *g, float value, int n_dims, const int64_t *shape) {
     soma_tensor *t = soma__node(g, SOMA_OP_CONSTANT, SOMA_F32, n_dims, shape);

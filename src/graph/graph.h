@@ -67,6 +67,7 @@ typedef enum soma_unary { SOMA_UNARY_LIST(SOMA_UNARY_ENUM) SOMA_UNARY_COUNT } so
 typedef enum soma_role {
     SOMA_ROLE_SCRATCH, // intermediate results
     SOMA_ROLE_WEIGHT,  // by name in a soma_params, shared by plans
+    SOMA_ROLE_FROZEN,  // weights that have no gradient beside others that have one: by name, in a layout and a buffer of their own
     SOMA_ROLE_GRAD,    // f32, laid out as the weights are
     SOMA_ROLE_STATE,   // by name, owned by a pilot or a trainer, shared by plans of the same soma_states
     SOMA_ROLE_IO,      // inputs and outputs
@@ -134,13 +135,14 @@ struct soma_tensor {
     soma_tensor *base; // views: the tensor that owns the memory (never itself a view); else NULL
     int64_t offset;    // views: first element within base
     soma_role role;
-    bool is_input, is_output, trainable;
+    bool is_input, is_output;
     soma_init init;             // weights
     const char *name;           // full name of a weight, state, input, output or tap; NULL for the rest
     const char *near;           // the weight last asked for when it was built, for messages
     const soma_tensor *grad_of; // role GRAD: the weight
     soma_graph *graph;
     int id;        // position in the graph
+    int segment;   // which recomputed part it was built in; 0: none
     int64_t place; // set by the planner on tensors that own memory: byte offset in the role's buffer; -1 before
 };
 
@@ -151,6 +153,7 @@ struct soma_graph {
     soma_error error;    // the first mistake; code SOMA_OK while there is none
     const char *near;    // the weight last asked for: tells in a message where a mistake was made
     bool keep_taps;      // named intermediates are kept as outputs (trace, golden tests)
+    int segment, n_segments; // the recomputed part that is being built, 0: none; how many there are
     soma_tensor nothing; // what builders return after a mistake
 };
 
@@ -170,6 +173,8 @@ soma_tensor *soma_input(soma_graph *g, const char *name, soma_dtype dtype, int n
 soma_tensor *soma_state(soma_graph *g, const char *name, soma_dtype dtype, int n_dims, const int64_t *shape);
 // The same name twice gives the same tensor (shapes must agree).
 soma_tensor *soma_weight(soma_graph *g, const char *name, soma_dtype dtype, soma_init init, int n_dims, const int64_t *shape);
+// A weight without a gradient, whatever lies in front of it.
+soma_tensor *soma_frozen(soma_graph *g, const char *name, soma_dtype dtype, soma_init init, int n_dims, const int64_t *shape);
 soma_tensor *soma_constant(soma_graph *g, float value, int n_dims, const int64_t *shape);
 void soma_output(soma_tensor *t, const char *name); // keeps t (made contiguous) readable after a run under this name
 soma_tensor *soma_tap(soma_tensor *t, const char *format, ...) SOMA_PRINTF(2, 3); // names an intermediate for trace; returns t
@@ -219,9 +224,12 @@ soma_tensor *soma_adamw(soma_tensor *w, soma_tensor *g, soma_tensor *m, soma_ten
                         soma_tensor *gscale);
 
 // ---- gradients
-// Builds the gradient of `loss` ([1]) with respect to every trainable weight reached from it, and of the tensors in `wrt` (their
+// Builds the gradient of `loss` ([1]) with respect to every weight (of role WEIGHT) reached from it, and of the tensors in `wrt` (their
 // gradients in grads, NULL where none reaches). A weight's gradient is bound to its place in the GRAD buffer.
 void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_tensor **grads);
+// What is built between two marks is a segment: its intermediates are not kept for the backward pass, which computes them once more from
+// the segment's inputs, to the same bits. One transformer layer is a good segment. true: begins one (and ends the one before); false: ends.
+void soma_checkpoint(soma_graph *g, bool begin);
 
 // ---- small questions
 int64_t soma__numel(const soma_tensor *t);

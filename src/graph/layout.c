@@ -21,7 +21,7 @@ static soma_status add_leaf(soma_layout *layout, const soma_tensor *t, soma_erro
     if (!name || !SOMA_PUSH_ROOM(layout->slots, layout->n_slots, layout->capacity)) return soma__no_memory(err, "the table of weights");
     soma_slot *slot = &layout->slots[layout->n_slots++];
     *slot = (soma_slot){
-        .name = name, .dtype = t->dtype, .n_dims = t->n_dims, .place = (int64_t)layout->size, .init = t->init, .trainable = t->trainable};
+        .name = name, .dtype = t->dtype, .n_dims = t->n_dims, .place = (int64_t)layout->size, .init = t->init};
     memcpy(slot->shape, t->shape, sizeof slot->shape);
     slot->size = soma_dtype_size(t->dtype);
     for (int i = 0; i < t->n_dims; i++) slot->size *= (size_t)t->shape[i];

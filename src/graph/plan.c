@@ -170,9 +170,10 @@ static soma_status place_named(soma_graph *g, soma_plan *plan, const soma_layout
             t->place = (int64_t)plan->size[SOMA_ROLE_IO];
             plan->size[SOMA_ROLE_IO] += bytes_of(t);
         }
-        if (t->role != SOMA_ROLE_WEIGHT && t->role != SOMA_ROLE_STATE && t->role != SOMA_ROLE_GRAD) continue;
+        if (t->role == SOMA_ROLE_IO || t->role == SOMA_ROLE_SCRATCH) continue;
         const char *name = t->role == SOMA_ROLE_GRAD ? t->grad_of->name : t->name;
         const soma_layout *layout = t->role == SOMA_ROLE_STATE ? states : weights;
+        if (layout && t->role == SOMA_ROLE_FROZEN) layout = layout->frozen;
         const soma_slot *slot = layout ? soma__layout_find(layout, name) : NULL;
         if (!slot) return soma__fail(err, SOMA_BAD_GRAPH, "%s: the graph uses it and the layout has no such name", name);
         if (t->role == SOMA_ROLE_GRAD && slot->dtype != SOMA_F32)

@@ -22,17 +22,17 @@ typedef struct soma_slot {
     int64_t place; // bytes from the start of the buffer, 64-aligned
     size_t size;
     soma_init init;
-    bool trainable;
 } soma_slot;
 
 typedef struct soma_layout {
     soma_arena arena;
     soma_slot *slots;
     size_t n_slots, capacity;
-    size_t size; // bytes of the whole buffer
-} soma_layout;   // {0} is empty and ready
+    size_t size;                      // bytes of the whole buffer
+    const struct soma_layout *frozen; // of weights: where those of role FROZEN lie; NULL: there are none
+} soma_layout;                        // {0} is empty and ready
 
-// Adds the graph's leaves of `role` (WEIGHT or STATE) that the layout does not know yet; a known name with another shape is an error.
+// Adds the graph's leaves of `role` (WEIGHT, FROZEN or STATE) that the layout does not know yet; a known name with another shape is an error.
 soma_status soma__layout_add(soma_layout *layout, const soma_graph *graph, soma_role role, soma_error *err);
 const soma_slot *soma__layout_find(const soma_layout *layout, const char *name); // NULL when absent
 void soma__layout_free(soma_layout *layout);

@@ -48,6 +48,7 @@ typedef struct soma_build {
     size_t n_adapters;
     const char *const *frozen; // globs over weights' names
     size_t n_frozen;
+    bool recompute; // TRAIN: the backward pass computes each block's intermediates again instead of keeping them
 } soma_build;
 soma_build soma__build_defaults(soma_program program, int64_t batch); // one draw, u8 pictures, f32
 

@@ -28,12 +28,18 @@ typedef struct soma_precision_rule {
     soma_precision precision;
 } soma_precision_rule;
 
-// A low-rank pair beside the linear layers whose scope matches: y += alpha / rank * (x A^T) B^T, with the weights
-// "<layer>.lora_A.weight" [rank, in] and "<layer>.lora_B.weight" [out, rank] (zero at the start).
+// A low-rank pair beside the linear layers whose scope matches: y += scale * pair(x). Its weights, in the scope of the layer:
+typedef enum soma_adapter_form {
+    SOMA_ADAPTER_PEFT,             // lora_A.weight [rank, in], lora_B.weight [out, rank] (zero at the start)
+    SOMA_ADAPTER_OPENPI,           // lora_a [in, rank], lora_b [rank, out]; openpi's are all N(0, 0.01^2) at the start
+    SOMA_ADAPTER_OPENPI_TO_HEADS,  // lora_a [H, in, rank], lora_b [H, rank, out/H]: a pair for each head of the output
+    SOMA_ADAPTER_OPENPI_FROM_HEADS // lora_a [H, in/H, rank], lora_b [H, rank, out]: (sum over heads of x A) (sum over heads of B)
+} soma_adapter_form;
 typedef struct soma_adapter {
     const char *glob;
-    int64_t rank;
-    float alpha;
+    soma_adapter_form form;
+    int64_t rank, n_heads; // n_heads: of the forms with heads
+    float scale;           // usually alpha / rank
 } soma_adapter;
 
 // Borrowed by the scopes made from it while the graph is built.
@@ -44,6 +50,7 @@ typedef struct soma_scope_spec {
     size_t n_adapters;
     const char *const *frozen; // globs over weights' whole names: no gradient; adapters' pairs are never frozen
     size_t n_frozen;
+    bool recompute; // the backward pass computes a block's intermediates again instead of keeping them
 } soma_scope_spec;
 
 typedef struct soma_scope {
@@ -56,8 +63,14 @@ typedef struct soma_scope {
 soma_scope soma_scope_root(soma_graph *graph, const soma_scope_spec *spec);
 // A scope inside `s`, kept as long as the graph. soma_scope_in(s, "layers.%d", 3)
 const soma_scope *soma_scope_in(const soma_scope *s, const char *format, ...) SOMA_PRINTF(2, 3);
-// The weight "<scope>.<name>" in the scope's weight dtype.
+// The weight "<scope>.<name>" in the scope's weight dtype; a frozen one is stored as the scope's products round it.
 soma_tensor *soma_scope_weight(const soma_scope *s, const char *name, soma_init init, int n_dims, const int64_t *shape);
+// A block begins here, and the one before ends: the unit that is recomputed where the spec says so.
+void soma_scope_block(const soma_scope *s);
+void soma_scope_blocks_end(const soma_scope *s);
+bool soma__matches(const char *glob, const char *name); // '*': any text
+// y, or y and the adapter's part where one belongs to the scope of this linear layer (y of x).
+soma_tensor *soma__add_adapter(const soma_scope *s, soma_tensor *x, soma_tensor *y);
 
 soma_init soma_init_zero(void);
 soma_init soma_init_one(void);

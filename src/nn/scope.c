@@ -7,12 +7,12 @@
 #include <math.h>
 #include <stdio.h>
 
-static bool matches(const char *glob, const char *name) { return fnmatch(glob, name, 0) == 0; }
+bool soma__matches(const char *glob, const char *name) { return fnmatch(glob, name, 0) == 0; }
 
 static soma_precision precision_of(const soma_scope_spec *spec, const char *name) {
     soma_precision found = SOMA_PRECISION_F32;
     for (size_t i = 0; i < spec->n_rules; i++)
-        if (matches(spec->rules[i].glob, name)) found = spec->rules[i].precision;
+        if (soma__matches(spec->rules[i].glob, name)) found = spec->rules[i].precision;
     return found;
 }
 
@@ -41,25 +41,19 @@ soma_tensor *soma_scope_weight(const soma_scope *s, const char *name, soma_init 
     char full[512];
     int len = snprintf(full, sizeof full, "%s%s%s", s->name, *s->name ? "." : "", name);
     SOMA_CHECK(len > 0 && (size_t)len < sizeof full, "a weight's name has 1 to 511 bytes");
-    soma_tensor *w = soma_weight(s->graph, full, s->precision.weight, init, n_dims, shape);
-    if (w == &s->graph->nothing) return w;
-    for (size_t i = 0; i < s->spec->n_frozen; i++)
-        if (matches(s->spec->frozen[i], full)) w->trainable = false;
-    return w;
+    bool frozen = false;
+    for (size_t i = 0; i < s->spec->n_frozen; i++) frozen |= soma__matches(s->spec->frozen[i], full);
+    if (!frozen) return soma_weight(s->graph, full, s->precision.weight, init, n_dims, shape);
+    // kept as its products round it anyway: half the memory, and a bf16 file is read in place
+    soma_dtype dtype = s->precision.product == SOMA_BF16 ? SOMA_BF16 : s->precision.weight;
+    return soma_frozen(s->graph, full, dtype, init, n_dims, shape);
 }
 
-// The adapter's part of a linear layer: adds to y, or gives y back where no adapter belongs.
-static soma_tensor *add_adapter(const soma_scope *s, soma_tensor *x, soma_tensor *y, int64_t in, int64_t out) {
-    const soma_adapter *found = NULL;
-    for (size_t i = 0; i < s->spec->n_adapters; i++)
-        if (matches(s->spec->adapters[i].glob, s->name)) found = &s->spec->adapters[i];
-    if (!found) return y;
-    soma_tensor *a = soma_scope_weight(s, "lora_A.weight", soma_init_normal(1 / sqrt((double)in)), 2, (int64_t[]){found->rank, in});
-    soma_tensor *b = soma_scope_weight(s, "lora_B.weight", soma_init_zero(), 2, (int64_t[]){out, found->rank});
-    a->trainable = b->trainable = true; // the pair is what is trained, whatever else is frozen
-    soma_tensor *low = soma_matmul(soma_matmul(x, a, NULL, s->precision.product), b, NULL, s->precision.product); // [.., out]
-    return soma_add(y, soma_affine(low, found->alpha / (float)found->rank, 0));
+void soma_scope_block(const soma_scope *s) {
+    if (s->spec->recompute) soma_checkpoint(s->graph, true);
 }
+
+void soma_scope_blocks_end(const soma_scope *s) { soma_checkpoint(s->graph, false); }
 
 soma_tensor *soma_linear_init(const soma_scope *s, const char *name, soma_tensor *x, int64_t out, bool bias, soma_init init) {
     const soma_scope *at = soma_scope_in(s, "%s", name);
@@ -67,7 +61,7 @@ soma_tensor *soma_linear_init(const soma_scope *s, const char *name, soma_tensor
     soma_tensor *w = soma_scope_weight(at, "weight", init, 2, (int64_t[]){out, in});
     soma_tensor *b = bias ? soma_scope_weight(at, "bias", soma_init_zero(), 1, &out) : NULL;
     x = soma_cast(x, at->precision.activation);
-    return add_adapter(at, x, soma_matmul(x, w, b, at->precision.product), in, out);
+    return soma__add_adapter(at, x, soma_matmul(x, w, b, at->precision.product));
 }
 
 soma_tensor *soma_linear(const soma_scope *s, const char *name, soma_tensor *x, int64_t out, bool bias) {

@@ -46,9 +46,11 @@ soma_tensor *soma_vit(const soma_scope *s, soma_tensor *images, const soma_vit_c
     x = soma_cast(soma_add(x, soma_cast(pos, x->dtype)), encoder->precision.activation);
     if (kept) kept[0] = x;
     for (int i = 0; i < c->depth; i++) {
+        soma_scope_block(s);
         x = soma_vit_block(soma_scope_in(encoder, "layers.%d", i), x, c);
         if (kept) kept[i + 1] = x;
     }
+    soma_scope_blocks_end(s);
     x = soma_layer_norm(s, "post_layernorm", x, c->eps);
     if (kept) kept[c->depth + 1] = x;
     return x; // [N, T, D]

@@ -161,7 +161,8 @@ void pi0_build(const soma_model *model, const soma_build *b, soma_graph *graph) 
                             .adapters = b->adapters,
                             .n_adapters = b->n_adapters,
                             .frozen = b->frozen,
-                            .n_frozen = b->n_frozen};
+                            .n_frozen = b->n_frozen,
+                            .recompute = b->recompute};
     soma_scope root = soma_scope_root(graph, &spec);
     const builder m = {.c = c,
                        .b = b,
