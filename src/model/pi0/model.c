@@ -140,8 +140,10 @@ static void build_train(const builder *m) {
     for (int i = 0; i < c->language.depth; i++) {
         soma_tap(s[0].x, "train.prefix.layer_in.%d", i);
         soma_tap(s[1].x, "train.suffix.layer_in.%d", i);
+        soma_scope_block(m->root);
         pi0_trunk_layer(s, i, (soma_kv){0}, i == c->language.depth - 1);
     }
+    soma_scope_blocks_end(m->root);
     soma_tap(s[1].x, "train.suffix.last_layer_out");
     soma_tensor *v = soma_tap(velocity(m, &s[1]), "train.v_t");
     soma_tensor *off = soma_apply(soma_sub(v, soma_sub(noise, actions)), SOMA_UNARY_SQUARE); // [N, H, A]
@@ -159,7 +161,8 @@ void pi0_build(const soma_model *model, const soma_build *b, soma_graph *graph) 
                             .adapters = b->adapters,
                             .n_adapters = b->n_adapters,
                             .frozen = b->frozen,
-                            .n_frozen = b->n_frozen};
+                            .n_frozen = b->n_frozen,
+                            .recompute = b->recompute};
     soma_scope root = soma_scope_root(graph, &spec);
     const builder m = {.c = c,
                        .b = b,
