@@ -12,17 +12,30 @@
 
 enum { PIECE = 1 << 16 }; // values converted at a time
 
-static soma_status lay_out(soma_params **out, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_error *err) {
+static soma_status lay_out(soma_params **out, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_role role,
+                           soma_error *err) {
     soma_params *p = *out = soma__calloc(1, sizeof *p);
     if (!p) return soma__no_memory(err, "the weights' table");
     p->device = device;
-    for (size_t i = 0; i < n_graphs; i++) SOMA_TRY(soma__layout_add(&p->layout, graphs[i], SOMA_ROLE_WEIGHT, err));
+    for (size_t i = 0; i < n_graphs; i++) SOMA_TRY(soma__layout_add(&p->layout, graphs[i], role, err));
     p->size = p->layout.size;
     return SOMA_OK;
 }
 
+soma_status soma__params_lay_out(soma_params **out, soma_device *device, const soma_graph *const *graphs, size_t n_graphs,
+                                 soma_error *err) {
+    soma_status status = lay_out(out, device, graphs, n_graphs, SOMA_ROLE_WEIGHT, err);
+    if (status == SOMA_OK) {
+        (*out)->lent = true;
+        return SOMA_OK;
+    }
+    soma__params_free(*out);
+    *out = NULL;
+    return status;
+}
+
 soma_status soma__params_new(soma_params **out, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_error *err) {
-    soma_status status = lay_out(out, device, graphs, n_graphs, err);
+    soma_status status = lay_out(out, device, graphs, n_graphs, SOMA_ROLE_WEIGHT, err);
     if (status == SOMA_OK) status = device->kind->alloc(device, &(*out)->memory, (*out)->size, err);
     if (status == SOMA_OK) return SOMA_OK;
     soma__params_free(*out);
@@ -32,7 +45,7 @@ soma_status soma__params_new(soma_params **out, soma_device *device, const soma_
 
 void soma__params_free(soma_params *p) {
     if (!p) return;
-    if (p->memory) p->device->kind->free(p->device, p->memory);
+    if (p->memory && !p->lent) p->device->kind->free(p->device, p->memory);
     soma__safetensors_close(p->file);
     soma__layout_free(&p->layout);
     soma__free(p);
@@ -270,9 +283,9 @@ static soma_status place_weights(soma_params *p, const soma_alias *aliases, soma
     return status;
 }
 
-soma_status soma__params_open(soma_params **out, soma_device *device, const soma_graph *const *graphs, size_t n_graphs,
+soma_status soma__params_open(soma_params **out, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_role role,
                               soma_safetensors *file, const soma_alias *aliases, soma_error *err) {
-    soma_status status = lay_out(out, device, graphs, n_graphs, err);
+    soma_status status = lay_out(out, device, graphs, n_graphs, role, err);
     soma_params *p = *out;
     if (p)
         p->file = file;

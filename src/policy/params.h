@@ -18,16 +18,20 @@ typedef struct soma_params {
     uint64_t version;       // grows with every init and load; a trainer adds one when it publishes
     size_t size;            // bytes of `memory`: layout.size, less what stayed in the file
     soma_safetensors *file; // whose pages borrowed weights are; NULL: none are
+    bool lent;              // `memory` belongs to somebody else
 } soma_params;
 
 // Lays out the weights of all `graphs` and allocates them, zeroed. Any graph may then be planned with &params->layout.
 soma_status soma__params_new(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_error *err);
+// The layout alone. Whoever has room for `size` bytes sets `memory` and keeps it (a trainer, whose weights lie in its optimiser).
+soma_status soma__params_lay_out(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs,
+                                 soma_error *err);
 void soma__params_free(soma_params *params); // NULL allowed
 
 // Weights to be read and never written: laid out and loaded in one go. Where the device reads the host's memory, a tensor that the file
-// has in the dtype wanted is not copied. `file` is taken over, also on failure. aliases, errors: as soma__params_load. Call it before any
-// graph is planned: planning takes the places from the layout.
-soma_status soma__params_open(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs,
+// has in the dtype wanted is not copied. role: WEIGHT, or FROZEN for the rest of a graph that has both. `file` is taken over, also on
+// failure. aliases, errors: as soma__params_load. Call it before any graph is planned: planning takes the places from the layout.
+soma_status soma__params_open(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_role role,
                               soma_safetensors *file, const soma_alias *aliases, soma_error *err);
 
 // Fills every weight by its initialiser. Each weight has a stream of its own, keyed by its name, so that it does not depend on the others.

@@ -128,7 +128,8 @@ static soma_status load_weights(soma_policy *p, const char *dir, soma_error *err
     soma_status status = build_graphs(p, 1, graphs, err);
     if (status == SOMA_OK) status = soma__safetensors_open(&file, dir, err);
     if (status == SOMA_OK)
-        status = soma__params_open(&p->params, p->device, (const soma_graph *const *)graphs, 2, file, p->model->family->aliases, err);
+        status = soma__params_open(&p->params, p->device, (const soma_graph *const *)graphs, 2, SOMA_ROLE_WEIGHT, file,
+                                   p->model->family->aliases, err);
     soma_graph_free(graphs[0]);
     soma_graph_free(graphs[1]);
     return status;

@@ -55,7 +55,7 @@ static soma_params *open_weights(soma_graph *g) {
     soma_safetensors *file;
     soma_params *p;
     ok(soma__safetensors_open(&file, path, &err), &err);
-    ok(soma__params_open(&p, device, (const soma_graph *const[]){g}, 1, file, NULL, &err), &err);
+    ok(soma__params_open(&p, device, (const soma_graph *const[]){g}, 1, SOMA_ROLE_WEIGHT, file, NULL, &err), &err);
     return p;
 }
 
@@ -149,7 +149,7 @@ static void every_allocation_may_fail(void **state) {
         soma_params *p = NULL;
         ok(soma__safetensors_open(&file, path, &err), &err);
         soma__alloc_fail_after(n);
-        status = soma__params_open(&p, device, (const soma_graph *const[]){g}, 1, file, NULL, &err);
+        status = soma__params_open(&p, device, (const soma_graph *const[]){g}, 1, SOMA_ROLE_WEIGHT, file, NULL, &err);
         soma__alloc_fail_after(-1);
         assert_true(status == SOMA_OK || *err.text);
         soma__params_free(p);
