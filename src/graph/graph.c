@@ -31,10 +31,12 @@ const soma_op_info soma__ops[SOMA_OP_COUNT] = {
 #define OP_ATTENTION .grad = soma__grad_attention
 #define OP_ATTENTION_GRAD .grad = NULL
 #define OP_TIME_EMBED .grad = NULL
+#define OP_CROSS_ENTROPY .grad = soma__grad_cross_entropy
+#define OP_CROSS_ENTROPY_GRAD .grad = NULL
 #define OP_STORE .effect = true
 #define OP_ADAMW .effect = true
     SOMA_OP_LIST(NAME)};
-_Static_assert(SOMA_OP_COUNT == 27, "a new op needs a row above, a builder, a plain kernel and rows in tests/ops");
+_Static_assert(SOMA_OP_COUNT == 29, "a new op needs a row above, a builder, a plain kernel and rows in tests/ops");
 
 const char *soma__op_name(soma_op op) { return (unsigned)op < SOMA_OP_COUNT ? soma__ops[op].name : "unknown op"; }
 

@@ -16,34 +16,36 @@ typedef struct soma_tensor soma_tensor;
 enum { SOMA_MAX_SRC = 8 };
 
 // The op table: name, printed name. Builders, shape rules and gradients are in graph/ops_*.c; plain kernels in device/cpu/plain_*.c.
-#define SOMA_OP_LIST(X)                                                                                                        \
-    X(LEAF, "leaf")         /* weight, state, input: memory that somebody else fills */                                        \
-    X(VIEW, "view")         /* another shape or stride on src[0]'s memory; costs nothing */                                    \
-    X(CONSTANT, "constant") /* p.constant.value everywhere */                                                                  \
-    X(ADD, "add")           /* element-wise with broadcasting of dimensions of length 1 */                                     \
-    X(SUB, "sub")                                                                                                              \
-    X(MUL, "mul")                                                                                                              \
-    X(DIV, "div")                                                                                                              \
-    X(AFFINE, "affine")                   /* p.affine.scale * x + p.affine.shift */                                            \
-    X(UNARY, "unary")                     /* p.unary.f (x) */                                                                  \
-    X(UNARY_GRAD, "unary_grad")           /* dy * f'(x); src: x, dy */                                                         \
-    X(COPY, "copy")                       /* contiguous copy, converting the dtype */                                          \
-    X(CONCAT, "concat")                   /* along p.axis.dim */                                                               \
-    X(PAD, "pad")                         /* zeros before and after along p.axis.dim */                                        \
-    X(SUM, "sum")                         /* over the dimensions in p.sum.dims (bit mask), which keep length 1 */              \
-    X(MATMUL, "matmul")                   /* [.., M, K] x [.., N, K] -> [.., M, N]; src[2]: bias [N] or NULL */                \
-    X(EMBED, "embed")                     /* rows of a table [V, D] by ids [..] -> [.., D] */                                  \
-    X(EMBED_GRAD, "embed_grad")           /* ids, dy -> [V, D] */                                                              \
-    X(RMS_NORM, "rms_norm")               /* over the last dimension; src: x, w [D] or NULL: y = x/rms * (1 + w) */            \
-    X(RMS_NORM_GRAD, "rms_norm_grad")     /* x, w, dy -> flat [dx | dw] */                                                     \
-    X(LAYER_NORM, "layer_norm")           /* x, w [D], b [D] */                                                                \
-    X(LAYER_NORM_GRAD, "layer_norm_grad") /* x, w, dy -> flat [dx | dw | db] */                                                \
-    X(ROPE, "rope")                       /* x [B, T, H, K], pos i32 [B, T]; half-split rotation; p.rope.sign -1 undoes it */  \
-    X(ATTENTION, "attention")             /* q [B,T,H,K], k v [B,S,KV,K], q_block i32 [B,T], k_block i32 [B,S] -> [B,T,H,K] */ \
-    X(ATTENTION_GRAD, "attention_grad")   /* q, k, v, q_block, k_block, out, dout -> flat [dq | dk | dv] */                    \
-    X(TIME_EMBED, "time_embed")           /* t [B] -> [B, D]: sines, then cosines of log-spaced periods, in double */          \
-    X(STORE, "store")                     /* copies src[0] into the state src[1]; the output is a view of that state */        \
-    X(ADAMW, "adamw")                     /* updates w, m, v (and ema) in place; see soma_adamw */
+#define SOMA_OP_LIST(X)                                                                                                              \
+    X(LEAF, "leaf")         /* weight, state, input: memory that somebody else fills */                                              \
+    X(VIEW, "view")         /* another shape or stride on src[0]'s memory; costs nothing */                                          \
+    X(CONSTANT, "constant") /* p.constant.value everywhere */                                                                        \
+    X(ADD, "add")           /* element-wise with broadcasting of dimensions of length 1 */                                           \
+    X(SUB, "sub")                                                                                                                    \
+    X(MUL, "mul")                                                                                                                    \
+    X(DIV, "div")                                                                                                                    \
+    X(AFFINE, "affine")                         /* p.affine.scale * x + p.affine.shift */                                            \
+    X(UNARY, "unary")                           /* p.unary.f (x) */                                                                  \
+    X(UNARY_GRAD, "unary_grad")                 /* dy * f'(x); src: x, dy */                                                         \
+    X(COPY, "copy")                             /* contiguous copy, converting the dtype */                                          \
+    X(CONCAT, "concat")                         /* along p.axis.dim */                                                               \
+    X(PAD, "pad")                               /* zeros before and after along p.axis.dim */                                        \
+    X(SUM, "sum")                               /* over the dimensions in p.sum.dims (bit mask), which keep length 1 */              \
+    X(MATMUL, "matmul")                         /* [.., M, K] x [.., N, K] -> [.., M, N]; src[2]: bias [N] or NULL */                \
+    X(EMBED, "embed")                           /* rows of a table [V, D] by ids [..] -> [.., D] */                                  \
+    X(EMBED_GRAD, "embed_grad")                 /* ids, dy -> [V, D] */                                                              \
+    X(RMS_NORM, "rms_norm")                     /* over the last dimension; src: x, w [D] or NULL: y = x/rms * (1 + w) */            \
+    X(RMS_NORM_GRAD, "rms_norm_grad")           /* x, w, dy -> flat [dx | dw] */                                                     \
+    X(LAYER_NORM, "layer_norm")                 /* x, w [D], b [D] */                                                                \
+    X(LAYER_NORM_GRAD, "layer_norm_grad")       /* x, w, dy -> flat [dx | dw | db] */                                                \
+    X(ROPE, "rope")                             /* x [B, T, H, K], pos i32 [B, T]; half-split rotation; p.rope.sign -1 undoes it */  \
+    X(ATTENTION, "attention")                   /* q [B,T,H,K], k v [B,S,KV,K], q_block i32 [B,T], k_block i32 [B,S] -> [B,T,H,K] */ \
+    X(ATTENTION_GRAD, "attention_grad")         /* q, k, v, q_block, k_block, out, dout -> flat [dq | dk | dv] */                    \
+    X(TIME_EMBED, "time_embed")                 /* t [B] -> [B, D]: sines, then cosines of log-spaced periods, in double */          \
+    X(CROSS_ENTROPY, "cross_entropy")           /* logits [.., V], targets i32 [..] -> [..]: -log softmax(logits)[target] */         \
+    X(CROSS_ENTROPY_GRAD, "cross_entropy_grad") /* logits, targets, dy -> [.., V] */                                                 \
+    X(STORE, "store")                           /* copies src[0] into the state src[1], from row src[2] on; gives a view of it */    \
+    X(ADAMW, "adamw")                           /* updates w, m, v (and ema) in place; see soma_adamw */
 
 #define SOMA_OP_ENUM(name, word) SOMA_OP_##name,
 typedef enum soma_op { SOMA_OP_LIST(SOMA_OP_ENUM) SOMA_OP_COUNT } soma_op;
@@ -150,11 +152,11 @@ struct soma_graph {
     soma_arena arena;
     soma_tensor **tensors; // in order of creation, which is an order of execution
     size_t n_tensors, capacity;
-    soma_error error;    // the first mistake; code SOMA_OK while there is none
-    const char *near;    // the weight last asked for: tells in a message where a mistake was made
-    bool keep_taps;      // named intermediates are kept as outputs (trace, golden tests)
+    soma_error error;        // the first mistake; code SOMA_OK while there is none
+    const char *near;        // the weight last asked for: tells in a message where a mistake was made
+    bool keep_taps;          // named intermediates are kept as outputs (trace, golden tests)
     int segment, n_segments; // the recomputed part that is being built, 0: none; how many there are
-    soma_tensor nothing; // what builders return after a mistake
+    soma_tensor nothing;     // what builders return after a mistake
 };
 
 soma_status soma_graph_new(soma_graph **graph, soma_error *err);
@@ -216,8 +218,13 @@ soma_tensor *soma_attend(soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_te
                          soma_dtype product);
 // t [B] -> [B, D] f32: D/2 sines, then D/2 cosines of 2 pi t / period_i, period_i = min (max/min)^(i / (D/2 - 1)). Not differentiable.
 soma_tensor *soma_time_embed(soma_tensor *t, int64_t D, double min_period, double max_period);
+// logits [.., V], targets i32 [..] -> [..] f32, in nats; a target outside 0..V-1 gives 0.
+soma_tensor *soma_cross_entropy(soma_tensor *logits, soma_tensor *targets);
 // Copies x into the state tensor `into` (same shape) and returns a view of the state.
 soma_tensor *soma_store(soma_tensor *x, soma_tensor *into);
+// x [B, T, ..] into rows row[b] to row[b] + T - 1 of the state `into` [B, S, ..]; row i32 [B] is known at run time only, and rows that are
+// not there are left out. Returns a view of the whole state: a cache that grows.
+soma_tensor *soma_store_rows(soma_tensor *x, soma_tensor *into, soma_tensor *row);
 // One AdamW step (decoupled weight decay) over flat f32 tensors of one length: w, g, m, v in place; ema NULL or updated in place.
 // scalars f32 [8]: lr, beta1, beta2, eps, weight_decay, 1/(1-beta1^t), 1/(1-beta2^t), ema_decay. gscale f32 [1] multiplies g first.
 soma_tensor *soma_adamw(soma_tensor *w, soma_tensor *g, soma_tensor *m, soma_tensor *v, soma_tensor *ema, soma_tensor *scalars,

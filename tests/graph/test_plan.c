@@ -84,6 +84,39 @@ static void test_state_outlives_a_run(void **state) {
     soma_graph_free(g);
 }
 
+// A cache [B, S, 2]: each sample's rows go where its input says at that run; what does not fit is left out.
+static void test_rows_of_a_state(void **state) {
+    soma_graph *g = new_graph();
+    soma_layout states = {0};
+    soma_plan *plan;
+    soma_frame *frame;
+    soma_error err;
+    soma_tensor *cache = soma_state(g, "cache", SOMA_F32, 3, (int64_t[]){2, 4, 2});
+    soma_tensor *x = soma_input(g, "x", SOMA_F32, 3, (int64_t[]){2, 1, 2}), *row = soma_input(g, "row", SOMA_I32, 1, (int64_t[]){2});
+    soma_output(soma_store_rows(x, cache, row), "now");
+    assert_int_equal(soma__layout_add(&states, g, SOMA_ROLE_STATE, &err), SOMA_OK);
+    assert_int_equal(soma__plan_new(&plan, g, NULL, &states, device, &err), SOMA_OK);
+    float memory[16] = {0}, out[16];
+    assert_int_equal(soma__frame_new(&frame, plan, NULL, NULL, memory, &err), SOMA_OK);
+    const int32_t rows[3][2] = {{0, 3}, {2, 1}, {4, -1}};
+    for (int run = 0; run < 3; run++) {
+        float in[] = {10 * run + 1, 10 * run + 2, 10 * run + 3, 10 * run + 4};
+        assert_int_equal(soma__frame_put(frame, "x", in, sizeof in, &err), SOMA_OK);
+        assert_int_equal(soma__frame_put(frame, "row", rows[run], sizeof rows[run], &err), SOMA_OK);
+        soma__frame_run(frame);
+    }
+    const float want[16] = {1, 2, 0, 0, 11, 12, 0, 0, 0, 0, 13, 14, 0, 0, 3, 4};
+    assert_int_equal(soma__frame_get(frame, "now", out, sizeof out, &err), SOMA_OK);
+    assert_memory_equal(memory, want, sizeof want);
+    assert_memory_equal(out, want, sizeof want);
+    soma__frame_free(frame);
+    soma__plan_free(plan);
+    soma__layout_free(&states);
+    soma_store_rows(soma_reshape(x, 3, (int64_t[]){1, 2, 2}), cache, row);
+    assert_int_equal(g->error.code, SOMA_BAD_GRAPH);
+    soma_graph_free(g);
+}
+
 // Two steps with all terms alive, against the formula in double.
 static void test_adamw(void **state) {
     enum { N = 1000 };
@@ -193,9 +226,13 @@ static void test_every_allocation_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_first_mistake_sticks), cmocka_unit_test(test_one_name_one_shape),
-        cmocka_unit_test(test_state_outlives_a_run), cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_memory_is_reused),     cmocka_unit_test(test_every_allocation_may_fail),
+        cmocka_unit_test(test_first_mistake_sticks),
+        cmocka_unit_test(test_one_name_one_shape),
+        cmocka_unit_test(test_state_outlives_a_run),
+        cmocka_unit_test(test_rows_of_a_state),
+        cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_memory_is_reused),
+        cmocka_unit_test(test_every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

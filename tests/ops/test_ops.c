@@ -99,6 +99,7 @@ BUILD(b_layer, soma_layer_normalise(x[0], x[1], x[2], 1e-6f))
 BUILD(b_rope, soma_rotate(x[0], x[1], 10000))
 BUILD(b_attend, soma_attend(x[0], x[1], x[2], x[3], x[4], 0.25f, SOMA_F32))
 BUILD(b_attend16, soma_attend(x[0], x[1], x[2], x[3], x[4], 0.25f, SOMA_BF16))
+BUILD(b_cross, soma_cross_entropy(x[0], x[1]))
 BUILD(b_time, soma_time_embed(x[0], 16, 4e-3, 4.0))
 
 #define ATTENTION(B, T, H, S, KV, K)                                                                             \
@@ -158,6 +159,8 @@ static const row rows[] = {
     {"attention, one query", SOMA_OP_ATTENTION, b_attend, ATTENTION(1, 1, 8, 150, 2, 32), 1e-5},
     {"attention gradient", SOMA_OP_ATTENTION_GRAD, b_attend, ATTENTION(2, 33, 2, 90, 1, 8), 1e-5},
     {"attention bf16", SOMA_OP_ATTENTION, b_attend16, ATTENTION(2, 40, 4, 90, 1, 32), 1e-2, true}, // probabilities round to bf16 (2^-9)
+    {"cross_entropy", SOMA_OP_CROSS_ENTROPY, b_cross, {V3(4, 6, 11), {IDS, 2, {4, 6}, true}}, 1e-6},
+    {"cross_entropy gradient", SOMA_OP_CROSS_ENTROPY_GRAD, b_cross, {V2(50, 700), {IDS, 1, {50}, true}}, 1e-6},
     {"time_embed", SOMA_OP_TIME_EMBED, b_time, {V1(5)}, 1e-6, true},
 };
 

@@ -30,6 +30,8 @@ cpu_kernel *const cpu_plain[SOMA_OP_COUNT] = {
     [SOMA_OP_ATTENTION] = plain_attention,
     [SOMA_OP_ATTENTION_GRAD] = plain_attention_grad,
     [SOMA_OP_TIME_EMBED] = plain_time_embed,
+    [SOMA_OP_CROSS_ENTROPY] = plain_cross_entropy,
+    [SOMA_OP_CROSS_ENTROPY_GRAD] = plain_cross_entropy_grad,
     [SOMA_OP_STORE] = plain_store,
     [SOMA_OP_ADAMW] = plain_adamw,
 };

@@ -92,7 +92,9 @@ static bool same_dtypes(const soma_tensor *t) {
 cpu_choice cpu_fast_concat(const soma_step *step, soma_isa isa) { return (cpu_choice){.run = same_dtypes(step->nodes[0]) ? concat : NULL}; }
 cpu_choice cpu_fast_pad(const soma_step *step, soma_isa isa) { return (cpu_choice){.run = same_dtypes(step->nodes[0]) ? pad : NULL}; }
 cpu_choice cpu_fast_store(const soma_step *step, soma_isa isa) {
-    return (cpu_choice){.run = step->nodes[0]->src[0]->dtype == step->nodes[0]->dtype ? store : NULL};
+    const soma_tensor *t = step->nodes[0];
+    return (cpu_choice){.run = t->src[0]->dtype == t->dtype && !t->src[2] ? store
+                                                                          : NULL}; // rows found at run time are few: left to the plain one
 }
 
 // ---- tables

@@ -29,7 +29,24 @@ void plain_pad(const cpu_run *run, const soma_step *step) {
     place_in(run, t->src[0], t, t->p.axis.dim, t->p.axis.before);
 }
 
-void plain_store(const cpu_run *run, const soma_step *step) { place_in(run, step->nodes[0]->src[0], step->nodes[0], 0, 0); }
+void plain_store(const cpu_run *run, const soma_step *step) {
+    const soma_tensor *t = step->nodes[0], *x = t->src[0], *row = t->src[2];
+    if (!row) {
+        place_in(run, x, t, 0, 0);
+        return;
+    }
+    const void *from = cpu_at(run, x);
+    const int32_t *first = cpu_at(run, row);
+    void *to = cpu_at(run, t);
+    int64_t index[SOMA_MAX_DIMS] = {0};
+    do {
+        int64_t r = first[index[0] * row->stride[0]] + index[1], at = r * t->stride[1];
+        if (r < 0 || r >= t->shape[1]) continue;
+        for (int i = 0; i < x->n_dims; i++)
+            if (i != 1) at += index[i] * t->stride[i];
+        plain_save(to, t->dtype, at, plain_load(from, x->dtype, plain_offset(x, index, x->n_dims)));
+    } while (plain_next(index, x->shape, x->n_dims));
+}
 
 void plain_sum(const cpu_run *run, const soma_step *step) {
     const soma_tensor *t = step->nodes[0], *x = t->src[0];
