@@ -31,7 +31,8 @@ typedef struct soma_pilot soma_pilot;
     X(TEXT, dtype, "bf16", "matrix products in bf16 or f32")                              \
     X(TEXT, isa, "", "avx512bf16, avx512, avx2 or plain; empty: the best that this machine has") \
     X(INT, threads, 0, "threads; 0: as many as processors")                               \
-    X(TEXT, text_tokenizer, "", "a SentencePiece model; empty: looked for beside the checkpoint")
+    X(TEXT, text_tokenizer, "", "a SentencePiece model; empty: looked for beside the checkpoint") \
+    X(TEXT, robot, "", "aloha, droid, libero, ur5, a config's name such as pi05_droid, or a JSON file; empty: as the checkpoint says")
 SOMA_OPTS_DECLARE(soma_policy_opts, SOMA_POLICY_OPTS)
 soma_policy_opts soma_policy_defaults(void);
 
@@ -49,6 +50,10 @@ typedef struct soma_policy_info {
     double rate;                     // Hz of the demonstrations; 0 when unknown
     int n_cameras;
     const char *const *camera_names; // "scene", "wrist"
+    int n_ignored;
+    const char *const *ignored; // pictures that clients of this robot send beside these, and nobody looks at
+    int n_state_keys;
+    const char *const *state_keys; // the parts of the state in a message, in order; none: "state" is the whole
     const char *metadata_json;       // a JSON object; sent to clients on connection
 } soma_policy_info;
 

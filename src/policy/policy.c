@@ -34,7 +34,7 @@ struct soma_policy {
     soma_params *params;
     soma_arena arena;
     soma_policy_info info;
-    const char *camera_names[SOMA_MAX_CAMERAS];
+    const char *camera_names[SOMA_MAX_CAMERAS], *ignored[SOMA_ROBOT_NAMES], *state_keys[SOMA_ROBOT_NAMES];
     pthread_mutex_t lock; // guards idle
     runner *idle;
 };
@@ -61,6 +61,7 @@ static soma_status build_graphs(const soma_policy *p, int n, soma_graph *graphs[
         SOMA_TRY(soma_graph_new(&graphs[i], err));
         soma_build b = soma__build_defaults(i ? SOMA_PROGRAM_DENOISE : SOMA_PROGRAM_ENCODE, n);
         b.precision = p->precision;
+        b.image = soma__robot_image_dtype(&p->robot);
         p->model->family->build(p->model, &b, graphs[i]);
     }
     return SOMA_OK;
@@ -93,7 +94,7 @@ static soma_status runner_new(runner **out, const soma_policy *p, int n, soma_er
         status = soma__plan_new(&r->plans[i], r->graphs[i], &p->params->layout, &r->states, p->device, err);
         if (status == SOMA_OK) status = soma__frame_new(&r->frames[i], r->plans[i], p->params->memory, NULL, r->state_memory, err);
     }
-    if (status == SOMA_OK) status = soma__rows_new(&r->rows, p->model, n, err);
+    if (status == SOMA_OK) status = soma__rows_new(&r->rows, &p->robot, p->model, n, err);
     if (status == SOMA_OK && !(r->x = soma__calloc((size_t)(n * info->horizon * info->action_dim), sizeof *r->x)))
         status = soma__no_memory(err, "a policy's working memory");
     if (status == SOMA_OK) return SOMA_OK;
@@ -138,6 +139,8 @@ static soma_status load_weights(soma_policy *p, const char *dir, soma_error *err
 static soma_status describe(soma_policy *p, const json_t *config, soma_error *err) {
     const soma_robot *r = &p->robot;
     for (int i = 0; i < r->n_cameras; i++) p->camera_names[i] = r->cameras[i];
+    for (int i = 0; i < r->n_ignored; i++) p->ignored[i] = r->ignored[i];
+    for (int i = 0; i < r->n_state_keys; i++) p->state_keys[i] = r->state_keys[i];
     json_t *metadata =
         json_pack("{s:s, s:i, s:i, s:i, s:f, s:[]}", "model_type", p->model->info.type, "action_horizon", (int)p->model->info.horizon,
                   "action_dim", r->n_actions, "state_dim", r->n_state, "control_frequency", r->rate, "cameras");
@@ -156,6 +159,10 @@ static soma_status describe(soma_policy *p, const json_t *config, soma_error *er
                                  .rate = r->rate,
                                  .n_cameras = r->n_cameras,
                                  .camera_names = p->camera_names,
+                                 .n_ignored = r->n_ignored,
+                                 .ignored = p->ignored,
+                                 .n_state_keys = r->n_state_keys,
+                                 .state_keys = p->state_keys,
                                  .metadata_json = kept};
     return SOMA_OK;
 }
@@ -182,6 +189,7 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     soma_device_opts d = {.threads = (int)o.threads, .isa = o.isa};
     soma_status status = soma__path_join(where, path, "config.json", err);
     if (status == SOMA_OK) status = soma__json_load(&config, where, err);
+    if (status == SOMA_OK) status = soma__robot_resolve(config, path, o.robot, err);
     if (status == SOMA_OK) status = soma__model_new(&p->model, config, where, err);
     if (status == SOMA_OK) status = soma__robot_open(&p->robot, config, path, o.text_tokenizer, p->model, err);
     if (status == SOMA_OK) status = set_precision(p, o.dtype, err);

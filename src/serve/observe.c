@@ -15,7 +15,7 @@ static bool is_picture(const soma_msg *m) {
 }
 
 static const soma_msg *find_camera(const soma_msg *message, const char *camera, char key[KEY_SIZE]) {
-    static const char *const forms[] = {"observation/images/%s", "observation.images.%s", "observation/%s"};
+    static const char *const forms[] = {"observation/images/%s", "observation.images.%s", "observation/%s", "%s"};
     const soma_msg *m = soma__msg_get(soma__msg_get(message, "images"), camera);
     snprintf(key, KEY_SIZE, "images/%s", camera);
     for (size_t i = 0; !m && i < SOMA_COUNT(forms); i++) {
@@ -37,7 +37,7 @@ static soma_status read_pixels(uint8_t *out, const soma_msg *m, bool planes, con
             }
             double x = soma__msg_number(m, at);
             if (!(x >= 0 && x <= 1)) return soma__fail(err, SOMA_BAD_INPUT, "\"%s\": pixels given as floats lie in 0..1, found %g", key, x);
-            out[i * 3 + c] = (uint8_t)(255 * x);
+            out[i * 3 + c] = (uint8_t)(a->item_size < 8 ? 255.0f * (float)x : 255 * x); // numpy's product has the array's precision
         }
     return SOMA_OK;
 }
@@ -65,6 +65,8 @@ static bool known_camera(const soma_policy_info *info, const soma_msg *message, 
     char key[KEY_SIZE];
     for (int i = 0; i < info->n_cameras; i++)
         if (find_camera(message, info->camera_names[i], key) == picture) return true;
+    for (int i = 0; i < info->n_ignored; i++)
+        if (find_camera(message, info->ignored[i], key) == picture) return true;
     return false;
 }
 
@@ -103,23 +105,48 @@ static soma_status read_images(soma_obs *obs, const soma_policy_info *info, cons
 
 // ---- state and prompt
 
-static soma_status read_state(soma_obs *obs, const soma_policy_info *info, const soma_msg *message, soma_arena *arena, soma_error *err) {
-    static const char *const keys[] = {"state", "observation/state", "observation.state"};
+static const soma_msg *find_part(const soma_msg *message, const char *part, char key[KEY_SIZE]) {
+    static const char *const forms[] = {"%s", "observation/%s", "observation.%s"};
     const soma_msg *m = NULL;
-    const char *key = NULL;
-    for (size_t i = 0; !m && i < SOMA_COUNT(keys); i++) m = soma__msg_get(message, key = keys[i]);
-    if (!m && info->n_state == 0) return SOMA_OK;
-    if (!m)
-        return soma__fail(err, SOMA_BAD_INPUT, "the observation has no state; wanted \"observation/state\" with %d numbers", info->n_state);
-    if (soma__msg_n_numbers(m) != info->n_state) {
-        char found[200];
-        return soma__fail(err, SOMA_BAD_INPUT, "\"%s\": wanted %d numbers, found %s", key, info->n_state, soma__msg_describe(found, m));
+    for (size_t i = 0; !m && i < SOMA_COUNT(forms); i++) {
+        snprintf(key, KEY_SIZE, forms[i], part);
+        m = soma__msg_get(message, key);
     }
-    float *state = soma__arena_alloc(arena, (size_t)info->n_state * sizeof *state);
-    if (!state) return soma__no_memory(err, key);
-    for (int i = 0; i < info->n_state; i++) {
-        state[i] = (float)soma__msg_number(m, i);
-        if (!isfinite(state[i])) return soma__fail(err, SOMA_BAD_INPUT, "\"%s\" [%d] is not a finite number", key, i);
+    return m;
+}
+
+// The robot's parts of the state, or the whole under "state" where the message has none of them.
+static int state_parts(const char *const **parts, const soma_policy_info *info, const soma_msg *message) {
+    static const char *const whole[] = {"state"};
+    char key[KEY_SIZE];
+    *parts = info->state_keys;
+    for (int i = 0; i < info->n_state_keys; i++)
+        if (find_part(message, info->state_keys[i], key)) return info->n_state_keys;
+    *parts = whole;
+    return 1;
+}
+
+static soma_status read_state(soma_obs *obs, const soma_policy_info *info, const soma_msg *message, soma_arena *arena, soma_error *err) {
+    const char *const *parts;
+    char key[KEY_SIZE], found[200];
+    int n = state_parts(&parts, info, message);
+    if (info->n_state == 0 && !find_part(message, parts[0], key)) return SOMA_OK;
+    float *state = soma__arena_alloc(arena, ((size_t)info->n_state + 1) * sizeof *state);
+    if (!state) return soma__no_memory(err, "the state");
+    int64_t filled = 0;
+    for (int k = 0; k < n; k++) {
+        const soma_msg *m = find_part(message, parts[k], key);
+        if (!m)
+            return soma__fail(err, SOMA_BAD_INPUT, "the observation has no state; wanted \"observation/%s\" with %s%d numbers", parts[k],
+                              n > 1 ? "its part of " : "", info->n_state);
+        int64_t size = soma__msg_n_numbers(m);
+        if (size < 0 || filled + size > info->n_state || (k == n - 1 && filled + size != info->n_state))
+            return soma__fail(err, SOMA_BAD_INPUT, "\"%s\": wanted %d numbers%s, found %s", key, info->n_state - (int)filled,
+                              k < n - 1 ? " at most" : "", soma__msg_describe(found, m));
+        for (int64_t i = 0; i < size; i++) {
+            float x = state[filled++] = (float)soma__msg_number(m, i);
+            if (!isfinite(x)) return soma__fail(err, SOMA_BAD_INPUT, "\"%s\" [%lld] is not a finite number", key, (long long)i);
+        }
     }
     obs->state = state;
     obs->n_state = info->n_state;

@@ -39,6 +39,7 @@ static soma_status add_camera(soma_trainer *t, int feature, soma_error *err) {
     if (r->n_cameras == SOMA_MAX_CAMERAS || strlen(name) >= sizeof r->cameras[0])
         return soma__fail(err, SOMA_BAD_INPUT, "%s: at most %d cameras with names below 64 bytes", t->data->path, SOMA_MAX_CAMERAS);
     strcpy(r->cameras[r->n_cameras], name);
+    r->slots[r->n_cameras] = r->n_cameras;
     t->camera_features[r->n_cameras++] = feature;
     return SOMA_OK;
 }
@@ -204,8 +205,8 @@ static soma_status take_statistics(soma_trainer *t, soma_error *err) {
     if (status == SOMA_OK) {
         take_moments(&m[0], states, frames, N, column);
         take_moments(&m[1], chunks ? chunks : actions, frames * repeat, A, column);
-        const soma_norm norms[] = {{"state", N, m[0].mean, m[0].std, m[0].q01, m[0].q99, m[0].min, m[0].max},
-                                   {"actions", A, m[1].mean, m[1].std, m[1].q01, m[1].q99, m[1].min, m[1].max}};
+        const soma_norm norms[] = {{"state", N, m[0].mean, m[0].std, m[0].q01, m[0].q99, m[0].min, m[0].max, NULL, NULL},
+                                   {"actions", A, m[1].mean, m[1].std, m[1].q01, m[1].q99, m[1].min, m[1].max, NULL, NULL}};
         status = soma__norm_stats_new(&t->robot.stats, norms, 2, t->data->path, err);
     }
     soma__free(states);
@@ -229,7 +230,8 @@ static soma_status make_robot(soma_trainer *t, soma_error *err) {
                           r->n_state, r->n_actions);
     const char *const *names = t->data->features[t->action_feature].names;
     for (int i = 0; i < r->n_actions; i++) r->delta[i] = t->o.delta && !(names && strstr(names[i], "gripper"));
-    SOMA_TRY(soma__norm_rule_parse(&r->rule, t->o.normalise, err));
+    SOMA_TRY(soma__norm_rule_parse(&r->state_rule, t->o.normalise, err));
+    r->action_rule = r->state_rule;
     return find_cameras(t, err);
 }
 

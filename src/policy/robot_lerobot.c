@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// A LeRobot folder's word about its robot: config.json tells features and their widths, policy_preprocessor.json and
+// policy_postprocessor.json the steps between robot and model, in order, with the statistics in safetensors files beside them. What a step
+// means is said here as soma's own robot object; a step that is not known is refused, for it would change the numbers.
+#include "policy/robot.h"
+
+#include "base/file.h"
+#include "base/str.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct reading {
+    const json_t *config;
+    json_t *robot;             // what is being made
+    json_t *stats;             // {"state": file, "actions": file}
+    const char *rules[2];      // state, actions; NULL: not told yet
+    json_t *renames;           // of the observation's keys, from -> to
+    char where[SOMA_PATH_MAX]; // the file whose steps are read
+} reading;
+
+// ---- features
+
+static const char *stripped(const char *key) {
+    static const char *const prefixes[] = {"observation.images.", "observation."};
+    for (size_t i = 0; i < SOMA_COUNT(prefixes); i++)
+        if (!strncmp(key, prefixes[i], strlen(prefixes[i]))) return key + strlen(prefixes[i]);
+    return key;
+}
+
+// The key under which the robot sends what the policy calls `key`.
+static const char *sent_as(const reading *r, const char *key) {
+    const char *from;
+    json_t *to;
+    json_object_foreach(r->renames, from, to) if (json_is_string(to) && !strcmp(json_string_value(to), key)) return from;
+    return key;
+}
+
+static soma_status width_of(int *width, const json_t *feature, const char *key, const char *where, soma_error *err) {
+    const json_t *shape = json_object_get(feature, "shape");
+    json_int_t n = json_array_size(shape) == 1 ? json_integer_value(json_array_get(shape, 0)) : 0;
+    if (n < 1 || n > SOMA_ROBOT_MAX_DIMS)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: the feature \"%.80s\" has a shape of one number from 1 to %d", where, key,
+                          SOMA_ROBOT_MAX_DIMS);
+    *width = (int)n;
+    return SOMA_OK;
+}
+
+// The pictures in the config's order, which is the model's. "empty_camera_0" is a place that no robot fills.
+static soma_status read_features(reading *r, const char *where, soma_error *err) {
+    const json_t *features;
+    json_t *feature, *cameras = json_array(), *order = json_array(), *keys = json_array();
+    const char *key;
+    int n_state = 0, n_actions = 0;
+    soma_status status = cameras && order && keys ? SOMA_OK : soma__no_memory(err, "a robot");
+    if (status == SOMA_OK) status = soma__json_get(&features, r->config, "input_features", where, err);
+    if (status == SOMA_OK) json_object_foreach((json_t *)features, key, feature) {
+            const char *type = json_string_value(json_object_get(feature, "type"));
+            if (type && !strcmp(type, "VISUAL")) {
+                const char *name = stripped(key);
+                json_array_append_new(order, json_string(name));
+                json_array_append_new(cameras, strncmp(name, "empty_camera", 12) ? json_string(stripped(sent_as(r, key))) : json_null());
+            } else if (type && !strcmp(type, "STATE") && !strcmp(key, "observation.state")) {
+                status = width_of(&n_state, feature, key, where, err);
+                json_array_append_new(keys, json_string(stripped(sent_as(r, key))));
+            } else
+                status = soma__fail(err, SOMA_UNSUPPORTED, "%s: the input feature \"%.80s\" (%.20s) has no place in this policy", where,
+                                    key, type ? type : "no type");
+            if (status != SOMA_OK) break;
+        }
+    const json_t *outputs = json_object_get(r->config, "output_features");
+    if (status == SOMA_OK) status = width_of(&n_actions, json_object_get(outputs, "action"), "action", where, err);
+    if (status == SOMA_OK && json_array_size(order) && !json_object_get(r->config, "camera_order"))
+        json_object_set_new(r->robot, "model", json_pack("{s:O}", "camera_order", order));
+    json_object_set_new(r->robot, "n_state", json_integer(n_state));
+    json_object_set_new(r->robot, "n_actions", json_integer(n_actions));
+    json_object_set_new(r->robot, "cameras", cameras);
+    json_object_set_new(r->robot, "state_keys", keys);
+    json_decref(order);
+    return status;
+}
+
+// ---- steps
+
+static soma_status set_rule(reading *r, int which, const json_t *map, const char *type, soma_error *err) {
+    static const struct {
+        const char *mode, *rule;
+    } modes[] = {{"MEAN_STD", "lerobot_mean_std"},
+                 {"QUANTILES", "lerobot_quantiles"},
+                 {"MIN_MAX", "lerobot_min_max"},
+                 {"QUANTILE10", "lerobot_quantile10"},
+                 {"IDENTITY", "identity"}};
+    const json_t *mode = json_object_get(map, type);
+    if (!mode) {
+        r->rules[which] = "identity";
+        return SOMA_OK;
+    }
+    for (size_t i = 0; i < SOMA_COUNT(modes); i++)
+        if (json_is_string(mode) && !strcmp(json_string_value(mode), modes[i].mode)) {
+            r->rules[which] = modes[i].rule;
+            return SOMA_OK;
+        }
+    return soma__fail(err, SOMA_UNSUPPORTED,
+                      "%s: %s is normalised by \"%.40s\"; MEAN_STD, QUANTILES, MIN_MAX, QUANTILE10 and IDENTITY are known", r->where, type,
+                      json_is_string(mode) ? json_string_value(mode) : "?");
+}
+
+// which: 0 the state (the normaliser), 1 the actions (the un-normaliser)
+static soma_status take_normaliser(reading *r, const json_t *step, int which, soma_error *err) {
+    const json_t *config = json_object_get(step, "config"), *map = json_object_get(config, "norm_map"),
+                 *file = json_object_get(step, "state_file");
+    const char *visual = json_string_value(json_object_get(map, "VISUAL"));
+    const json_t *eps = json_object_get(config, "eps");
+    if (!which && visual && strcmp(visual, "IDENTITY"))
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: pictures are normalised by %.40s; these models take them as they are", r->where,
+                          visual);
+    if (json_is_number(eps) && fabs(json_number_value(eps) - 1e-8) > 1e-12)
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: the normaliser's eps is %g; LeRobot's 1e-8 is known", r->where,
+                          json_number_value(eps));
+    SOMA_TRY(set_rule(r, which, map, which ? "ACTION" : "STATE", err));
+    if (json_is_string(file)) {
+        if (strchr(json_string_value(file), '/'))
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: \"state_file\" is a file of this folder", r->where);
+        json_object_set(r->stats, which ? "actions" : "state", (json_t *)file);
+    } else if (strcmp(r->rules[which], "identity")) { // as LeRobot does where it has no statistics
+        soma__log(SOMA_LOG_WARN, "%s: no statistics of the %s: they pass as they are", r->where, which ? "actions" : "state");
+        r->rules[which] = "identity";
+    }
+    return SOMA_OK;
+}
+
+// All actions but those whose names hold an excluded word (case does not count); without names, all.
+static soma_status take_relative(reading *r, const json_t *step, soma_error *err) {
+    const json_t *config = json_object_get(step, "config"), *excluded = json_object_get(config, "exclude_joints"),
+                 *names = json_object_get(config, "action_names"), *word;
+    if (!json_is_true(json_object_get(config, "enabled"))) return SOMA_OK;
+    json_t *delta = json_array();
+    const json_t *shape = json_object_get(json_object_get(json_object_get(r->config, "output_features"), "action"), "shape");
+    size_t k, n = (size_t)json_integer_value(json_array_get(shape, 0));
+    for (size_t i = 0; i < n && i < SOMA_ROBOT_MAX_DIMS; i++) {
+        const char *name = json_string_value(json_array_get(names, i));
+        bool relative = true;
+        json_array_foreach(excluded, k, word) {
+            const char *w = json_string_value(word);
+            relative = relative && !(name && w && *w && strcasestr(name, w));
+        }
+        json_array_append_new(delta, json_boolean(relative));
+    }
+    return json_object_set_new(r->robot, "delta", delta) ? soma__no_memory(err, "a robot") : SOMA_OK;
+}
+
+static soma_status take_step(reading *r, const json_t *step, soma_error *err) {
+    static const struct {
+        const char *step, *form;
+    } prompts[] = {{"pi0_new_line_processor", "lerobot_pi0"},
+                   {"pi05_prepare_state_tokenizer_processor_step", "pi05"},
+                   {"pi0_fast_prepare_state_tokenizer_processor_step", "lerobot_pi0_fast"}};
+    static const char *const elsewhere[] = {"to_batch_processor", "tokenizer_processor", "action_tokenizer_processor", "device_processor",
+                                            "absolute_actions_processor"}; // absolute: the way back of relative
+    const char *name = json_string_value(json_object_get(step, "registry_name"));
+    if (!name) name = json_string_value(json_object_get(step, "class"));
+    if (!name) return soma__fail(err, SOMA_BAD_INPUT, "%s: a step has no \"registry_name\"", r->where);
+    for (size_t i = 0; i < SOMA_COUNT(prompts); i++)
+        if (!strcmp(name, prompts[i].step)) {
+            json_object_set_new(r->robot, "prompt_form", json_string(prompts[i].form));
+            return SOMA_OK;
+        }
+    for (size_t i = 0; i < SOMA_COUNT(elsewhere); i++)
+        if (!strcmp(name, elsewhere[i])) return SOMA_OK;
+    if (!strcmp(name, "normalizer_processor")) return take_normaliser(r, step, 0, err);
+    if (!strcmp(name, "unnormalizer_processor")) return take_normaliser(r, step, 1, err);
+    if (!strcmp(name, "relative_actions_processor")) return take_relative(r, step, err);
+    if (strcmp(name, "rename_observations_processor"))
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: the step \"%.80s\" is not known", r->where, name);
+    r->renames = json_object_get(json_object_get(step, "config"), "rename_map");
+    return SOMA_OK;
+}
+
+static soma_status read_steps(reading *r, json_t **root, const char *dir, const char *file, soma_error *err) {
+    SOMA_TRY(soma__path_join(r->where, dir, file, err));
+    if (!soma__file_exists(r->where)) return SOMA_OK;
+    SOMA_TRY(soma__json_load(root, r->where, err));
+    const json_t *steps, *step;
+    size_t i;
+    SOMA_TRY(soma__json_get(&steps, *root, "steps", r->where, err));
+    json_array_foreach(steps, i, step) SOMA_TRY(take_step(r, step, err));
+    return SOMA_OK;
+}
+
+// What config.json says where the steps do not: folders from before LeRobot had processors.
+static soma_status fill_gaps(reading *r, const char *where, soma_error *err) {
+    const json_t *map = json_object_get(r->config, "normalization_mapping");
+    const char *type = json_string_value(json_object_get(r->config, "type"));
+    snprintf(r->where, sizeof r->where, "%s", where);
+    if (!r->rules[0]) SOMA_TRY(set_rule(r, 0, map, "STATE", err));
+    if (!r->rules[1]) SOMA_TRY(set_rule(r, 1, map, "ACTION", err));
+    if (type && !json_object_get(r->robot, "prompt_form"))
+        json_object_set_new(r->robot, "prompt_form",
+                            json_string(!strcmp(type, "pi05")       ? "pi05"
+                                        : !strcmp(type, "pi0_fast") ? "lerobot_pi0_fast"
+                                                                    : "lerobot_pi0"));
+    json_object_set_new(r->robot, "normalise", json_pack("{s:s, s:s}", "state", r->rules[0], "actions", r->rules[1]));
+    json_object_set_new(r->robot, "resize", json_string("lerobot"));
+    json_object_set_new(r->robot, "absent", json_string("masked"));
+    if (json_object_size(r->stats)) json_object_set(r->robot, "norm_stats", r->stats);
+    return SOMA_OK;
+}
+
+soma_status soma__robot_from_lerobot(json_t **robot, const json_t *config, const char *dir, soma_error *err) {
+    reading r = {.config = config, .robot = json_object(), .stats = json_object()};
+    json_t *before = NULL, *after = NULL;
+    char where[SOMA_PATH_MAX];
+    *robot = NULL;
+    soma_status status = r.robot && r.stats ? soma__path_join(where, dir, "config.json", err) : soma__no_memory(err, "a robot");
+    if (status == SOMA_OK) status = read_steps(&r, &before, dir, "policy_preprocessor.json", err);
+    if (status == SOMA_OK) status = read_steps(&r, &after, dir, "policy_postprocessor.json", err);
+    if (status == SOMA_OK) status = read_features(&r, where, err);
+    if (status == SOMA_OK) status = fill_gaps(&r, where, err);
+    if (status == SOMA_OK) *robot = json_incref(r.robot);
+    json_decref(r.robot);
+    json_decref(r.stats);
+    json_decref(before);
+    json_decref(after);
+    return status;
+}
