@@ -51,9 +51,9 @@ static soma_status add_piece(soma_tokenizer_json *j, soma_json_scan *s, size_t *
     }
     soma_piece *p = &j->pieces[id];
     if (p->len && p->offset != slot->offset)
-        return soma__scan_fail(s, "the id %d is given to \"%.*s\" and to \"%.60s\"", id, (int)SOMA_MIN(p->len, 60u),
+        return soma__scan_fail(s, "the id %d is given to \"%.*s\" and to \"%.60s\"", id, SOMA_MIN((int)p->len, 60),
                                j->map.bytes.text + p->offset, piece);
-    *p = (soma_piece){slot->offset, slot->len};
+    *p = (soma_piece){slot->offset, slot->len, p->special};
     return SOMA_OK;
 }
 
@@ -225,6 +225,7 @@ static soma_status read_added(soma_tokenizer_json *j, soma_json_scan *s, size_t 
         if (!a->text) return soma__no_memory(s->err, "the added tokens");
         a->len = strlen(text);
         SOMA_TRY(add_piece(j, s, room, a->text, a->len, a->id));
+        j->pieces[a->id].special |= a->special;
     }
     return SOMA_OK;
 }

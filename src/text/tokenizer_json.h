@@ -25,7 +25,8 @@ typedef struct soma_added_token {
 } soma_added_token;
 
 typedef struct soma_piece {
-    uint32_t offset, len; // of map.bytes.text; len 0: no piece has this id
+    uint32_t offset;                // of map.bytes.text
+    uint32_t len : 31, special : 1; // len 0: no piece has this id; special: an added token that is
 } soma_piece;
 
 typedef struct soma_tokenizer_json {

@@ -110,11 +110,15 @@ soma_char_class soma__unicode_class(uint32_t cp) {
 }
 
 bool soma__unicode_word(uint32_t cp) {
-    soma_char_class c = soma__unicode_class(cp);
-    if (c == SOMA_CHAR_LETTER || c == SOMA_CHAR_NUMBER || cp == '_') return true;
+    if (cp < 128) return soma__ascii_class[cp] == SOMA_CHAR_LETTER || soma__ascii_class[cp] == SOMA_CHAR_NUMBER || cp == '_';
+    if (cp == 0x200c || cp == 0x200d) return true; // the joiners
+    // letters in circles and squares are symbols that count as alphabetic
+    if ((cp >= 0x24b6 && cp <= 0x24e9) || (cp >= 0x1f130 && cp <= 0x1f149) || (cp >= 0x1f150 && cp <= 0x1f169) ||
+        (cp >= 0x1f170 && cp <= 0x1f189))
+        return true;
 #ifdef SOMA_UTF8PROC
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)cp);
-    return category == UTF8PROC_CATEGORY_PC || (category >= UTF8PROC_CATEGORY_MN && category <= UTF8PROC_CATEGORY_ME);
+    utf8proc_category_t c = utf8proc_category((utf8proc_int32_t)cp);
+    return c == UTF8PROC_CATEGORY_PC || (c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_NL);
 #else
     return false;
 #endif
@@ -152,15 +156,15 @@ soma_status soma__unicode_need(const char *where, soma_error *err) {
 #endif
 }
 
-// True where every form of s is s itself (ASCII), or its composed form is (below U+0300 nothing combines).
-static bool unchanged(const char *s, size_t len, soma_unicode_form form) {
+// ASCII is the same in every form; below U+0300 nothing combines, so that composed text stays composed.
+bool soma__unicode_is_normal(const char *s, size_t len, soma_unicode_form form) {
     unsigned char highest = 0;
     for (size_t i = 0; i < len; i++) highest = SOMA_MAX(highest, (unsigned char)s[i]);
     return highest < 0x80 || (form == SOMA_NFC && highest < 0xcc);
 }
 
 soma_status soma__unicode_normalise(soma_str *out, const char *s, size_t len, soma_unicode_form form, soma_error *err) {
-    if (unchanged(s, len, form)) {
+    if (soma__unicode_is_normal(s, len, form)) {
         soma__str_add_bytes(out, s, len);
         return out->failed ? soma__no_memory(err, "a text") : SOMA_OK;
     }

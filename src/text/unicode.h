@@ -17,8 +17,7 @@ size_t soma__utf8_encode(uint32_t cp, char out[4]); // bytes written; cp is a co
 bool soma__utf8_valid(const char *s, size_t len);
 void soma__utf8_repair(soma_str *out, const char *s, size_t len); // adds s with every damaged part replaced by U+FFFD
 
-// A space is what regular expressions call \s (Unicode's White_Space), a letter \p{L}, a number \p{N}; a mark is \p{M} and a link \p{Pc}:
-// both are "other" to every split rule, and part of a word for added tokens that stand alone.
+// A space is what regular expressions call \s (Unicode's White_Space), a letter \p{L}, a number \p{N}.
 typedef enum soma_char_class {
     SOMA_CHAR_OTHER,
     SOMA_CHAR_LETTER,
@@ -28,11 +27,13 @@ typedef enum soma_char_class {
 
 extern const unsigned char soma__ascii_class[128]; // soma_char_class of ASCII
 soma_char_class soma__unicode_class(uint32_t cp);  // any code point; without utf8proc what is not ASCII is "other"
-bool soma__unicode_word(uint32_t cp);              // \w: letters, marks, numbers, linking punctuation
+bool soma__unicode_word(uint32_t cp);              // \w: what is alphabetic, marks, digits, linking punctuation, joiners
 uint32_t soma__unicode_lower(uint32_t cp);         // one to one; U+0130, which becomes two, is left to soma__unicode_lower_text
 void soma__unicode_lower_text(soma_str *out, const char *s, size_t len); // adds s in lower case, character by character
 
 typedef enum soma_unicode_form { SOMA_NFC, SOMA_NFD, SOMA_NFKC, SOMA_NFKD } soma_unicode_form;
+// True where s surely has this form already: a quick look, which never says yes wrongly.
+bool soma__unicode_is_normal(const char *s, size_t len, soma_unicode_form form);
 // Adds s (valid UTF-8) in this form to `out`.
 soma_status soma__unicode_normalise(soma_str *out, const char *s, size_t len, soma_unicode_form form, soma_error *err);
 
