@@ -3,7 +3,7 @@
 #include "cmd/cmd.h"
 #include "base/file.h"
 #include "data/dataset.h"
-#include "format/safetensors.h"
+#include "policy/published.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -85,11 +85,17 @@ typedef struct {
     soma_safetensors *weights; // NULL: none
     int64_t n_values, size;    // of all tensors; bytes
     int64_t of_dtype[SOMA_DTYPE_COUNT];
+    const char **words; // what each tensor is for; NULL where no family knows the checkpoint
+    soma_faults faults;
+    bool recognised;
+    soma_error unknown; // why it is not
 } checkpoint;
 
 static void checkpoint_close(checkpoint *c) {
     json_decref(c->config);
     soma__safetensors_close(c->weights);
+    soma__faults_free(&c->faults);
+    soma__free(c->words);
 }
 
 static soma_status read_config(checkpoint *c, soma_error *err) {
@@ -97,6 +103,32 @@ static soma_status read_config(checkpoint *c, soma_error *err) {
     if (!soma__dir_exists(c->path)) return SOMA_OK;
     SOMA_TRY(soma__path_join(path, c->path, "config.json", err));
     return soma__file_exists(path) ? soma__json_load(&c->config, path, err) : SOMA_OK;
+}
+
+// What the tensors are for, and what is wrong with them, if a family knows them. (A file alone may be anything: then nothing is said.)
+static soma_status explain(checkpoint *c, soma_error *err) {
+    soma_published p = {0};
+    soma_layout used = {0};
+    soma_status status = soma__published_open(&p, c->path, &c->unknown);
+    if (status == SOMA_OK) status = soma__published_model(&p, &c->unknown);
+    if (status == SOMA_NO_MEMORY) return soma__no_memory(err, "a checkpoint's tensors");
+    c->recognised = status == SOMA_OK;
+    status = SOMA_OK;
+    const size_t n = soma__safetensors_count(c->weights);
+    if (c->recognised) {
+        const soma_alias *aliases = p.model->family->aliases;
+        c->words = soma__calloc(n + 1, sizeof *c->words);
+        if (!c->words) status = soma__no_memory(err, "a checkpoint's tensors");
+        for (size_t s = 0; s < p.holds.n_slots && status == SOMA_OK; s++) {
+            const soma_safetensor *t = soma__find_weight(c->weights, p.holds.slots[s].name, aliases);
+            if (t) c->words[t - soma__safetensors_at(c->weights, 0)] = soma__model_purpose(p.model, p.holds.slots[s].name);
+        }
+        if (status == SOMA_OK) status = soma__model_weights(&used, p.model, false, err);
+        if (status == SOMA_OK) status = soma__find_faults(&c->faults, &used, &p.holds, c->weights, aliases, err);
+    }
+    soma__layout_free(&used);
+    soma__published_close(&p);
+    return status;
 }
 
 // A folder with a config and no weights is shown as such; a folder with neither is none of ours.
@@ -115,13 +147,18 @@ static soma_status checkpoint_open(checkpoint *c, const char *path, soma_error *
         c->size += t->n_values * (int64_t)soma_dtype_size(t->dtype);
         c->of_dtype[t->dtype] += t->n_values;
     }
-    return SOMA_OK;
+    return explain(c, err);
 }
 
-static json_t *tensor_json(const soma_safetensor *t) {
+static const char *const fault_kinds[] = {"missing", "misshapen", "extra"};
+static const soma_str *fault_list(const checkpoint *c, size_t i) {
+    return i == 0 ? &c->faults.missing : i == 1 ? &c->faults.misshapen : &c->faults.extra;
+}
+
+static json_t *tensor_json(const soma_safetensor *t, const char *words) {
     json_t *shape = json_array();
     for (int i = 0; i < t->n_dims; i++) json_array_append_new(shape, json_integer(t->shape[i]));
-    return json_pack("{s:s, s:s, s:o}", "name", t->name, "dtype", soma_dtype_name(t->dtype), "shape", shape);
+    return json_pack("{s:s, s:s, s:o, s:s*}", "name", t->name, "dtype", soma_dtype_name(t->dtype), "shape", shape, "purpose", words);
 }
 
 static json_t *checkpoint_json(const checkpoint *c) {
@@ -130,11 +167,16 @@ static json_t *checkpoint_json(const checkpoint *c) {
     if (!o || !c->weights) return o;
     json_t *tensors = json_array();
     for (size_t i = 0; i < soma__safetensors_count(c->weights); i++)
-        json_array_append_new(tensors, tensor_json(soma__safetensors_at(c->weights, i)));
+        json_array_append_new(tensors, tensor_json(soma__safetensors_at(c->weights, i), c->words ? c->words[i] : NULL));
     json_object_set_new(o, "parameters", json_integer(c->n_values));
     json_object_set_new(o, "size", json_integer(c->size));
     json_object_set(o, "metadata", (json_t *)soma__safetensors_metadata_all(c->weights));
     json_object_set_new(o, "tensors", tensors);
+    if (!c->recognised) json_object_set_new(o, "not_recognised", json_string(c->unknown.text));
+    for (size_t i = 0; i < SOMA_COUNT(fault_kinds); i++) {
+        const soma_str *list = fault_list(c, i);
+        if (list->text) json_object_set_new(o, fault_kinds[i], json_string(list->text));
+    }
     return o;
 }
 
@@ -157,13 +199,17 @@ static void print_tensors(const checkpoint *c, int64_t rows) {
     for (size_t i = 0; i < n && (!rows || (int64_t)i < rows); i++) {
         const soma_safetensor *t = soma__safetensors_at(c->weights, i);
         char shape[160];
-        printf("  %-5s %-22s %s\n", soma_dtype_name(t->dtype), soma__safetensor_shape(shape, t), t->name);
+        const char *words = c->words ? c->words[i] ? c->words[i] : "?" : "";
+        printf("  %-5s %-18s %-*s %s\n", soma_dtype_name(t->dtype), soma__safetensor_shape(shape, t), *words ? 92 : 0, t->name, words);
     }
     if (rows && (int64_t)n > rows) printf("  ... and %zu more (--rows 0 lists all)\n", n - (size_t)rows);
     printf("%zu tensors, %" PRId64 " values, %.1f MB:", n, c->n_values, (double)c->size / 1e6);
     for (int d = 0; d < SOMA_DTYPE_COUNT; d++)
         if (c->of_dtype[d]) printf(" %s %" PRId64, soma_dtype_name((soma_dtype)d), c->of_dtype[d]);
     printf("\n");
+    if (!c->recognised) printf("what the tensors are for is not known: %s\n", c->unknown.text);
+    for (size_t i = 0; i < SOMA_COUNT(fault_kinds); i++)
+        if (fault_list(c, i)->text) printf("%s: %s\n", fault_kinds[i], fault_list(c, i)->text);
 }
 
 static int inspect_checkpoint(const soma_cmd *cmd, const char *path, int64_t rows) {

@@ -4,6 +4,7 @@
 
 #include "base/str.h"
 
+#include <fnmatch.h>
 #include <string.h>
 
 soma_build soma__build_defaults(soma_program program, int64_t batch) {
@@ -17,21 +18,62 @@ static const soma_family *find_family(const char *type) {
     return NULL;
 }
 
-soma_status soma__model_new(soma_model **model, const json_t *config, const char *where, soma_error *err) {
-    *model = NULL;
-    const char *type = NULL;
-    soma_status status = soma__json_string(&type, config, "model_type", where, NULL);
-    if (status == SOMA_NOT_FOUND) status = soma__json_string(&type, config, "type", where, NULL);
-    const soma_family *family = status == SOMA_OK ? find_family(type) : NULL;
-    if (family) return family->model_new(model, config, where, err);
+// "model_type", or LeRobot's "type"; NULL when it says neither.
+static const char *type_of(const json_t *config) {
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    return type ? type : json_string_value(json_object_get(config, "type"));
+}
 
+static soma_status unknown_type(const char *type, const char *where, soma_error *err) {
     soma_str known = {0};
     for (const soma_family *const *f = soma__family_registry; *f; f++)
         for (const char *const *t = (*f)->types; *t; t++) soma__str_printf(&known, "%s\"%s\"", known.len ? ", " : "", *t);
-    status = type ? soma__fail(err, SOMA_UNSUPPORTED, "%s: model_type \"%.64s\" is not known; there are %s", where, type, known.text)
-                  : soma__fail(err, SOMA_BAD_INPUT, "%s: it says no \"model_type\"; add one of %s", where, known.text);
+    soma_status status =
+        type ? soma__fail(err, SOMA_UNSUPPORTED, "%s: model_type \"%.64s\" is not known; there are %s", where, type, known.text)
+             : soma__fail(err, SOMA_BAD_INPUT, "%s: it says no \"model_type\"; add one of %s", where, known.text);
     soma__str_free(&known);
     return status;
+}
+
+soma_status soma__model_new(soma_model **model, const json_t *config, const char *where, soma_error *err) {
+    *model = NULL;
+    const char *type = type_of(config);
+    const soma_family *family = type ? find_family(type) : NULL;
+    return family ? family->model_new(model, config, where, err) : unknown_type(type, where, err);
+}
+
+soma_status soma__model_recognise(json_t *config, soma_shapes (*shapes)(void *ctx, const soma_family *family), void *ctx, const char *where,
+                                  soma_error *err) {
+    const char *type = type_of(config);
+    const soma_family *family = type ? find_family(type) : NULL;
+    if (type && !family) return unknown_type(type, where, err);
+    for (const soma_family *const *f = soma__family_registry; *f; f++) {
+        if (!(*f)->recognise || (family && *f != family)) continue;
+        soma_shapes tensors = shapes(ctx, *f);
+        soma_status status = (*f)->recognise(config, &tensors, where, err);
+        if (status != SOMA_NOT_FOUND || family) return status;
+    }
+    return family ? SOMA_OK : unknown_type(NULL, where, err);
+}
+
+soma_status soma__model_weights(soma_layout *layout, const soma_model *model, bool all, soma_error *err) {
+    soma_status status = SOMA_OK;
+    for (int i = 0; i < 2 && status == SOMA_OK; i++) {
+        soma_graph *graph;
+        SOMA_TRY(soma_graph_new(&graph, err));
+        soma_build b = soma__build_defaults(i ? SOMA_PROGRAM_DENOISE : SOMA_PROGRAM_ENCODE, 1);
+        b.whole = b.published = all;
+        model->family->build(model, &b, graph);
+        status = soma__layout_add(layout, graph, SOMA_ROLE_WEIGHT, err);
+        soma_graph_free(graph);
+    }
+    return status;
+}
+
+const char *soma__model_purpose(const soma_model *model, const char *name) {
+    for (const soma_purpose *p = model->family->purposes; p && p->glob; p++)
+        if (!fnmatch(p->glob, name, 0)) return p->words;
+    return "";
 }
 
 void soma__model_free(soma_model *model) { soma__free(model); }

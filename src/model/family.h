@@ -10,6 +10,7 @@
 #define SOMA_MODEL_FAMILY_H
 
 #include "base/json.h"
+#include "graph/plan.h"
 #include "nn/nn.h"
 
 typedef struct soma_family soma_family;
@@ -44,6 +45,7 @@ typedef struct soma_build {
     soma_dtype image;         // U8: pictures [B, C, H, W, 3]; F32: [B, C, 3, H, W] in -1..1
     soma_precision precision; // the family's table says which scopes stay f32 beside it
     bool whole;               // ENCODE: also what nobody but a trace reads (the prefix's last layer and norm)
+    bool published;           // ENCODE: also declares the weights that published files hold and nothing computes with
     const soma_adapter *adapters;
     size_t n_adapters;
     const char *const *frozen; // globs over weights' names
@@ -91,13 +93,29 @@ const soma_feed_array *soma__feed_find(const soma_feed *feed, const char *name);
 // with '^' stands for the beginning.
 typedef struct soma_alias {
     const char *name, *other;
+    bool openpi; // openpi writes its files in the other spelling
 } soma_alias;
+
+// What a tensor of a published checkpoint is for. `glob` is matched against the name that graphs give it; the first match counts.
+typedef struct soma_purpose {
+    const char *glob, *words;
+} soma_purpose;
+
+// A checkpoint's tensors as a family looks at them: the dimensions of `name` (as graphs write it, found under any spelling), or -1: absent.
+typedef struct soma_shapes {
+    int (*shape)(const void *ctx, const char *name, int64_t shape[SOMA_MAX_DIMS]);
+    const void *ctx;
+} soma_shapes;
 
 struct soma_family {
     const char *name;           // "pi0"
     const char *const *types;   // values of model_type that it answers to, NULL at the end
     const char *const *presets; // NULL at the end; the first is the default
     const soma_alias *aliases;  // ends with name NULL
+    const soma_purpose *purposes; // ends with glob NULL; NULL: none are told
+    // Looks at a checkpoint's tensors: adds to `config` what it does not say and they do (the type, sizes), and refuses one that contradicts
+    // them, all contradictions in one sentence. SOMA_NOT_FOUND: they are not this family's. NULL: configs of this family say it all.
+    soma_status (*recognise)(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
     // Reads "preset" (a starting point) and every size that is given beside it. *model is released by soma__model_free.
     soma_status (*model_new)(soma_model **model, const json_t *config, const char *where, soma_error *err);
     json_t *(*config)(const soma_model *model); // the whole config, as model_new reads it; a new reference, NULL when memory is out
@@ -110,5 +128,11 @@ extern const soma_family *const soma__family_registry[]; // made by CMake, NULL 
 // Finds the family by "model_type" (or LeRobot's "type"). `where` names the config in sentences.
 soma_status soma__model_new(soma_model **model, const json_t *config, const char *where, soma_error *err);
 void soma__model_free(soma_model *model); // NULL allowed
+// Finds the family by the config or, where that says none, by the tensors, and lets it complete the config.
+soma_status soma__model_recognise(json_t *config, soma_shapes (*shapes)(void *ctx, const soma_family *family), void *ctx, const char *where,
+                                  soma_error *err);
+// Adds the weights that acting reads to a layout, as F32; all: every weight that a published file of this model holds.
+soma_status soma__model_weights(soma_layout *layout, const soma_model *model, bool all, soma_error *err);
+const char *soma__model_purpose(const soma_model *model, const char *name); // a few words; "" when there are none
 
 #endif

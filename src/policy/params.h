@@ -7,6 +7,7 @@
 #ifndef SOMA_POLICY_PARAMS_H
 #define SOMA_POLICY_PARAMS_H
 
+#include "base/str.h"
 #include "device/device.h"
 #include "format/safetensors.h"
 #include "model/family.h"
@@ -37,7 +38,8 @@ soma_status soma__params_open(soma_params **params, soma_device *device, const s
 // Fills every weight by its initialiser. Each weight has a stream of its own, keyed by its name, so that it does not depend on the others.
 soma_status soma__params_init(soma_params *params, uint64_t seed, soma_error *err);
 // Reads every weight, in whatever dtype it is stored. `aliases`: other spellings (family.h), NULL for none. All weights that are missing or
-// have another shape are named in one error (SOMA_NOT_FOUND when some are missing, else SOMA_BAD_INPUT), and then nothing was changed.
+// have another shape are named in one error (SOMA_NOT_FOUND when some are missing, else SOMA_BAD_INPUT), and then nothing was changed; what
+// layers share is named once, with a star for the layer.
 soma_status soma__params_load(soma_params *params, const soma_safetensors *file, const soma_alias *aliases, soma_error *err);
 // The same for a buffer that is laid out as the weights are, on the same device, such as a moving average.
 soma_status soma__params_load_into(const soma_params *params, void *memory, const soma_safetensors *file, const soma_alias *aliases,
@@ -47,10 +49,24 @@ soma_status soma__params_load_into(const soma_params *params, void *memory, cons
 soma_status soma__params_save(const soma_params *params, const void *memory, const char *path, const json_t *metadata, soma_error *err);
 
 // Writes a file of the layout's weights with random values, those of soma__params_init for this seed, without having them in memory.
-// dtype: F32 or BF16, of every weight. progress: told now and then; NULL: silence; false ends it with SOMA_CANCELLED and no file.
+// Names are openpi's (`aliases`, NULL for none). dtype: F32 or BF16, of every weight. progress: told now and then; NULL: silence; false ends it with SOMA_CANCELLED and no file.
 typedef bool soma_params_progress(void *user, int64_t values_done, int64_t values);
-soma_status soma__params_write_random(const soma_layout *layout, uint64_t seed, soma_dtype dtype, const char *path, const json_t *metadata,
-                                      soma_params_progress *progress, void *user, soma_error *err);
+soma_status soma__params_write_random(const soma_layout *layout, const soma_alias *aliases, uint64_t seed, soma_dtype dtype,
+                                      const char *path, soma_params_progress *progress, void *user, soma_error *err);
+// The name under which openpi's files have a weight; returns `out`.
+const char *soma__openpi_name(char out[512], const char *name, const soma_alias *aliases);
+
+// What a file lacks of `used`, has in another shape than `published` says, and has beyond it: texts without end, for those who print them.
+typedef struct soma_faults {
+    soma_str missing, misshapen, extra;
+    size_t n_missing, n_misshapen, n_extra;
+} soma_faults; // {0} is empty and ready
+soma_status soma__find_faults(soma_faults *faults, const soma_layout *used, const soma_layout *published, const soma_safetensors *file,
+                              const soma_alias *aliases, soma_error *err);
+void soma__faults_free(soma_faults *faults);
+// The same as one error, or SOMA_OK. published NULL: what is beyond it is not looked for.
+soma_status soma__check_weights(const soma_layout *used, const soma_layout *published, const soma_safetensors *file,
+                                const soma_alias *aliases, soma_error *err);
 
 // The tensor that `name` means in a file, under any spelling; NULL when absent.
 const soma_safetensor *soma__find_weight(const soma_safetensors *file, const char *name, const soma_alias *aliases);

@@ -4,6 +4,7 @@
 // What a call needs beside the weights (inputs, key/value states, scratch) is a runner for n observations. Runners are kept when a call is
 // done and taken again by the next, so that from the second call on nothing is allocated.
 #include "policy/policy.h"
+#include "policy/published.h"
 
 #include "base/file.h"
 
@@ -123,14 +124,10 @@ static void runner_give(soma_policy *p, runner *r) {
 
 // ---- opening
 
-static soma_status load_weights(soma_policy *p, const char *dir, soma_error *err) {
+static soma_status load_weights(soma_policy *p, soma_published *c, soma_error *err) {
     soma_graph *graphs[2] = {0};
-    soma_safetensors *file = NULL;
     soma_status status = build_graphs(p, 1, graphs, err);
-    if (status == SOMA_OK) status = soma__safetensors_open(&file, dir, err);
-    if (status == SOMA_OK)
-        status = soma__params_open(&p->params, p->device, (const soma_graph *const *)graphs, 2, SOMA_ROLE_WEIGHT, file,
-                                   p->model->family->aliases, err);
+    if (status == SOMA_OK) status = soma__published_params(&p->params, c, p->device, (const soma_graph *const *)graphs, 2, err);
     soma_graph_free(graphs[0]);
     soma_graph_free(graphs[1]);
     return status;
@@ -184,22 +181,22 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     soma_policy *p = soma__calloc(1, sizeof *p);
     if (!p) return soma__no_memory(err, "a policy");
     pthread_mutex_init(&p->lock, NULL);
-    char where[SOMA_PATH_MAX];
-    json_t *config = NULL;
+    soma_published c = {0};
     soma_device_opts d = {.threads = (int)o.threads, .isa = o.isa};
-    soma_status status = soma__path_join(where, path, "config.json", err);
-    if (status == SOMA_OK) status = soma__json_load(&config, where, err);
-    if (status == SOMA_OK) status = soma__robot_resolve(config, path, o.robot, err);
-    if (status == SOMA_OK) status = soma__model_new(&p->model, config, where, err);
-    if (status == SOMA_OK) status = soma__robot_open(&p->robot, config, path, o.text_tokenizer, p->model, err);
+    soma_status status = soma__published_open(&c, path, err);
+    if (status == SOMA_OK) status = soma__robot_resolve(c.config, path, o.robot, err);
+    if (status == SOMA_OK) status = soma__published_model(&c, err);
+    p->model = c.model;
+    if (status == SOMA_OK) status = soma__robot_open(&p->robot, c.config, path, o.text_tokenizer, p->model, err);
     if (status == SOMA_OK) status = set_precision(p, o.dtype, err);
     if (status == SOMA_OK) status = soma__device_open(&p->device, o.device, &d, err);
-    if (status == SOMA_OK) status = load_weights(p, path, err);
-    if (status == SOMA_OK) status = describe(p, config, err);
+    if (status == SOMA_OK) status = load_weights(p, &c, err);
+    if (status == SOMA_OK) status = describe(p, c.config, err);
     runner *first = NULL;
     if (status == SOMA_OK) status = runner_new(&first, p, 1, err);
     if (status == SOMA_OK) runner_give(p, first);
-    json_decref(config);
+    c.model = NULL; // the policy's now
+    soma__published_close(&c);
     if (status != SOMA_OK)
         soma_policy_close(p);
     else

@@ -45,7 +45,7 @@ static void write_file(soma_dtype dtype, uint64_t seed) {
     soma_layout layout = {0};
     ok(soma__layout_add(&layout, g, SOMA_ROLE_WEIGHT, &err), &err);
     snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    ok(soma__params_write_random(&layout, seed, dtype, path, NULL, NULL, NULL, &err), &err);
+    ok(soma__params_write_random(&layout, NULL, seed, dtype, path, NULL, NULL, &err), &err);
     soma__layout_free(&layout);
     soma_graph_free(g);
 }
@@ -128,7 +128,7 @@ static void stopped_writing_leaves_no_file(void **state) {
     char file[160];
     ok(soma__layout_add(&layout, g, SOMA_ROLE_WEIGHT, &err), &err);
     snprintf(file, sizeof file, "%s/none.safetensors", dir);
-    assert_int_equal(soma__params_write_random(&layout, 1, SOMA_BF16, file, NULL, stop, NULL, &err), SOMA_CANCELLED);
+    assert_int_equal(soma__params_write_random(&layout, NULL, 1, SOMA_BF16, file, stop, NULL, &err), SOMA_CANCELLED);
     assert_false(soma__file_exists(file));
     char **names;
     size_t n;

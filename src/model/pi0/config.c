@@ -123,20 +123,13 @@ json_t *pi0_config_json(const soma_model *model) {
     return NULL;
 }
 
-// LeRobot's prefix; transformers without the vision_model level; the embedding under the tied head's name, as openpi's files have it (where
-// a file has both, embed_tokens is the one that was trained).
-static const soma_alias aliases[] = {
-    {"^", "model."},
-    {"vision_tower.vision_model.", "vision_tower."},
-    {"paligemma.model.language_model.embed_tokens.", "paligemma.lm_head."},
-    {NULL, NULL},
-};
-
 const soma_family soma__family_pi0 = {
     .name = "pi0",
     .types = (const char *const[]){"pi0", "pi05", NULL},
     .presets = (const char *const[]){"base", "nano", NULL},
-    .aliases = aliases,
+    .aliases = pi0_aliases,
+    .purposes = pi0_purposes,
+    .recognise = pi0_recognise,
     .model_new = pi0_model_new,
     .config = pi0_config_json,
     .build = pi0_build,

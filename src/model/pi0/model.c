@@ -108,6 +108,9 @@ static void build_encode(const builder *m) {
         if (!last || m->b->whole) soma_tap(s[0].x, "prefix.layer_out.%d", i);
     }
     if (m->b->whole) soma_tap(soma_rms_norm(s[0].scope, "norm", s[0].x, (float)c->rms_eps), "prefix.final_norm");
+    if (m->b->published) // the expert reads no text and writes none; files carry its head all the same
+        soma_scope_weight(soma_scope_in(m->root, "paligemma_with_expert.gemma_expert.lm_head"), "weight",
+                          soma_init_normal(1 / sqrt((double)c->expert.width)), 2, (int64_t[]){c->model.info.vocab, c->expert.width});
 }
 
 static void build_denoise(const builder *m) {

@@ -23,6 +23,11 @@ void pi0_build(const soma_model *model, const soma_build *build, soma_graph *gra
 soma_status pi0_prepare(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
 extern const soma_family soma__family_pi0;
 
+// Published files: spellings, purposes, and what a file's tensors say about the model (published.c).
+extern const soma_alias pi0_aliases[];
+extern const soma_purpose pi0_purposes[];
+soma_status pi0_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
+
 // One layer for both streams, s[0] the prefix and s[1] the suffix; their x become the layer's output. encode builds it with
 // s[1].x == NULL, denoise with s[0].x == NULL and `past`, training with both. Returns the prefix's keys and values.
 // keys_only: nobody reads what this layer makes of the prefix, so only its keys and values are built.
