@@ -31,7 +31,7 @@ typedef struct soma_pilot soma_pilot;
     X(TEXT, dtype, "bf16", "matrix products in bf16 or f32")                              \
     X(TEXT, isa, "", "avx512bf16, avx512, avx2 or plain; empty: the best that this machine has") \
     X(INT, threads, 0, "threads; 0: as many as processors")                               \
-    X(TEXT, text_tokenizer, "", "a SentencePiece model; empty: looked for beside the checkpoint") \
+    X(TEXT, text_tokenizer, "", "a SentencePiece model, a tokenizer.json or a folder with one; empty: looked for in the checkpoint, its tokenizer/ and assets/") \
     X(TEXT, robot, "", "aloha, droid, libero, ur5, a config's name such as pi05_droid, or a JSON file; empty: as the checkpoint says")
 SOMA_OPTS_DECLARE(soma_policy_opts, SOMA_POLICY_OPTS)
 soma_policy_opts soma_policy_defaults(void);

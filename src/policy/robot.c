@@ -34,9 +34,7 @@ soma_status soma__robot_check(soma_robot *r, const soma_model *model, const char
     for (int i = 0; i < r->n_actions; i++)
         if (r->delta[i] && i >= r->n_state)
             return soma__fail(err, SOMA_BAD_INPUT, "%s: action %d is relative to a state value that the robot does not have", where, i);
-    if (soma__text_size(r->text) > info->vocab)
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: the vocabulary has %d entries, the model's table %lld", where, soma__text_size(r->text),
-                          (long long)info->vocab);
+    SOMA_TRY(soma__text_limit(r->text, info->vocab, where, err));
     SOMA_TRY(find_norm(&r->state, r, "state", r->state_rule, r->n_state, err));
     return find_norm(&r->actions, r, "actions", r->action_rule, r->n_actions, err);
 }

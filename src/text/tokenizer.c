@@ -194,8 +194,8 @@ static const soma_added_token *find_added(const soma_tokenizer *t, const added_s
         for (int i = 0; i < set->n_lengths; i++) {
             size_t n = set->lengths[i];
             int32_t k = n <= len - p ? soma__piece_map_find(&set->map, s + p, n) : -1;
-            if (k < 0) continue;
-            const soma_added_token *a = &t->json->added[k];
+            const soma_added_token *a = k < 0 ? NULL : &t->json->added[k];
+            if (!a || (size_t)a->id >= t->json->n_pieces) continue;
             if (a->alone && !stands_alone(s, p, p + n, len)) {
                 p += n - 1; // the reference goes on behind it
                 break;
@@ -503,7 +503,20 @@ void soma__tokenizer_free(soma_tokenizer *t) {
     soma__free(t);
 }
 
+static bool is_added(const soma_tokenizer_json *j, size_t id) {
+    for (size_t i = 0; i < j->n_added; i++)
+        if ((size_t)j->added[i].id == id) return true;
+    return false;
+}
+
+// The maps still hold such a token; what finds it there compares with n_pieces.
+void soma__tokenizer_limit(soma_tokenizer *t, int64_t vocab) {
+    soma_tokenizer_json *j = t->json;
+    while ((int64_t)j->n_pieces > vocab && (!j->pieces[j->n_pieces - 1].len || is_added(j, j->n_pieces - 1))) j->n_pieces--;
+}
+
 int32_t soma__tokenizer_size(const soma_tokenizer *t) { return (int32_t)t->json->n_pieces; }
 int32_t soma__tokenizer_id(const soma_tokenizer *t, const char *piece, size_t len) {
-    return soma__piece_map_find(&t->json->map, piece, len);
+    int32_t id = soma__piece_map_find(&t->json->map, piece, len);
+    return id < (int32_t)t->json->n_pieces ? id : -1;
 }

@@ -18,6 +18,8 @@ typedef struct soma_tokenizer soma_tokenizer;
 soma_status soma__tokenizer_new(soma_tokenizer **tokenizer, soma_tokenizer_json *json, const char *where, soma_error *err);
 void soma__tokenizer_free(soma_tokenizer *tokenizer); // NULL allowed
 
+// Added tokens with ids from `vocab` on, and the ids themselves, are no longer known. To be called before the tokenizer is shared.
+void soma__tokenizer_limit(soma_tokenizer *tokenizer, int64_t vocab);
 int32_t soma__tokenizer_size(const soma_tokenizer *tokenizer);                              // ids are 0 .. size-1
 int32_t soma__tokenizer_id(const soma_tokenizer *tokenizer, const char *piece, size_t len); // -1 when absent
 

@@ -124,7 +124,7 @@ static void test_unigram(void **state) {
     assert_string_equal(s.text, "I saw a girl with a telescope.");
     soma__str_free(&s);
     const double robot[] = {0, 1};
-    assert_int_equal(soma__prompt_encode(text, "saw a girl", robot, 2, ids, mask, 200, &n, &err), SOMA_OK);
+    assert_int_equal(soma__prompt_encode(text, SOMA_PROMPT_PI05, "saw a girl", robot, 2, ids, mask, 200, &n, &err), SOMA_OK);
     assert_int_equal(ids[0], soma__text_id(text, "<s>"));
     assert_int_equal(soma__text_decode(text, ids, n, &s, &err), SOMA_OK);
     assert_non_null(strstr(s.text, "saw a girl, State: 128 255;"));

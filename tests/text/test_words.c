@@ -147,7 +147,9 @@ static void test_bad_files(void **state) {
     assert_non_null(strstr(err.text, "prompt 1 is not UTF-8"));
     assert_int_equal(soma__text_open(&text, "/nonexistent/vocab.json", &err), SOMA_NOT_FOUND);
     assert_int_equal(soma__text_open(&text, SOMA_SOURCE_DIR "/src/text", &err), SOMA_NOT_FOUND);
-    assert_non_null(strstr(err.text, "no tokenizer here"));
+    assert_non_null(strstr(err.text, "no text tokenizer here"));
+    assert_non_null(strstr(err.text, "paligemma_tokenizer.model"));
+    assert_non_null(strstr(err.text, "--text-tokenizer"));
 }
 
 // Each allocation fails once; what is half-made must be released (the sanitizers see to that) and the code must say so.
