@@ -26,7 +26,7 @@ static soma_status fill(soma_trainer *t, soma_error *err) {
     soma_pass *p = &t->pass;
     soma_rng rng = soma__rng(1);
     int64_t pixels = p->n * info->n_cameras * info->image_size * info->image_size * 3, rows = p->n * p->draws;
-    for (int64_t i = 0; i < pixels; i++) p->rows.images[i] = (uint8_t)soma__rng_u64(&rng);
+    for (int64_t i = 0; i < pixels; i++) ((uint8_t *)p->rows.images)[i] = (uint8_t)soma__rng_u64(&rng);
     memset(p->rows.image_mask, 1, (size_t)(p->n * info->n_cameras));
     for (int64_t i = 0; i < p->n * info->max_tokens; i++) {
         p->rows.tokens[i] = (int32_t)soma__rng_below(&rng, (uint64_t)info->vocab);

@@ -14,6 +14,15 @@ extern "C" {
     X(TEXT, family, "pi0", "network family; pi05 is pi0 with adaptive norms")                                                   \
     X(TEXT, preset, "nano", "sizes to start from")                                                                              \
     X(TEXT, model, "", "JSON file with sizes that differ from the preset's")                                                    \
+    X(TEXT, init, "", "folder of a checkpoint to start from (ours, openpi's, LeRobot's); sizes and vocabulary are its own")       \
+    X(TEXT, text_tokenizer, "", "tokenizer's file or folder; empty: the checkpoint's; words: a vocabulary of the data's prompts") \
+    X(TEXT, lora, "", "low-rank pairs: openpi, openpi_language, openpi_expert or peft; empty: all weights are trained")          \
+    X(INT, lora_rank, 0, "rank of the pairs; 0: openpi's 16 (language) and 32 (expert), 16 of peft")                             \
+    X(REAL, lora_alpha, 0, "their scale is alpha / rank; 0: alpha is the rank")                                                  \
+    X(FLAG, lora_stabilised, false, "their scale is alpha / sqrt(rank)")                                                         \
+    X(TEXT, lora_targets, "", "peft: extended regular expression over whole names of linear layers; empty: LeRobot's")           \
+    X(TEXT, freeze, "", "weights that are not trained: globs over their names, separated by commas")                             \
+    X(FLAG, recompute, false, "compute a block's intermediates again in the backward pass instead of keeping them")             \
     X(TEXT, data, "", "folder of a dataset")                                                                                    \
     X(TEXT, out, "", "folder of the policy: weights, config, statistics, curves")                                               \
     X(TEXT, state_key, "", "feature with the robot's state; empty: observation.state, else state")                              \
@@ -61,6 +70,21 @@ typedef struct soma_train_progress {
     double eval_loss; // NaN when no look at the held-out episodes was taken in this step
 } soma_train_progress;
 typedef bool soma_train_report(void *user, const soma_train_progress *progress);
+
+// What a run would need; bytes unless said otherwise. Data is what the readers and decoded pictures may take at most, beside the rest.
+typedef struct soma_train_need {
+    int64_t values_trained, values_frozen;
+    size_t trained, frozen;                 // f32 weights that are trained; weights that are only read, in their own dtype
+    size_t gradients, moments, average;     // of what is trained
+    size_t intermediates, inputs, workspace; // of the passes; of the largest kernel
+    size_t total;                           // of the above
+    size_t data;
+    double gflop_per_step, gflop_per_second; // of matrix products and attention; what this machine makes of a matrix product
+    double seconds_per_step;                 // the least: products at that speed and one look at every array
+    int64_t steps;
+} soma_train_need;
+// Reads the dataset's and the checkpoint's tables, builds the graphs and plans them; trains nothing and writes nothing.
+soma_status soma_train_plan(soma_train_need *need, const soma_train_opts *opts, soma_error *err);
 
 // Trains and leaves the policy in opts->out. Every file is written whole or not at all; a run that was cut off goes on with `resume` and
 // ends with the same bits as one that was not. report NULL: silence.

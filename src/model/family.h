@@ -107,6 +107,17 @@ typedef struct soma_shapes {
     const void *ctx;
 } soma_shapes;
 
+// Layers that a published LoRA recipe of the family gives a pair to, and what it freezes for that.
+typedef struct soma_lora_rule {
+    const char *part;       // "language", "expert": recipes may take one alone
+    const char *layers;     // glob over the layers' names; NULL: this row only freezes
+    const char *frozen;     // glob over weights' names that such a recipe does not train; NULL: said by another row
+    soma_adapter_form form;
+    int64_t rank, n_heads;
+    bool scaled; // by alpha / rank; false: not at all
+} soma_lora_rule;
+enum { SOMA_LORA_RULES = 24 };
+
 struct soma_family {
     const char *name;           // "pi0"
     const char *const *types;   // values of model_type that it answers to, NULL at the end
@@ -121,6 +132,8 @@ struct soma_family {
     json_t *(*config)(const soma_model *model); // the whole config, as model_new reads it; a new reference, NULL when memory is out
     void (*build)(const soma_model *model, const soma_build *build, soma_graph *graph);
     soma_status (*prepare)(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
+    // openpi's LoRA recipe; returns how many rows it has written. NULL: there is none.
+    size_t (*lora)(const soma_model *model, soma_lora_rule rules[SOMA_LORA_RULES]);
 };
 
 extern const soma_family *const soma__family_registry[]; // made by CMake, NULL at its end

@@ -147,18 +147,25 @@ soma_status soma__adapters_open(soma_adapter_set *set, soma_safetensors **file, 
     return status;
 }
 
-soma_status soma__adapters_split(soma_adapter_set *set, const soma_graph *graph, const soma_safetensors *file, const soma_alias *aliases,
-                                 soma_error *err) {
+soma_status soma__adapters_split(soma_adapter_set *set, const soma_graph *const *graphs, size_t n_graphs, const soma_safetensors *file,
+                                 const soma_alias *aliases, soma_error *err) {
     size_t n_pairs = 0;
-    for (size_t i = 0; i < graph->n_tensors; i++) {
-        const soma_tensor *t = graph->tensors[i];
-        if (t->op != SOMA_OP_LEAF || t->role != SOMA_ROLE_WEIGHT) continue;
-        n_pairs += strstr(t->name, ".lora_A.") || strstr(t->name, ".lora_a");
-        if (!soma__find_weight(file, t->name, aliases)) SOMA_TRY(soma__adapters_freeze(set, t->name, err));
+    for (size_t g = 0; g < n_graphs; g++) {
+        if (graphs[g]->error.code != SOMA_OK) return soma__fail(err, graphs[g]->error.code, "%s", graphs[g]->error.text);
+        for (size_t i = 0; i < graphs[g]->n_tensors; i++) {
+            const soma_tensor *t = graphs[g]->tensors[i];
+            if (t->op != SOMA_OP_LEAF || t->role != SOMA_ROLE_WEIGHT) continue;
+            n_pairs += soma__is_pair(t->name);
+            if (!soma__find_weight(file, t->name, aliases) && !soma__is_pair(t->name)) SOMA_TRY(soma__adapters_freeze(set, t->name, err));
+        }
     }
     if (n_pairs || !set->n_adapters) return SOMA_OK;
     return soma__fail(err, SOMA_BAD_INPUT, "%s: none of its %zu layers is in this model; the first is %s", soma__safetensors_path(file),
                       set->n_adapters, set->adapters[0].glob);
+}
+
+bool soma__is_pair(const char *name) {
+    return strstr(name, ".lora_A.") || strstr(name, ".lora_B.") || strstr(name, ".lora_a") || strstr(name, ".lora_b");
 }
 
 // ---- writing

@@ -24,13 +24,14 @@ void soma__adapters_free(soma_adapter_set *set);
 soma_status soma__adapters_add(soma_adapter_set *set, const soma_adapter *adapter, const char *layer, soma_error *err);
 soma_status soma__adapters_freeze(soma_adapter_set *set, const char *glob, soma_error *err);
 
+bool soma__is_pair(const char *name); // one factor of a pair, by its name
 // Is there an adapter_config.json in the folder?
 bool soma__adapters_here(const char *dir);
 // Reads a folder: the adapters, the base (a relative path is meant from the folder, then from where the program runs) and the open file.
 soma_status soma__adapters_open(soma_adapter_set *set, soma_safetensors **file, const char *dir, soma_error *err);
-// Freezes every weight of the graph that `file` does not hold.
-soma_status soma__adapters_split(soma_adapter_set *set, const soma_graph *graph, const soma_safetensors *file, const soma_alias *aliases,
-                                 soma_error *err);
+// Freezes every weight of the graphs that `file` does not hold.
+soma_status soma__adapters_split(soma_adapter_set *set, const soma_graph *const *graphs, size_t n_graphs, const soma_safetensors *file,
+                                 const soma_alias *aliases, soma_error *err);
 // Other spellings in an adapter's file: the family's, and PEFT's prefix. Kept by the set.
 const soma_alias *soma__adapters_aliases(soma_adapter_set *set, const soma_alias *family);
 

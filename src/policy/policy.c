@@ -7,6 +7,7 @@
 #include "policy/published.h"
 
 #include "base/file.h"
+#include "policy/adapter.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -33,6 +34,8 @@ struct soma_policy {
     soma_robot robot;
     soma_precision precision;
     soma_params *params;
+    soma_adapter_set change; // of an adapter's folder: its pairs, and which weights are the base's
+    soma_params *base;       // those weights; NULL: the folder holds all
     soma_arena arena;
     soma_policy_info info;
     const char *camera_names[SOMA_MAX_CAMERAS], *ignored[SOMA_ROBOT_NAMES], *state_keys[SOMA_ROBOT_NAMES];
@@ -63,6 +66,10 @@ static soma_status build_graphs(const soma_policy *p, int n, soma_graph *graphs[
         soma_build b = soma__build_defaults(i ? SOMA_PROGRAM_DENOISE : SOMA_PROGRAM_ENCODE, n);
         b.precision = p->precision;
         b.image = soma__robot_image_dtype(&p->robot);
+        b.adapters = p->change.adapters;
+        b.n_adapters = p->change.n_adapters;
+        b.frozen = p->change.frozen;
+        b.n_frozen = p->change.n_frozen;
         p->model->family->build(p->model, &b, graphs[i]);
     }
     return SOMA_OK;
@@ -94,6 +101,7 @@ static soma_status runner_new(runner **out, const soma_policy *p, int n, soma_er
     for (int i = 0; i < 2 && status == SOMA_OK; i++) {
         status = soma__plan_new(&r->plans[i], r->graphs[i], &p->params->layout, &r->states, p->device, err);
         if (status == SOMA_OK) status = soma__frame_new(&r->frames[i], r->plans[i], p->params->memory, NULL, r->state_memory, err);
+        if (status == SOMA_OK && p->base) r->frames[i]->buffers[SOMA_ROLE_FROZEN] = p->base->memory;
     }
     if (status == SOMA_OK) status = soma__rows_new(&r->rows, &p->robot, p->model, n, err);
     if (status == SOMA_OK && !(r->x = soma__calloc((size_t)(n * info->horizon * info->action_dim), sizeof *r->x)))
@@ -124,7 +132,43 @@ static void runner_give(soma_policy *p, runner *r) {
 
 // ---- opening
 
-static soma_status load_weights(soma_policy *p, soma_published *c, soma_error *err) {
+// The weights of one role from a file, which is taken over.
+static soma_status open_weights(soma_params **params, const soma_policy *p, soma_role role, soma_safetensors *file,
+                                const soma_alias *aliases, soma_error *err) {
+    soma_graph *graphs[2] = {0};
+    soma_status status = build_graphs(p, 1, graphs, err);
+    if (status == SOMA_OK)
+        status = soma__params_open(params, p->device, (const soma_graph *const *)graphs, 2, role, file, aliases, err);
+    else
+        soma__safetensors_close(file);
+    soma_graph_free(graphs[0]);
+    soma_graph_free(graphs[1]);
+    return status;
+}
+
+// An adapter's folder: what its file does not hold is read from its base.
+static soma_status load_adapter(soma_policy *p, const char *dir, soma_error *err) {
+    soma_graph *graphs[2] = {0};
+    soma_safetensors *file, *base;
+    SOMA_TRY(soma__adapters_open(&p->change, &file, dir, err));
+    const soma_alias *aliases = soma__adapters_aliases(&p->change, p->model->family->aliases);
+    soma_status status = aliases ? build_graphs(p, 1, graphs, err) : soma__no_memory(err, "an adapter");
+    if (status == SOMA_OK) status = soma__adapters_split(&p->change, (const soma_graph *const *)graphs, 2, file, aliases, err);
+    soma_graph_free(graphs[0]);
+    soma_graph_free(graphs[1]);
+    if (status != SOMA_OK) {
+        soma__safetensors_close(file);
+        return status;
+    }
+    SOMA_TRY(open_weights(&p->params, p, SOMA_ROLE_WEIGHT, file, aliases, err));
+    SOMA_TRY(soma__safetensors_open(&base, p->change.base, err));
+    SOMA_TRY(open_weights(&p->base, p, SOMA_ROLE_FROZEN, base, p->model->family->aliases, err));
+    p->params->layout.frozen = &p->base->layout;
+    return SOMA_OK;
+}
+
+static soma_status load_weights(soma_policy *p, soma_published *c, const char *dir, soma_error *err) {
+    if (soma__adapters_here(dir)) return load_adapter(p, dir, err);
     soma_graph *graphs[2] = {0};
     soma_status status = build_graphs(p, 1, graphs, err);
     if (status == SOMA_OK) status = soma__published_params(&p->params, c, p->device, (const soma_graph *const *)graphs, 2, err);
@@ -190,7 +234,7 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     if (status == SOMA_OK) status = soma__robot_open(&p->robot, c.config, path, o.text_tokenizer, p->model, err);
     if (status == SOMA_OK) status = set_precision(p, o.dtype, err);
     if (status == SOMA_OK) status = soma__device_open(&p->device, o.device, &d, err);
-    if (status == SOMA_OK) status = load_weights(p, &c, err);
+    if (status == SOMA_OK) status = load_weights(p, &c, path, err);
     if (status == SOMA_OK) status = describe(p, c.config, err);
     runner *first = NULL;
     if (status == SOMA_OK) status = runner_new(&first, p, 1, err);
@@ -211,6 +255,8 @@ void soma_policy_close(soma_policy *p) {
         runner_free(p, r);
     }
     soma__params_free(p->params);
+    soma__params_free(p->base);
+    soma__adapters_free(&p->change);
     soma__device_close(p->device);
     soma__robot_close(&p->robot);
     soma__model_free(p->model);

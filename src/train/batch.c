@@ -6,10 +6,7 @@
 #include <string.h>
 
 static void build(soma_pass *pass, soma_trainer *t, bool training) {
-    soma_build b = soma__build_defaults(SOMA_PROGRAM_TRAIN, pass->n);
-    b.draws = pass->draws;
-    b.image = soma__robot_image_dtype(&t->robot);
-    b.precision = strcmp(t->o.dtype, "f32") ? SOMA_PRECISION_MIXED : SOMA_PRECISION_F32;
+    soma_build b = soma__trainer_build(t, pass->n, pass->draws);
     t->model->family->build(t->model, &b, pass->graph);
     for (size_t i = 0; training && i < pass->graph->n_tensors; i++) {
         soma_tensor *loss = pass->graph->tensors[i];
@@ -28,6 +25,7 @@ soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t 
     SOMA_TRY(soma__plan_new(&pass->plan, pass->graph, &t->params->layout, NULL, t->device, err));
     SOMA_TRY(soma__frame_new(&pass->frame, pass->plan, soma__optimiser_array(t->optimiser, training ? "w" : "ema"),
                              soma__optimiser_array(t->optimiser, "g"), NULL, err));
+    if (t->still) pass->frame->buffers[SOMA_ROLE_FROZEN] = t->still->memory;
     SOMA_TRY(soma__rows_new(&pass->rows, &t->robot, t->model, n, err));
     pass->actions = soma__calloc(N * chunk, sizeof(float));
     pass->noise = soma__calloc(N * D * chunk, sizeof(float));

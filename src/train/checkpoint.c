@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const arrays[] = {"w", "m", "v", "ema"};
+static const char *const arrays[] = {"w", "m", "v", "ema"}; // the last where an average is kept
+static size_t n_arrays(const soma_trainer *t) { return SOMA_COUNT(arrays) - !t->optimiser->averages; }
 
 static soma_status state_path(char path[SOMA_PATH_MAX], const soma_trainer *t, soma_error *err) {
     return soma__path_join(path, t->o.out, "training_state.safetensors", err);
@@ -20,29 +21,26 @@ static void set_real(json_t *object, const char *key, double value) {
     json_object_set_new(object, key, json_string(text));
 }
 
+static soma_status get_values(void *user, size_t tensor, int64_t at, int64_t n, void *out, soma_error *err) {
+    const soma_trainer *t = user;
+    const float *from = soma__optimiser_array(t->optimiser, arrays[tensor]);
+    t->device->kind->get(t->device, out, from + at, (size_t)n * sizeof *from);
+    return SOMA_OK;
+}
+
 soma_status soma__trainer_save(soma_trainer *t, soma_error *err) {
     char path[SOMA_PATH_MAX];
     SOMA_TRY(state_path(path, t, err));
-    size_t size = t->params->layout.size;
-    char *host = soma__alloc(size * SOMA_COUNT(arrays));
     json_t *metadata = json_object();
-    if (!host || !metadata) {
-        soma__free(host);
-        json_decref(metadata);
-        return soma__no_memory(err, "saving the training state");
-    }
+    if (!metadata) return soma__no_memory(err, "saving the training state");
     soma_safetensor tensors[SOMA_COUNT(arrays)];
-    for (size_t i = 0; i < SOMA_COUNT(arrays); i++) {
-        t->device->kind->get(t->device, host + i * size, soma__optimiser_array(t->optimiser, arrays[i]), size);
-        tensors[i] =
-            (soma_safetensor){.name = arrays[i], .dtype = SOMA_F32, .n_dims = 1, .shape = {t->optimiser->n}, .data = host + i * size};
-    }
+    for (size_t i = 0; i < n_arrays(t); i++)
+        tensors[i] = (soma_safetensor){.name = arrays[i], .dtype = SOMA_F32, .n_dims = 1, .shape = {t->optimiser->n}};
     set_real(metadata, "step", (double)t->step);
     set_real(metadata, "best", t->best);
     set_real(metadata, "seed", (double)t->o.seed);
-    soma_status status = soma__safetensors_write(path, tensors, SOMA_COUNT(arrays), metadata, err);
+    soma_status status = soma__safetensors_write_made(path, tensors, n_arrays(t), metadata, get_values, t, err);
     json_decref(metadata);
-    soma__free(host);
     return status;
 }
 
@@ -66,7 +64,7 @@ soma_status soma__trainer_resume(soma_trainer *t, soma_error *err) {
     if (status == SOMA_OK) status = read_number(&seed, file, "seed", err);
     if (status == SOMA_OK && (int64_t)seed != t->o.seed)
         status = soma__fail(err, SOMA_BAD_INPUT, "%s: saved by a run with seed %.0f, this one has %lld", path, seed, (long long)t->o.seed);
-    for (size_t i = 0; i < SOMA_COUNT(arrays) && status == SOMA_OK; i++) {
+    for (size_t i = 0; i < n_arrays(t) && status == SOMA_OK; i++) {
         const soma_safetensor *s = soma__safetensors_find(file, arrays[i]);
         if (!s || s->dtype != SOMA_F32 || s->n_values != t->optimiser->n)
             status = soma__fail(err, SOMA_BAD_INPUT,
@@ -80,16 +78,4 @@ soma_status soma__trainer_resume(soma_trainer *t, soma_error *err) {
     t->step = (int64_t)step;
     t->best = best;
     return soma__metrics_cut(t->o.out, t->step, err);
-}
-
-soma_status soma__trainer_publish(soma_trainer *t, const char *array, soma_error *err) {
-    char path[SOMA_PATH_MAX], step[24];
-    SOMA_TRY(soma__path_join(path, t->o.out, "model.safetensors", err));
-    snprintf(step, sizeof step, "%lld", (long long)t->step);
-    json_t *metadata = json_pack("{s:s, s:s}", "format", "pt", "step", step);
-    if (!metadata) return soma__no_memory(err, "saving the weights");
-    soma_status status = soma__params_save(t->params, soma__optimiser_array(t->optimiser, array), path, metadata, err);
-    json_decref(metadata);
-    if (status == SOMA_OK) t->params->version++;
-    return status;
 }

@@ -7,25 +7,43 @@
 #include <string.h>
 
 enum { ACCUMULATE, NORM, UPDATE };
+enum { PIECE = 1 << 22 }; // values: sums and squares are made piece by piece, so that they need no second array
 
 static soma_tensor *flat(soma_graph *g, const char *name, int64_t n) { return soma_state(g, name, SOMA_F32, 1, &n); }
 
 static void build(soma_optimiser *o) {
     int64_t n = o->n;
+    const char *acc = o->accumulates ? "acc" : "g";
     soma_graph *g = o->graphs[ACCUMULATE];
-    soma_store(soma_add(flat(g, "acc", n), flat(g, "g", n)), flat(g, "acc", n));
+    for (int64_t at = 0; o->accumulates && at < n; at += PIECE) {
+        soma_tensor *sum = soma_slice(flat(g, acc, n), 0, at, SOMA_MIN(PIECE, n - at));
+        soma_store(soma_add(sum, soma_slice(flat(g, "g", n), 0, at, SOMA_MIN(PIECE, n - at))), sum);
+    }
 
     g = o->graphs[NORM];
-    soma_output(soma_sum(soma_apply(flat(g, "acc", n), SOMA_UNARY_SQUARE), 1), "square");
+    soma_tensor *square = NULL;
+    for (int64_t at = 0; at < n; at += PIECE) {
+        soma_tensor *piece = soma_apply(soma_slice(flat(g, acc, n), 0, at, SOMA_MIN(PIECE, n - at)), SOMA_UNARY_SQUARE);
+        square = square ? soma_add(square, soma_sum(piece, 1)) : soma_sum(piece, 1);
+    }
+    soma_output(square, "square");
 
     g = o->graphs[UPDATE];
     soma_tensor *scalars = soma_input(g, "scalars", SOMA_F32, 1, (int64_t[]){8}),
                 *scale = soma_input(g, "scale", SOMA_F32, 1, (int64_t[]){1});
-    soma_adamw(flat(g, "w", n), flat(g, "acc", n), flat(g, "m", n), flat(g, "v", n), flat(g, "ema", n), scalars, scale);
-    soma_store(soma_constant(g, 0, 1, &n), flat(g, "acc", n));
+    soma_adamw(flat(g, "w", n), flat(g, acc, n), flat(g, "m", n), flat(g, "v", n), o->averages ? flat(g, "ema", n) : NULL, scalars, scale);
+    for (int64_t at = 0; o->accumulates && at < n; at += PIECE) {
+        int64_t part = SOMA_MIN(PIECE, n - at);
+        soma_store(soma_constant(g, 0, 1, &part), soma_slice(flat(g, "acc", n), 0, at, part));
+    }
 }
 
-soma_status soma__optimiser_new(soma_optimiser **out, soma_device *device, const soma_layout *weights, soma_error *err) {
+size_t soma__optimiser_size(const soma_layout *weights, bool accumulates, bool averages) {
+    return weights->size * (size_t)(4 + accumulates + averages);
+}
+
+soma_status soma__optimiser_new(soma_optimiser **out, soma_device *device, const soma_layout *weights, bool accumulates, bool averages,
+                                soma_error *err) {
     *out = NULL;
     for (size_t i = 0; i < weights->n_slots; i++)
         if (weights->slots[i].dtype != SOMA_F32)
@@ -33,7 +51,11 @@ soma_status soma__optimiser_new(soma_optimiser **out, soma_device *device, const
                               soma_dtype_name(weights->slots[i].dtype));
     soma_optimiser *o = soma__calloc(1, sizeof *o);
     if (!o) return soma__no_memory(err, "the optimiser");
-    *o = (soma_optimiser){.device = device, .weights = weights, .n = (int64_t)(weights->size / sizeof(float))};
+    *o = (soma_optimiser){.device = device,
+                          .weights = weights,
+                          .n = (int64_t)(weights->size / sizeof(float)),
+                          .accumulates = accumulates,
+                          .averages = averages};
     soma_status status = SOMA_OK;
     for (int i = 0; i < 3 && status == SOMA_OK; i++) status = soma_graph_new(&o->graphs[i], err);
     if (status == SOMA_OK) build(o);
@@ -63,12 +85,16 @@ void soma__optimiser_free(soma_optimiser *o) {
 }
 
 void *soma__optimiser_array(const soma_optimiser *o, const char *name) {
+    if (!o->accumulates && !strcmp(name, "acc")) name = "g";
+    if (!o->averages && !strcmp(name, "ema")) name = "w";
     const soma_slot *slot = soma__layout_find(&o->arrays, name);
     SOMA_CHECK(slot, "the optimiser's arrays are w, g, acc, m, v, ema");
     return (char *)o->memory + slot->place;
 }
 
-void soma__optimiser_accumulate(soma_optimiser *o) { soma__frame_run(o->frames[ACCUMULATE]); }
+void soma__optimiser_accumulate(soma_optimiser *o) {
+    if (o->accumulates) soma__frame_run(o->frames[ACCUMULATE]);
+}
 
 static void put(soma_frame *frame, const char *name, const float *data, size_t n) {
     soma_status status = soma__frame_put(frame, name, data, n * sizeof *data, NULL);

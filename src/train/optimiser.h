@@ -10,18 +10,24 @@ typedef struct soma_optimiser {
     soma_device *device;        // borrowed
     const soma_layout *weights; // borrowed
     int64_t n;                  // values in each array, paddings included (these stay zero)
-    soma_layout arrays;         // w, g, acc, m, v, ema
+    soma_layout arrays;         // w, g, m, v; acc and ema where they are kept
+    bool accumulates, averages;
     void *memory;
     soma_graph *graphs[3];
     soma_plan *plans[3]; // accumulate, norm, update
     soma_frame *frames[3];
 } soma_optimiser;
 
-// The weights' layout must be all F32.
-soma_status soma__optimiser_new(soma_optimiser **o, soma_device *device, const soma_layout *weights, soma_error *err);
+// The weights' layout must be all F32. accumulates: a step sums several passes' gradients; averages: a moving average is kept. Each of the
+// two costs one more array.
+soma_status soma__optimiser_new(soma_optimiser **o, soma_device *device, const soma_layout *weights, bool accumulates, bool averages,
+                                soma_error *err);
 void soma__optimiser_free(soma_optimiser *o); // NULL allowed
+// How many bytes its arrays will have.
+size_t soma__optimiser_size(const soma_layout *weights, bool accumulates, bool averages);
 
-// The device memory of one array ("w", "g", "acc", "m", "v", "ema"): n f32 values laid out as the weights are.
+// The device memory of one array ("w", "g", "m", "v"): n f32 values laid out as the weights are. "acc" is "g" where nothing is accumulated,
+// "ema" is "w" where nothing is averaged.
 void *soma__optimiser_array(const soma_optimiser *o, const char *name);
 
 void soma__optimiser_accumulate(soma_optimiser *o); // acc += g
@@ -30,7 +36,7 @@ typedef struct soma_adamw_step {
     double lr, beta1, beta2, eps, weight_decay, clip, ema;
     double grad_scale; // 1 / number of accumulated passes
 } soma_adamw_step;
-// Uses acc, clears it, returns the gradient's norm before clipping.
+// Uses acc, clears it (where it is not g), returns the gradient's norm before clipping.
 double soma__optimiser_update(soma_optimiser *o, const soma_adamw_step *s);
 
 // Linear warm-up from peak/(warmup+1), then a cosine to `end` at `steps` (openpi's schedule). step counts from 0.

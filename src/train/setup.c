@@ -100,27 +100,39 @@ static soma_status split(soma_trainer *t, soma_error *err) {
 
 static bool mean_only(const soma_train_opts *o) { return o->steps && o->mean_steps >= o->steps; }
 
+static void set_unless(json_t *config, const char *key, json_t *value) {
+    if (json_object_get(config, key))
+        json_decref(value);
+    else
+        json_object_set_new(config, key, value);
+}
+
 static soma_status make_model(soma_trainer *t, soma_error *err) {
     json_t *config = NULL;
-    if (*t->o.model)
-        SOMA_TRY(soma__json_load(&config, t->o.model, err));
+    char init[SOMA_PATH_MAX];
+    const char *where = *t->o.init ? init : *t->o.model ? t->o.model : "the model's options";
+    if (*t->o.init && *t->o.model) return soma__fail(err, SOMA_BAD_INPUT, "--model and --init: the sizes are those of the checkpoint");
+    if (*t->o.init) SOMA_TRY(soma__path_join(init, t->o.init, "config.json", err));
+    if (*t->o.init || *t->o.model)
+        SOMA_TRY(soma__json_load(&config, where, err));
     else
         config = json_object();
-    const char *where = *t->o.model ? t->o.model : "the model's options";
-    json_object_set_new(config, "model_type", json_string(t->o.family));
-    json_object_set_new(config, "preset", json_string(t->o.preset));
+    if (!*t->o.init) {
+        json_object_set_new(config, "model_type", json_string(t->o.family));
+        json_object_set_new(config, "preset", json_string(t->o.preset));
+    }
     if (mean_only(&t->o)) { // served as it was trained: from no noise, in one step
         json_object_set_new(config, "num_steps", json_integer(1));
         json_object_set_new(config, "noise_scale", json_real(0));
     }
     if (t->o.horizon) json_object_set_new(config, "action_horizon", json_integer(t->o.horizon));
-    if (strcmp(t->o.preset, "base")) { // a net that starts from nothing has the robot's sizes; released ones keep theirs
-        json_object_set_new(config, "action_dim", json_integer(t->robot.n_actions));
-        json_object_set_new(config, "state_dim", json_integer(SOMA_MAX(t->robot.n_state, 1)));
+    if (!*t->o.init && strcmp(t->o.preset, "base")) { // a net that starts from nothing has the robot's sizes, unless --model gives others
+        set_unless(config, "action_dim", json_integer(t->robot.n_actions));
+        set_unless(config, "state_dim", json_integer(SOMA_MAX(t->robot.n_state, 1)));
         json_t *cameras = json_array();
         for (int i = 0; i < t->robot.n_cameras; i++) json_array_append_new(cameras, json_string(t->robot.cameras[i]));
         if (!t->robot.n_cameras) json_array_append_new(cameras, json_string("none"));
-        json_object_set_new(config, "camera_order", cameras);
+        set_unless(config, "camera_order", cameras);
     }
     soma_status status = soma__model_new(&t->model, config, where, err);
     json_decref(config);
@@ -236,6 +248,8 @@ static soma_status make_robot(soma_trainer *t, soma_error *err) {
 }
 
 static soma_status make_vocabulary(soma_trainer *t, soma_error *err) {
+    const char *given = *t->o.text_tokenizer ? t->o.text_tokenizer : t->o.init;
+    if (*given && strcmp(given, "words")) return soma__text_open(&t->robot.text, given, err);
     const char **prompts = soma__calloc((size_t)t->n_training, sizeof *prompts);
     if (!prompts) return soma__no_memory(err, "the vocabulary");
     for (int64_t i = 0; i < t->n_training; i++) prompts[i] = t->data->episodes[t->training[i]].task;
@@ -266,27 +280,7 @@ static soma_status write_folder(soma_trainer *t, soma_error *err) {
     return status;
 }
 
-// ---- weights and plans
-
-soma_status soma__trainer_weights(soma_trainer *t, soma_error *err) {
-    soma_graph *graph;
-    SOMA_TRY(soma_graph_new(&graph, err));
-    soma_build b = soma__build_defaults(SOMA_PROGRAM_TRAIN, 1);
-    t->model->family->build(t->model, &b, graph);
-    soma_status status = soma__params_new(&t->params, t->device, (const soma_graph *const *)&graph, 1, err);
-    soma_graph_free(graph);
-    if (status == SOMA_OK) status = soma__params_init(t->params, (uint64_t)t->o.seed, err);
-    if (status == SOMA_OK) status = soma__optimiser_new(&t->optimiser, t->device, &t->params->layout, err);
-    if (status != SOMA_OK) return status;
-    const soma_device_kind *kind = t->device->kind;
-    void *host = soma__alloc(t->params->layout.size);
-    if (!host) return soma__no_memory(err, "the initial weights");
-    kind->get(t->device, host, t->params->memory, t->params->layout.size);
-    kind->put(t->device, soma__optimiser_array(t->optimiser, "w"), host, t->params->layout.size);
-    kind->put(t->device, soma__optimiser_array(t->optimiser, "ema"), host, t->params->layout.size);
-    soma__free(host);
-    return SOMA_OK;
-}
+// ---- the loader and the order of it all
 
 static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int64_t *episodes, int64_t n, int64_t batch, uint64_t seed,
                                soma_error *err) {
@@ -311,7 +305,8 @@ static soma_status check_options(const soma_train_opts *o, soma_error *err) {
     if (o->steps < 0 || o->batch < 1 || o->draws < 1 || o->accumulate < 1 || o->batch % o->accumulate)
         return soma__fail(err, SOMA_BAD_INPUT, "steps >= 0, batch >= 1, draws >= 1, and batch a multiple of accumulate are needed");
     if (o->warmup < 0 || o->mean_steps < 0 || o->eval_every < 1 || o->save_every < 1 || o->holdout_share < 0 || o->holdout_share > 0.5)
-        return soma__fail(err, SOMA_BAD_INPUT, "warmup >= 0, mean_steps >= 0, eval_every >= 1, save_every >= 1 and a holdout_share of 0 to 0.5 are needed");
+        return soma__fail(err, SOMA_BAD_INPUT,
+                          "warmup >= 0, mean_steps >= 0, eval_every >= 1, save_every >= 1 and a holdout_share of 0 to 0.5 are needed");
     if (!(o->cache >= 0 && o->cache <= 1 << 20)) return soma__fail(err, SOMA_BAD_INPUT, "a cache of %g GiB is not possible", o->cache);
     if (strcmp(o->dtype, "bf16") && strcmp(o->dtype, "f32"))
         return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", o->dtype);
@@ -329,6 +324,7 @@ soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, som
     if (status == SOMA_OK) status = make_robot(t, err);
     if (status == SOMA_OK) status = split(t, err);
     if (status == SOMA_OK) status = make_model(t, err);
+    if (status == SOMA_OK) status = soma__trainer_adapt(t, err);
     if (status == SOMA_OK) status = take_statistics(t, err);
     if (status == SOMA_OK) status = make_vocabulary(t, err);
     if (status == SOMA_OK) status = soma__robot_check(&t->robot, t->model, t->data->path, err);
@@ -357,6 +353,8 @@ void soma__trainer_close(soma_trainer *t) {
     soma__pass_free(&t->mean_pass);
     soma__optimiser_free(t->optimiser);
     soma__params_free(t->params);
+    soma__params_free(t->still);
+    soma__adapters_free(&t->change);
     soma__device_close(t->device);
     soma__robot_close(&t->robot);
     soma__model_free(t->model);

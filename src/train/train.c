@@ -33,7 +33,8 @@ static soma_status one_step(soma_trainer *t, soma_train_progress *p, soma_error 
     const soma_train_opts *o = &t->o;
     p->loss = 0;
     for (int64_t a = 0; a < o->accumulate; a++) {
-        SOMA_TRY(run_pass(t, t->step < o->mean_steps ? &t->mean_pass : &t->pass, t->loader, t->step * o->accumulate + a, true, &p->loss, err));
+        SOMA_TRY(
+            run_pass(t, t->step < o->mean_steps ? &t->mean_pass : &t->pass, t->loader, t->step * o->accumulate + a, true, &p->loss, err));
         soma__optimiser_accumulate(t->optimiser);
     }
     p->loss /= (double)o->accumulate;

@@ -8,6 +8,7 @@
 #include "base/str.h"
 #include "base/file.h"
 #include "data/loader.h"
+#include "policy/adapter.h"
 #include "policy/policy.h"
 #include "train/optimiser.h"
 
@@ -36,7 +37,9 @@ typedef struct soma_trainer {
     soma_model *model;
     soma_robot robot;
     soma_device *device;
-    soma_params *params; // layout, and the weights as published
+    soma_adapter_set change; // what is trained of a checkpoint: pairs, and what is frozen
+    soma_params *params;     // what is trained: the layout; the values lie in the optimiser
+    soma_params *still;      // what is only read, where the checkpoint's file is mapped; NULL: nothing
     soma_optimiser *optimiser;
     soma_pass pass, look, mean_pass;
     soma_loader *loader, *look_loader;
@@ -47,8 +50,14 @@ typedef struct soma_trainer {
 // setup.c: everything up to the first step. The folder `out` exists afterwards and holds config.json, norm_stats.json, vocab.json.
 soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err);
 void soma__trainer_close(soma_trainer *t); // {0} and what a failed step left are allowed
-// The part of opening that needs only model, device and o.seed: parameters, optimiser, initial weights in "w" and "ema".
+
+// finetune.c: pairs and frozen weights, from the options and the model.
+soma_status soma__trainer_adapt(soma_trainer *t, soma_error *err);
+soma_build soma__trainer_build(const soma_trainer *t, int64_t n, int64_t draws); // the training program
+// The part of opening that needs only model, device and o: parameters, optimiser, initial weights in "w" and "ema".
 soma_status soma__trainer_weights(soma_trainer *t, soma_error *err);
+// "w" or "ema" as model.safetensors, or what was trained of a checkpoint as an adapter's folder.
+soma_status soma__trainer_publish(soma_trainer *t, const char *array, soma_error *err);
 
 // batch.c: batch number `index` of a loader into a pass's inputs. The noise follows from (seed, index) alone.
 soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, soma_error *err);
@@ -58,7 +67,6 @@ void soma__pass_free(soma_pass *pass);
 // checkpoint.c: all that a step changes, in one file that is written whole or not at all.
 soma_status soma__trainer_save(soma_trainer *t, soma_error *err);
 soma_status soma__trainer_resume(soma_trainer *t, soma_error *err);
-soma_status soma__trainer_publish(soma_trainer *t, const char *array, soma_error *err); // "w" or "ema" as model.safetensors
 
 // curves.c: metrics.jsonl beside the weights, and the page drawn from it.
 soma_status soma__metrics_cut(const char *out, int64_t step, soma_error *err); // drops lines past `step`

@@ -32,7 +32,7 @@ static void test_step(void **state) {
     soma_output(soma_affine(soma_weight(g, "a", SOMA_F32, (soma_init){SOMA_INIT_ONE, 0}, 1, (int64_t[]){3}), 1, 0), "y");
     assert_int_equal(soma__device_open(&device, "cpu", &(soma_device_opts){.threads = 1}, &err), SOMA_OK);
     assert_int_equal(soma__params_new(&params, device, (const soma_graph *const *)&g, 1, &err), SOMA_OK);
-    assert_int_equal(soma__optimiser_new(&o, device, &params->layout, &err), SOMA_OK);
+    assert_int_equal(soma__optimiser_new(&o, device, &params->layout, true, true, &err), SOMA_OK);
     float *w = soma__optimiser_array(o, "w"), *grad = soma__optimiser_array(o, "g");
     const float gradient[] = {3, 0, 4};
     for (int i = 0; i < 3; i++) {

@@ -134,4 +134,5 @@ const soma_family soma__family_pi0 = {
     .config = pi0_config_json,
     .build = pi0_build,
     .prepare = pi0_prepare,
+    .lora = pi0_lora,
 };

@@ -20,6 +20,7 @@ enum { PI0_RULES = SOMA_PALIGEMMA_RULES + 5 };
 soma_status pi0_model_new(soma_model **model, const json_t *config, const char *where, soma_error *err);
 json_t *pi0_config_json(const soma_model *model);
 void pi0_build(const soma_model *model, const soma_build *build, soma_graph *graph);
+size_t pi0_lora(const soma_model *model, soma_lora_rule rules[SOMA_LORA_RULES]);
 soma_status pi0_prepare(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
 extern const soma_family soma__family_pi0;
 

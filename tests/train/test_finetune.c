@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+// Fine-tuning a small checkpoint: low-rank pairs of both kinds and frozen parts train, leave an adapter's folder that opens and acts,
+// change nothing of the base, and give the same bits for any number of threads, with recomputation, and after a stop.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "train/dots.h"
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static soma_train_opts options(const char *out) {
+    soma_train_opts o = soma_train_defaults();
+    path(o.data, "data");
+    path(o.out, out);
+    path(o.init, "base");
+    o.steps = 6;
+    o.batch = 4;
+    o.eval_every = 3;
+    o.save_every = 4;
+    o.warmup = 2;
+    o.lr = 5e-3;
+    o.ema = 0;
+    o.holdout_share = 0.2;
+    o.threads = 1;
+
+    strcpy(o.dtype, "f32");
+    strcpy(o.keep, "last");
+    return o;
+}
+
+static double losses[64];
+
+static bool keep_losses(void *user, const soma_train_progress *p) {
+    losses[p->step] = p->loss;
+    const int64_t *stop = user;
+    return !stop || p->step != *stop;
+}
+
+static void train(const soma_train_opts *o, int64_t *stop, soma_status wanted) {
+    soma_error err = {0};
+    if (soma_train(o, keep_losses, stop, &err) != wanted) fail_msg("%s", err.text);
+}
+
+static int make_base(void **state) {
+    if (make_dots(state)) return 1;
+    soma_train_opts o = options("base");
+    o.init[0] = 0;
+    path(o.model, "model.json");
+    o.horizon = 4;
+    o.steps = 20;
+    soma_error err;
+    if (soma_train(&o, NULL, NULL, &err) == SOMA_OK) return 0;
+    print_error("%s\n", err.text);
+    return 1;
+}
+
+static uint64_t file_size(const char *a, const char *name, char **data) {
+    char full[SOMA_PATH_MAX * 2];
+    size_t size;
+    soma_error err;
+    snprintf(full, sizeof full, "%s/%s/%s", root, a, name);
+    if (soma__file_read(data, &size, full, 1 << 30, &err)) fail_msg("%s", err.text);
+    return size;
+}
+
+static void assert_same_file(const char *a, const char *b, const char *name) {
+    char *da, *db;
+    size_t na = file_size(a, name, &da), nb = file_size(b, name, &db);
+    if (na != nb || memcmp(da, db, na)) fail_msg("%s of %s and %s are not the same bytes", name, a, b);
+    soma__free(da);
+    soma__free(db);
+}
+
+// The chunk that the policy in root/name answers with.
+static void act(const char *name, float out[8]) {
+    char dir[SOMA_OPT_TEXT];
+    soma_error err = {0};
+    path(dir, name);
+    soma_policy *policy = NULL;
+    soma_pilot *pilot = NULL;
+    soma_policy_opts po = soma_policy_defaults();
+    strcpy(po.dtype, "f32");
+    po.threads = 1;
+    if (soma_policy_open(&policy, dir, &po, &err)) fail_msg("%s", err.text);
+    soma_pilot_opts o = soma_pilot_defaults();
+    o.seed = 5;
+    if (soma_pilot_new(&pilot, policy, &o, &err)) fail_msg("%s", err.text);
+    static uint8_t picture[SIDE * SIDE * 3];
+    for (int i = 0; i < SIDE * SIDE * 3; i++) picture[i] = (uint8_t)(i * 7);
+    float now[] = {0.3f, -0.2f};
+    soma_obs obs = {.prompt = "chase the dot", .state = now, .n_state = 2, .n_images = 1, .images = {{"scene", picture, SIDE, SIDE}}};
+    soma_actions actions;
+    if (soma_pilot_act(pilot, &obs, &actions, &err)) fail_msg("%s", err.text);
+    assert_int_equal(actions.horizon * actions.n_actions, 8);
+    memcpy(out, actions.values, 8 * sizeof *out);
+    soma_pilot_free(pilot);
+    soma_policy_close(policy);
+}
+
+static double distance(const float *a, const float *b) {
+    double most = 0;
+    for (int i = 0; i < 8; i++) most = fmax(most, fabs((double)a[i] - b[i]));
+    return most;
+}
+
+// The names in an adapter's file.
+static bool holds(const char *name, const char *tensor) {
+    char full[SOMA_OPT_TEXT + 64], dir[SOMA_OPT_TEXT];
+    path(dir, name);
+    snprintf(full, sizeof full, "%s/adapter_model.safetensors", dir);
+    soma_safetensors *file;
+    soma_error err;
+    if (soma__safetensors_open(&file, full, &err)) fail_msg("%s", err.text);
+    bool found = soma__safetensors_find(file, tensor) != NULL;
+    soma__safetensors_close(file);
+    return found;
+}
+
+#define EXPERT "paligemma_with_expert.gemma_expert.model.layers.1."
+#define LANGUAGE "paligemma_with_expert.paligemma.model.language_model."
+
+static void test_openpi(void **state) {
+    soma_train_opts o = options("openpi");
+    strcpy(o.lora, "openpi");
+    train(&o, NULL, SOMA_OK);
+    assert_true(holds("openpi", EXPERT "self_attn.q_proj.lora_a"));
+    assert_true(holds("openpi", LANGUAGE "layers.0.mlp.down_proj.lora_b"));
+    assert_true(holds("openpi", "state_proj.weight")); // trained whole, as pictures and projector are
+    assert_true(holds("openpi", "paligemma_with_expert.paligemma.model.multi_modal_projector.linear.bias"));
+    assert_false(holds("openpi", EXPERT "self_attn.q_proj.weight"));
+    assert_false(holds("openpi", LANGUAGE "embed_tokens.weight"));
+    float base[8], tuned[8];
+    act("base", base);
+    act("openpi", tuned);
+    if (!(distance(base, tuned) > 1e-4)) fail_msg("the adapter changes nothing");
+}
+
+static void test_openpi_parts(void **state) {
+    soma_train_opts o = options("part");
+    strcpy(o.lora, "openpi_language");
+    o.lora_rank = 2;
+    o.lora_stabilised = true;
+    train(&o, NULL, SOMA_OK);
+    assert_false(holds("part", EXPERT "self_attn.q_proj.lora_a"));
+    assert_true(holds("part", EXPERT "self_attn.q_proj.weight")); // the expert is trained whole then
+    assert_true(holds("part", LANGUAGE "layers.0.self_attn.k_proj.lora_a"));
+}
+
+static void test_peft(void **state) {
+    soma_train_opts o = options("peft");
+    strcpy(o.lora, "peft");
+    o.lora_rank = 3;
+    o.lora_alpha = 6;
+    o.steps = 0; // the pairs as they begin: the second factor is zero
+    train(&o, NULL, SOMA_OK);
+    float base[8], tuned[8];
+    act("base", base);
+    act("peft", tuned);
+    assert_true(distance(base, tuned) == 0);
+    o.steps = 6;
+    train(&o, NULL, SOMA_OK);
+    act("peft", tuned);
+    assert_true(distance(base, tuned) > 1e-5);
+    assert_true(holds("peft", "base_model.model.model." EXPERT "self_attn.v_proj.lora_A.weight"));
+    assert_true(holds("peft", "base_model.model.model.action_out_proj.lora_B.weight"));
+    assert_false(holds("peft", "base_model.model.model." EXPERT "self_attn.k_proj.lora_A.weight"));
+    assert_false(holds("peft", "base_model.model.model.action_out_proj.bias"));
+}
+
+static void test_frozen(void **state) {
+    soma_train_opts o = options("frozen");
+    strcpy(o.freeze, "paligemma_with_expert.paligemma.*,state_proj.*");
+    train(&o, NULL, SOMA_OK);
+    assert_true(holds("frozen", EXPERT "self_attn.q_proj.weight"));
+    assert_false(holds("frozen", "state_proj.bias"));
+    float tuned[8];
+    act("frozen", tuned);
+}
+
+static void test_start_is_the_checkpoint(void **state) {
+    soma_train_opts o = options("start");
+    o.steps = 0;
+    train(&o, NULL, SOMA_OK);
+    float base[8], start[8];
+    act("base", base);
+    act("start", start);
+    assert_true(distance(base, start) == 0);
+}
+
+static void test_bits(void **state) {
+    soma_train_opts o = options("bits1");
+    strcpy(o.lora, "openpi");
+    strcpy(o.dtype, "bf16"); // the frozen weights are bf16 then
+    train(&o, NULL, SOMA_OK);
+    path(o.out, "bits3");
+    o.threads = o.workers = 3;
+    o.recompute = true; // nor does recomputation change a bit
+    train(&o, NULL, SOMA_OK);
+    assert_same_file("bits1", "bits3", "adapter_model.safetensors");
+    assert_same_file("bits1", "bits3", "training_state.safetensors");
+    path(o.out, "bits_stopped");
+    int64_t stop = 5;
+    train(&o, &stop, SOMA_CANCELLED);
+    o.resume = true;
+    train(&o, NULL, SOMA_OK);
+    assert_same_file("bits1", "bits_stopped", "adapter_model.safetensors");
+    assert_same_file("bits1", "bits_stopped", "training_state.safetensors");
+}
+
+static void test_bad_input(void **state) {
+    soma_error err;
+    soma_train_opts o = options("bad");
+    strcpy(o.lora, "openai");
+    assert_int_equal(soma_train(&o, NULL, NULL, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "openpi_language"));
+    o = options("bad");
+    o.init[0] = 0;
+    strcpy(o.freeze, "*");
+    assert_int_equal(soma_train(&o, NULL, NULL, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "--init"));
+    o = options("bad");
+    strcpy(o.lora, "peft");
+    strcpy(o.lora_targets, "((");
+    assert_int_equal(soma_train(&o, NULL, NULL, &err), SOMA_BAD_INPUT);
+    strcpy(o.lora_targets, "nowhere");
+    assert_int_equal(soma_train(&o, NULL, NULL, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "no linear layer"));
+    o = options("bad");
+    path(o.init, "nowhere");
+    assert_int_equal(soma_train(&o, NULL, NULL, &err), SOMA_NOT_FOUND);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_start_is_the_checkpoint),
+        cmocka_unit_test(test_openpi),
+        cmocka_unit_test(test_openpi_parts),
+        cmocka_unit_test(test_peft),
+        cmocka_unit_test(test_frozen),
+        cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_bad_input),
+    };
+    return cmocka_run_group_tests(tests, make_base, remove_dots);
+}
