@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Any bytes as each of the JSON files that come with a checkpoint: options, a model's config, norm_stats.json, vocab.json.
+// Any bytes as each of the JSON files that come with a checkpoint: options, a model's config, norm_stats.json, vocab.json, a robot, and
+// LeRobot's features.
 #include "base/opts.h"
 #include "model/family.h"
+#include "policy/robot.h"
 #include "text/text.h"
 #include "transform/normalise.h"
 
@@ -40,6 +42,32 @@ static void model(const json_t *root) {
         soma__model_free(made);
     else if (!err.text[0])
         abort();
+}
+
+// A robot that was read is written, and read again as it was.
+static void robot(const json_t *root) {
+    static const soma_model stub = {.info = {.type = "pi0", .state_input = true}};
+    static soma_robot r, again;
+    soma_error err = {0};
+    if (soma__robot_read(&r, root, &stub, "bytes", &err)) {
+        if (!strstr(err.text, "bytes")) abort();
+        return;
+    }
+    json_t *out = soma__robot_json(&r), *second;
+    if (!out || soma__robot_read(&again, out, &stub, "bytes", &err) || !(second = soma__robot_json(&again)) || !json_equal(out, second))
+        abort();
+    json_decref(out);
+    json_decref(second);
+}
+
+static void lerobot(json_t *root) {
+    json_t *made = NULL;
+    soma_error err = {0};
+    if (soma__robot_from_lerobot(&made, root, "/nonexistent", &err) == SOMA_OK)
+        robot(made);
+    else if (made || !err.text[0])
+        abort();
+    json_decref(made);
 }
 
 static void stats(const char *json, size_t size) {
@@ -81,6 +109,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (soma__json_parse(&root, (const char *)data, size, "bytes", &err) == SOMA_OK) {
         options(root);
         model(root);
+        robot(root);
+        lerobot(root);
     } else if (!err.text[0])
         abort();
     json_decref(root);

@@ -246,6 +246,39 @@ static void test_golden_convert(void **state) {
     soma__arena_free(&arena);
 }
 
+// ---- golden/wire: messages of openpi's own client, through the built-in robots
+
+static void hold_message(const char *file, const char *robot, int n_images, double first_state, double last_state) {
+    char path[SOMA_PATH_MAX], json[80], *bytes;
+    size_t size;
+    const soma_msg *m;
+    soma_model model = {.info = {.type = "pi0", .state_input = true}};
+    soma_robot *r = soma__arena_alloc(&arena, sizeof *r);
+    soma_obs obs;
+    snprintf(path, sizeof path, GOLDEN "wire/%s.msgpack", file);
+    if (!soma__file_exists(path)) {
+        print_message("skipped: %s is not here\n", path);
+        skip();
+    }
+    snprintf(json, sizeof json, "{\"like\": \"%s\"}", robot);
+    make_robot(r, json, &model);
+    if (soma__file_read(&bytes, &size, path, 1 << 24, &err) || soma__msg_parse(&m, &arena, bytes, size, true, &err))
+        fail_msg("%s", err.text);
+    observe(&obs, r, m);
+    assert_int_equal(obs.n_images, n_images);
+    assert_float_equal(obs.state[0], first_state, 1e-6);
+    assert_float_equal(obs.state[r->n_state - 1], last_state, 1e-6);
+    soma__free(bytes);
+}
+
+static void test_golden_wire(void **state) { // the numbers are those of wire.json
+    hold_message("libero_obs", "libero", 2, -1.664196009106297, -1.5391083290695422);
+    hold_message("droid_obs", "droid", 2, 1.2218961024526556, 0.6317736471725715);
+    hold_message("droid_obs_scalar_gripper", "droid", 2, -1.0138620138168335, 0.25);
+    hold_message("aloha_obs", "aloha", 3, 1.4099270105361938, 0.7846201062202454);
+    soma__arena_free(&arena);
+}
+
 // ---- golden/policy_e2e
 
 // The golden files' stand-in tokenizer: one id per character, BOS 2.
@@ -425,6 +458,6 @@ static void test_golden_flights(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden_robots), cmocka_unit_test(test_golden_convert),
-                                       cmocka_unit_test(test_golden_flights)};
+                                       cmocka_unit_test(test_golden_wire), cmocka_unit_test(test_golden_flights)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
