@@ -7,16 +7,17 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TRACE_OPTS(X)                                                                                    \
-    X(TEXT, policy, "", "folder with config.json and model.safetensors")                                 \
-    X(TEXT, inputs, "", "a safetensors file with the inputs by name")                                    \
-    X(TEXT, out, "", "the safetensors file to write")                                                    \
-    X(TEXT, dtype, "f32", "f32, mixed (bf16 products) or bf16 (inference only)")                         \
-    X(FLAG, grads, false, "also write the gradients of the training loss")                               \
-    X(TEXT, against, "", "a safetensors file of a reference: print the error of each tensor")            \
-    X(FLAG, list, false, "print what can be fed and what can be given, and stop")                        \
-    X(TEXT, device, "cpu", "where it is computed")                                                       \
-    X(TEXT, isa, "", "plain, avx2, avx512 ...; empty: plain, above 16 MiB of weights the best there is") \
+#define TRACE_OPTS(X)                                                                                                       \
+    X(TEXT, policy, "", "folder with config.json and model.safetensors")                                                    \
+    X(TEXT, inputs, "", "a safetensors file with the inputs by name")                                                       \
+    X(TEXT, out, "", "the safetensors file to write")                                                                       \
+    X(TEXT, dtype, "f32", "f32, mixed (bf16 products) or bf16 (inference only)")                                            \
+    X(FLAG, grads, false, "also write the gradients of the training loss")                                                  \
+    X(TEXT, against, "", "a safetensors file of a reference: print the error of each tensor")                               \
+    X(INT, stop_token, 0, "of a policy that writes tokens: decode the first row once more, alone, until it writes this id") \
+    X(FLAG, list, false, "print what can be fed and what can be given, and stop")                                           \
+    X(TEXT, device, "cpu", "where it is computed")                                                                          \
+    X(TEXT, isa, "", "plain, avx2, avx512 ...; empty: plain, above 16 MiB of weights the best there is")                    \
     X(INT, threads, 0, "threads; 0: as many as processors")
 SOMA_OPTS_DECLARE(trace_opts, TRACE_OPTS)
 #define OPTS_TYPE trace_opts
@@ -40,7 +41,7 @@ static const char *choose_isa(const trace_opts *o) {
 static soma_status work(const trace_opts *o, soma_trace *trace, soma_error *err) {
     soma_device *device = NULL;
     soma_safetensors *inputs = NULL;
-    const soma_trace_opts t = {.dtype = o->dtype, .grads = o->grads, .names_only = o->list};
+    const soma_trace_opts t = {.dtype = o->dtype, .grads = o->grads, .stop_token = o->stop_token, .names_only = o->list};
     const soma_device_opts d = {.threads = (int)o->threads, .isa = choose_isa(o)};
     soma_status status = soma__device_open(&device, o->device, &d, err);
     if (status == SOMA_OK && !o->list) status = soma__safetensors_open(&inputs, o->inputs, err);
@@ -88,16 +89,22 @@ static difference compare(const float *a, const float *b, int64_t n, int64_t row
     return (difference){max, sqrt(all > 0 ? off / all : off)};
 }
 
-// Masked rows are skipped in what has a row per prefix token.
-static const uint8_t *mask_for(const soma_safetensors *reference, const soma_safetensor *t) {
-    const soma_safetensor *pad = soma__safetensors_find(reference, "prefix_pad_masks");
-    bool floats = t->dtype == SOMA_F32 || t->dtype == SOMA_BF16;
-    bool rows = pad && pad->n_dims == 2 && soma_dtype_size(pad->dtype) == 1 && floats && t->n_dims > 2 && t->shape[0] == pad->shape[0] &&
-                t->shape[t->n_dims - 2] == pad->shape[1] && t->n_values == pad->n_values * t->shape[t->n_dims - 1];
-    return rows ? pad->data : NULL;
+// Masked rows are skipped in what has a row per prefix token and, of a policy that writes tokens, per token or per target.
+static const uint8_t *mask_for(const soma_trace *trace, const soma_safetensor *t) {
+    static const char *const masks[] = {"train.logit_masks", "train.target_masks", "train.pad_masks", "prefix_pad_masks"};
+    bool floats = t->dtype == SOMA_F32 || t->dtype == SOMA_BF16, logp = strstr(t->name, "logp") != NULL;
+    int first = !strcmp(t->name, "train.logits") ? 0 : logp ? 1 : 2;
+    const soma_safetensor *mask = NULL;
+    for (int i = first; !mask && i < 4; i++) mask = soma__trace_find(trace, masks[i]);
+    if (!mask || !floats || t->n_dims < (logp ? 2 : 3)) return NULL;
+    int at = logp ? 1 : t->n_dims - 2; // which dimension are the rows
+    bool rows = t->shape[0] == mask->shape[0] && t->shape[at] == mask->shape[1] &&
+                t->n_values == mask->shape[0] * mask->shape[1] * (logp ? 1 : t->shape[at + 1]);
+    return rows ? mask->data : NULL;
 }
 
-static soma_status compare_one(json_t *list, const soma_safetensor *got, const soma_safetensors *reference, soma_error *err) {
+static soma_status compare_one(json_t *list, const soma_trace *trace, const soma_safetensor *got, const soma_safetensors *reference,
+                               soma_error *err) {
     const soma_safetensor *want = soma__safetensors_find(reference, got->name);
     if (!want) return SOMA_OK;
     char a[160], b[160];
@@ -109,7 +116,8 @@ static soma_status compare_one(json_t *list, const soma_safetensor *got, const s
     if (x && y) {
         soma__to_f32(x, got->dtype, got->data, want->n_values);
         soma__to_f32(y, want->dtype, want->data, want->n_values);
-        difference d = compare(x, y, want->n_values, want->n_dims ? want->shape[want->n_dims - 1] : 1, mask_for(reference, want));
+        int64_t row = want->n_dims > 2 ? want->shape[want->n_dims - 1] : 1;
+        difference d = compare(x, y, want->n_values, row, mask_for(trace, want));
         json_array_append_new(list, json_pack("{s:s, s:f, s:f}", "name", want->name, "max_abs", d.max_abs, "relative_l2", d.relative));
     }
     soma_status status = x && y ? SOMA_OK : soma__no_memory(err, "comparing tensors");
@@ -124,7 +132,8 @@ static soma_status compare_all(json_t *list, const soma_trace *trace, const char
     SOMA_TRY(soma__safetensors_open(&reference, path, err));
     soma_status status = SOMA_OK;
     *n_there = soma__safetensors_count(reference);
-    for (size_t i = 0; status == SOMA_OK && i < trace->n_tensors; i++) status = compare_one(list, &trace->tensors[i], reference, err);
+    for (size_t i = 0; status == SOMA_OK && i < trace->n_tensors; i++)
+        status = compare_one(list, trace, &trace->tensors[i], reference, err);
     soma__safetensors_close(reference);
     return status;
 }

@@ -61,7 +61,7 @@ soma_status soma__model_weights(soma_layout *layout, const soma_model *model, bo
     for (int i = 0; i < 2 && status == SOMA_OK; i++) {
         soma_graph *graph;
         SOMA_TRY(soma_graph_new(&graph, err));
-        soma_build b = soma__build_defaults(i ? SOMA_PROGRAM_DENOISE : SOMA_PROGRAM_ENCODE, 1);
+        soma_build b = soma__build_defaults(i ? soma__step_program(&model->info) : SOMA_PROGRAM_ENCODE, 1);
         b.whole = b.published = all;
         model->family->build(model, &b, graph);
         status = soma__layout_add(layout, graph, SOMA_ROLE_WEIGHT, err);

@@ -2,9 +2,11 @@
 // What a network family is to the rest: a config, its sizes, the graphs it builds, and how an observation becomes their inputs. Adding a
 // family is adding a folder src/model/<name>/ that exports `const soma_family soma__family_<name>`.
 //
-// A family's work is three programs over the same weights:
+// A family's work is programs over the same weights:
 //   ENCODE   what is computed once per observation; leaves its result in states (the KV cache of pi0)
 //   DENOISE  one step of the sampler, from (x_t, time) and those states to (v_t, x_next); families without a loop have one step
+//   DECODE   in DENOISE's place where the chunk is written as tokens: the last token in, "logits" [B, V] of the next one out. ENCODE gives
+//            the first token's "logits".
 //   TRAIN    a batch of demonstrations to "loss" [1]
 #ifndef SOMA_MODEL_FAMILY_H
 #define SOMA_MODEL_FAMILY_H
@@ -17,6 +19,16 @@ typedef struct soma_family soma_family;
 
 enum { SOMA_MODEL_CAMERAS = 8 };
 
+typedef enum soma_program { SOMA_PROGRAM_ENCODE, SOMA_PROGRAM_DENOISE, SOMA_PROGRAM_DECODE, SOMA_PROGRAM_TRAIN } soma_program;
+
+// How a family writes its chunk as tokens.
+typedef struct soma_answer_rule {
+    int64_t max;  // tokens of an answer, at most; 0: the chunk is denoised, and nothing below counts
+    int64_t skip; // a code c has the id vocab - 1 - skip - c
+    int64_t gap;  // positions that are left out before the first written token; openpi's reference leaves out one
+    bool lerobot; // LeRobot's form: a BOS begins the answer, "|" ends it, masked cameras stay unseen. Else openpi's: EOS ends it
+} soma_answer_rule;
+
 // What data, policy and trainer must know. Filled by the family; borrowed from the model.
 typedef struct soma_model_info {
     const char *type; // "pi0", "pi05": as in config.json's model_type
@@ -28,7 +40,16 @@ typedef struct soma_model_info {
     int64_t n_steps;                         // denoising steps of the published sampler
     double noise;                            // standard deviation of what it starts from: 1, or 0 where only the mean chunk was learned
     bool state_input;                        // false: the state reaches the model in the prompt's text, or not at all
+    soma_answer_rule answer;
 } soma_model_info;
+
+// Tokens that an observation's prompt may take, the BOS behind it included where the form has one.
+static inline int64_t soma__prompt_room(const soma_model_info *info) { return info->max_tokens + info->answer.lerobot; }
+
+// The program that follows ENCODE.
+static inline soma_program soma__step_program(const soma_model_info *info) {
+    return info->answer.max ? SOMA_PROGRAM_DECODE : SOMA_PROGRAM_DENOISE;
+}
 
 // The first member of every family's config. Const after it was made.
 typedef struct soma_model {
@@ -36,12 +57,11 @@ typedef struct soma_model {
     soma_model_info info;
 } soma_model;
 
-typedef enum soma_program { SOMA_PROGRAM_ENCODE, SOMA_PROGRAM_DENOISE, SOMA_PROGRAM_TRAIN } soma_program;
-
 typedef struct soma_build {
     soma_program program;
     int64_t batch;            // B observations
     int64_t draws;            // R of TRAIN: (noise, time) pairs per observation; they share one prefix
+    int64_t n_tokens;         // L; 0: soma__prompt_room, and in TRAIN of a written chunk as many more as an answer may have
     soma_dtype image;         // U8: pictures [B, C, H, W, 3]; F32: [B, C, 3, H, W] in -1..1
     soma_precision precision; // the family's table says which scopes stay f32 beside it
     bool whole;               // ENCODE: also what nobody but a trace reads (the prefix's last layer and norm)
@@ -57,6 +77,7 @@ soma_build soma__build_defaults(soma_program program, int64_t batch); // one dra
 // ---- an observation batch, in the model's own sizes: images resized, states and actions normalised and padded. All borrowed.
 typedef struct soma_batch {
     int64_t n;                 // B
+    int64_t n_tokens;          // L; 0: as in soma_build
     soma_dtype image_dtype;    // as the graph was built
     const void *images;        // [B, C, H, W, 3] u8 or [B, C, 3, H, W] f32 in -1..1
     const uint8_t *image_mask; // [B, C]; 0: this camera is absent; NULL: all are there
@@ -69,6 +90,9 @@ typedef struct soma_batch {
     const float *noise;         // [B R, S, A]
     const float *time;          // [B R], in (0, 1]: 1 is pure noise
     const uint8_t *action_mask; // [B, S, A]; 0: this entry is not part of the loss; NULL: all are
+    // TRAIN of a chunk that is written: `tokens` holds prompt and answer
+    const uint8_t *token_causal; // [B, L]; 1: of the answer, which sees what stands before it and itself. NULL: inference
+    const uint8_t *token_loss;   // [B, L]; 1: predicting this token is part of the loss
 } soma_batch;
 
 // The arrays that a batch becomes, by the names of the graphs' inputs. Grown on first use, then reused: filling does not allocate.

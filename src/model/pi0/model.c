@@ -35,7 +35,7 @@ static soma_stream prefix_stream(const builder *m) {
     soma_stream s = {.c = &c->language, .scope = soma_scope_in(m->paligemma, "language_model")};
     soma_tensor *images = embed_pictures(m);
     soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, L});
-    soma_tensor *text = soma_paligemma_text(s.scope, tokens, c->model.info.vocab, c->language.width);
+    soma_tensor *text = soma_paligemma_text(soma_scope_in(s.scope, "embed_tokens"), tokens, c->model.info.vocab, c->language.width);
     soma_tensor *parts[] = {soma_cast(images, s.scope->precision.activation), soma_cast(text, s.scope->precision.activation)};
     s.x = soma_concat(parts, 2, 1); // [B, S, D]
     s.pos = soma_input(m->g, "prefix.position", SOMA_I32, 2, (int64_t[]){m->B, m->S});
@@ -181,5 +181,6 @@ void pi0_build(const soma_model *model, const soma_build *b, soma_graph *graph) 
     case SOMA_PROGRAM_ENCODE: build_encode(&m); break;
     case SOMA_PROGRAM_DENOISE: build_denoise(&m); break;
     case SOMA_PROGRAM_TRAIN: build_train(&m); break;
+    case SOMA_PROGRAM_DECODE: soma__mistake(graph, "pi0 denoises its chunk: it writes no tokens"); break;
     }
 }
