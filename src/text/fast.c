@@ -109,17 +109,9 @@ static soma_status refuse(const soma_fast_work *w, const double *chunk, int64_t 
 
 // Coefficients to codes; false where one has no character. *n_clipped counts those below min_token.
 static bool quantise(soma_fast_work *w, size_t n, int64_t *n_clipped) {
-    double scale = w->fast->scale, min = (double)w->fast->min_token;
-    int64_t clipped = 0;
-    int bad = 0;
-    for (size_t i = 0; i < n; i++) {
-        double code = round_even(w->values[i] * scale) - min;
-        clipped += code < 0;
-        code = code > 0 ? code : 0; // NaN, too, which `bad` has seen
-        bad |= !(w->values[i] * scale < 0x1p50) | (code > 0x10ffff) | (code >= 0xd800 && code < 0xe000);
-        w->codes[i] = (int32_t)(code < 0x110000 ? code : 0);
-    }
-    *n_clipped = clipped;
+    int32_t all, bad = 0;
+    if (!soma__quantise(w->values, (int64_t)n, w->fast->scale, (int32_t)w->fast->min_token, w->codes, n_clipped, &all)) return false;
+    for (size_t i = 0; i < n && all >= 0xd800; i++) bad |= w->codes[i] > 0x10ffff || (w->codes[i] >= 0xd800 && w->codes[i] < 0xe000);
     return !bad;
 }
 

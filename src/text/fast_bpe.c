@@ -7,28 +7,42 @@
 
 #include <string.h>
 
-enum { NEIGHBOURS = 1 << 13, MAX_NODES = 1 << 24, UNIT_BITS = 12 };
-#define EMPTY UINT64_MAX
+enum { NEIGHBOUR_BITS = 16, MAX_TOKENS = 1 << 15, MAX_NODES = 1 << 20, UNIT_BITS = 12, SMALL = 1 << 11 };
+#define UNKNOWN UINT32_MAX
 #define MIX 0x9e3779b97f4a7c15u
 
 typedef struct entry {
-    uint32_t len;              // bytes
-    int32_t shorter;           // the longest other token that this one begins with; -1: none
-    int32_t left, right, rank; // of the merge that makes it; rank -1: a byte, -2: merging never gives it
+    uint32_t len;    // bytes
+    int32_t shorter; // the longest other token that this one begins with; -1: none
 } entry;
+
+// How merging makes a token, and a glance at what it may be joined with: bit hash(right) for each merge that has it on the left.
+typedef struct maker {
+    int32_t left, right, rank; // rank -1: a byte, -2: merging never gives it
+    uint64_t joins;
+} maker;
+
+typedef struct node {
+    uint32_t key;    // the edge that leads here: parent << UNIT_BITS | unit
+    int32_t longest; // token that the way to this node begins with; -1: none
+    bool halves;     // a token goes on with the first byte of a character and ends there
+} node;
 
 struct soma_fast_bpe {
     soma_bpe merges;
     entry *tokens; // [n_tokens]
+    maker *makers; // [n_tokens]
     size_t n_tokens;
-    int32_t byte_token[256]; // -1: the vocabulary lacks it
-    bool complete;           // it lacks none
-    bool plain;              // a merge is listed before one that its halves need: merge, do not search
-    // The trie. Its nodes are numbers, node 0 the root; an edge (node, unit) -> node is one word of a hash table.
-    uint64_t *edges;  // (node << UNIT_BITS | unit) << 24 | child
-    int shift;        // 64 - log2 of the table's size
-    int32_t *longest; // [n_nodes] the longest token that the way to this node begins with; -1: none
+    uint32_t units_of[SMALL]; // the unit of a character, and above it the one that begins at its second byte; UNKNOWN
+    int32_t byte_token[256];  // -1: the vocabulary lacks it
+    bool complete;            // it lacks none
+    bool plain;               // a merge is listed before one that its halves need: merge, do not search
+    // The trie: nodes by number, 0 the root, and a hash table of the nodes by the edge that leads to them; 0: empty.
+    node *nodes;
     size_t n_nodes;
+    uint32_t *children;
+    int shift;                   // 64 - log2 of the table's size
+    uint32_t first[256 + SMALL]; // the root's children, by unit
 };
 
 // ---- units: a byte, or both bytes of a character from U+0080 to U+07FF
@@ -39,97 +53,82 @@ static unsigned lead_of(uint16_t unit) { return 0xc0 | (unit - 256u + 0x80u) >> 
 
 // ---- the trie
 
-static uint64_t edge_key(uint32_t node, uint16_t unit) { return (uint64_t)node << UNIT_BITS | unit; }
-
 // The place of this edge, or the empty one where it belongs.
-static inline size_t edge_slot(const soma_fast_bpe *b, uint64_t key) {
+static inline size_t child_slot(const soma_fast_bpe *b, uint32_t key) {
     size_t mask = ((size_t)1 << (64 - b->shift)) - 1, i = (size_t)(key * MIX >> b->shift);
-    while (b->edges[i] != EMPTY && b->edges[i] >> 24 != key) i = (i + 1) & mask;
+    while (b->children[i] && b->nodes[b->children[i]].key != key) i = (i + 1) & mask;
     return i;
 }
 
 // 0: there is no such edge.
-static inline uint32_t step(const soma_fast_bpe *b, uint32_t node, uint16_t unit) {
-    uint64_t edge = b->edges[edge_slot(b, edge_key(node, unit))];
-    return edge == EMPTY ? 0 : (uint32_t)(edge & 0xffffff);
+static inline uint32_t step(const soma_fast_bpe *b, uint32_t from, uint16_t unit) {
+    return b->children[child_slot(b, from << UNIT_BITS | unit)];
 }
 
 static bool make_table(soma_fast_bpe *b, size_t n_edges) {
     int bits = 4;
     while (((size_t)1 << bits) < 2 * n_edges) bits++;
+    soma__free(b->children);
     b->shift = 64 - bits;
-    b->edges = soma__alloc(sizeof *b->edges << bits);
-    if (b->edges) memset(b->edges, 0xff, sizeof *b->edges << bits);
-    return b->edges;
+    b->children = soma__calloc((size_t)1 << bits, sizeof *b->children);
+    return b->children;
 }
 
-// The table was made for as many nodes as the tokens have bytes; most are shared.
-static bool shrink_table(soma_fast_bpe *b) {
-    soma_fast_bpe tight = {0};
-    if (!make_table(&tight, b->n_nodes)) return false;
-    for (size_t i = 0; i < (size_t)1 << (64 - b->shift); i++)
-        if (b->edges[i] != EMPTY) tight.edges[edge_slot(&tight, b->edges[i] >> 24)] = b->edges[i];
-    soma__free(b->edges);
-    b->edges = tight.edges;
-    b->shift = tight.shift;
-    return true;
-}
-
-typedef struct origin { // how a node is reached, while building
-    uint32_t parent;
-    uint16_t unit;
-    int32_t token; // that ends here; -1: none
-} origin;
-
-static void add_token(soma_fast_bpe *b, origin *nodes, const soma_fast_token *t, int32_t id) {
-    uint32_t node = 0;
+static void add_token(soma_fast_bpe *b, const soma_fast_token *t, int32_t id) {
+    uint32_t at = 0;
     for (uint32_t i = 0; i < t->len;) {
         bool both = i + 1 < t->len && is_pair(t->bytes + i);
-        uint16_t unit = both ? unit_of(t->bytes + i) : t->bytes[i];
-        size_t at = edge_slot(b, edge_key(node, unit));
-        if (b->edges[at] == EMPTY) {
-            nodes[b->n_nodes] = (origin){node, unit, -1};
-            b->edges[at] = edge_key(node, unit) << 24 | b->n_nodes++;
+        uint32_t key = at << UNIT_BITS | (both ? unit_of(t->bytes + i) : t->bytes[i]);
+        uint32_t *child = &b->children[child_slot(b, key)];
+        if (!*child) {
+            *child = (uint32_t)b->n_nodes++;
+            b->nodes[*child] = (node){key, -1, false};
         }
-        node = (uint32_t)(b->edges[at] & 0xffffff);
+        at = *child;
         i += both ? 2 : 1;
     }
-    nodes[node].token = id;
+    b->nodes[at].longest = id; // for now: the token that ends here
 }
 
-// The longest token that ends before this node on the way to it; one may end inside its last character.
-static int32_t token_before(const soma_fast_bpe *b, const origin *nodes, uint32_t node) {
-    const origin *n = &nodes[node];
-    uint32_t inside = n->unit >= 256 ? step(b, n->parent, (uint16_t)lead_of(n->unit)) : 0;
-    return inside && nodes[inside].token >= 0 ? nodes[inside].token : b->longest[n->parent];
+// Makes `longest` what it says. A parent comes before its children; a token may end inside a node's last character.
+static void finish_nodes(soma_fast_bpe *b) {
+    for (uint32_t i = 1; i < b->n_nodes; i++) {
+        node *n = &b->nodes[i], *parent = &b->nodes[n->key >> UNIT_BITS];
+        uint16_t unit = n->key & ((1 << UNIT_BITS) - 1);
+        uint32_t inside = unit >= 256 ? step(b, n->key >> UNIT_BITS, (uint16_t)lead_of(unit)) : 0;
+        int32_t before = inside && b->nodes[inside].longest >= 0 ? b->nodes[inside].longest : parent->longest;
+        if (n->longest < 0)
+            n->longest = before;
+        else
+            b->tokens[n->longest].shorter = before;
+        if (unit >= 0xc0 && unit < 256) parent->halves = true;
+    }
+    for (uint32_t unit = 0; unit < SOMA_COUNT(b->first); unit++) b->first[unit] = step(b, 0, (uint16_t)unit);
 }
 
 static soma_status make_trie(soma_fast_bpe *b, const soma_fast_token *tokens, const char *where, soma_error *err) {
     uint64_t most = 1;
     for (size_t i = 0; i < b->n_tokens; i++)
-        if (b->tokens[i].rank >= -1) most += tokens[i].len;
+        if (b->makers[i].rank >= -1) most += tokens[i].len;
     if (most > MAX_NODES) return soma__fail(err, SOMA_UNSUPPORTED, "%s: the tokens hold more than %d bytes", where, MAX_NODES);
-    origin *nodes = soma__alloc((size_t)most * sizeof *nodes);
-    b->longest = soma__alloc((size_t)most * sizeof *b->longest);
-    bool ok = nodes && b->longest && make_table(b, (size_t)most);
-    if (ok) {
-        nodes[0] = (origin){0, 0, -1};
-        b->n_nodes = 1;
-        for (size_t i = 0; i < b->n_tokens; i++)
-            if (b->tokens[i].rank >= -1) add_token(b, nodes, &tokens[i], (int32_t)i);
-        b->longest[0] = -1;
-        for (uint32_t n = 1; n < b->n_nodes; n++) { // a parent comes before its children
-            int32_t before = token_before(b, nodes, n);
-            b->longest[n] = nodes[n].token >= 0 ? nodes[n].token : before;
-            if (nodes[n].token >= 0) b->tokens[nodes[n].token].shorter = before;
-        }
-        ok = shrink_table(b);
-    }
-    soma__free(nodes);
-    return ok ? SOMA_OK : soma__no_memory(err, "the tokenizer's trie");
+    b->nodes = soma__alloc((size_t)most * sizeof *b->nodes);
+    if (!b->nodes || !make_table(b, (size_t)most)) return soma__no_memory(err, "the tokenizer's trie");
+    b->nodes[0] = (node){UNKNOWN, -1, false};
+    b->n_nodes = 1;
+    for (size_t i = 0; i < b->n_tokens; i++)
+        if (b->makers[i].rank >= -1) add_token(b, &tokens[i], (int32_t)i);
+    // most tokens share their beginnings; what remains is small enough to stay near the processor
+    node *tight = soma__realloc(b->nodes, b->n_nodes * sizeof *b->nodes);
+    if (tight) b->nodes = tight;
+    if (!make_table(b, b->n_nodes)) return soma__no_memory(err, "the tokenizer's trie");
+    for (uint32_t i = 1; i < b->n_nodes; i++) b->children[child_slot(b, b->nodes[i].key)] = i;
+    finish_nodes(b);
+    return SOMA_OK;
 }
 
 // ---- which tokens get along
+
+static uint64_t glance(int32_t right) { return (uint64_t)1 << ((uint32_t)right * MIX >> 58); }
 
 // Whether a merge crosses the border of `left` and `right` when the two are encoded as one text. The symbols that touch at the border are
 // the right edge of how `left` is made and the left edge of how `right` is; each lives from the rank that makes it to the rank that takes
@@ -137,9 +136,11 @@ static soma_status make_trie(soma_fast_bpe *b, const soma_fast_token *tokens, co
 static bool crosses(const soma_fast_bpe *b, int32_t left, int32_t right, bool skip_whole) {
     int32_t until_left = INT32_MAX, until_right = INT32_MAX;
     for (bool whole = true;; whole = false) {
-        int32_t rank = soma__bpe_rank(&b->merges, left, right);
-        if (rank < until_left && rank <= until_right && !(whole && skip_whole)) return true;
-        const entry *l = &b->tokens[left], *r = &b->tokens[right];
+        const maker *l = &b->makers[left], *r = &b->makers[right];
+        if (l->joins & glance(right) && !(whole && skip_whole)) {
+            int32_t rank = soma__bpe_rank(&b->merges, left, right);
+            if (rank < until_left && rank <= until_right) return true;
+        }
         if (l->rank < 0 && r->rank < 0) return false;
         if (l->rank >= r->rank) {
             until_left = l->rank;
@@ -152,7 +153,7 @@ static bool crosses(const soma_fast_bpe *b, int32_t left, int32_t right, bool sk
 }
 
 static inline bool get_along(const soma_fast_bpe *b, soma_fast_bpe_work *w, int32_t left, int32_t right) {
-    uint64_t pair = (uint64_t)(uint32_t)left << 32 | (uint32_t)right, *known = &w->neighbours[pair * MIX >> 51];
+    uint32_t pair = (uint32_t)left << 15 | (uint32_t)right, *known = &w->neighbours[pair * MIX >> (64 - NEIGHBOUR_BITS)];
     if (*known >> 1 != pair) *known = pair << 1 | !crosses(b, left, right, false);
     return *known & 1;
 }
@@ -162,9 +163,9 @@ static inline bool get_along(const soma_fast_bpe *b, soma_fast_bpe_work *w, int3
 static void find_makers(soma_fast_bpe *b, const soma_merge *merges, size_t n_merges) {
     for (size_t i = 0; i < n_merges; i++) {
         const soma_merge *m = &merges[i];
-        entry *t = &b->tokens[m->merged];
+        maker *t = &b->makers[m->merged];
         if (soma__bpe_rank(&b->merges, m->left, m->right) != (int32_t)i) continue; // listed again later
-        if (b->tokens[m->left].rank < -1 || b->tokens[m->right].rank < -1 || crosses(b, m->left, m->right, true)) continue;
+        if (b->makers[m->left].rank < -1 || b->makers[m->right].rank < -1 || crosses(b, m->left, m->right, true)) continue;
         if (t->rank >= -1) b->plain = true; // a byte that is the result of a merge: not a vocabulary of bytes
         t->left = m->left;
         t->right = m->right;
@@ -172,7 +173,7 @@ static void find_makers(soma_fast_bpe *b, const soma_merge *merges, size_t n_mer
     }
     for (size_t i = 0; i < n_merges; i++) {
         const soma_merge *m = &merges[i];
-        if (b->tokens[m->left].rank >= (int32_t)i || b->tokens[m->right].rank >= (int32_t)i) b->plain = true;
+        if (b->makers[m->left].rank >= (int32_t)i || b->makers[m->right].rank >= (int32_t)i) b->plain = true;
     }
 }
 
@@ -182,19 +183,27 @@ static soma_status fill(soma_fast_bpe *b, const soma_fast_token *tokens, const s
                         soma_error *err) {
     memset(b->byte_token, 0xff, sizeof b->byte_token);
     for (size_t i = 0; i < b->n_tokens; i++) {
-        b->tokens[i] = (entry){.len = tokens[i].len, .shorter = -1, .left = -1, .right = -1, .rank = -2};
+        b->tokens[i] = (entry){tokens[i].len, -1};
+        b->makers[i] = (maker){-1, -1, -2, 0};
         if (!tokens[i].bytes || tokens[i].len != 1) continue;
         b->byte_token[*tokens[i].bytes] = (int32_t)i;
-        b->tokens[i].rank = -1;
+        b->makers[i].rank = -1;
     }
     b->complete = true;
     for (int i = 0; i < 256; i++) b->complete &= b->byte_token[i] >= 0;
+    for (uint32_t c = 0; c < SMALL; c++) {
+        unsigned char utf8[4];
+        bool two = soma__utf8_encode(c, (char *)utf8) == 2, known = b->byte_token[utf8[0]] >= 0 && (!two || b->byte_token[utf8[1]] >= 0);
+        b->units_of[c] = !known ? UNKNOWN : two ? unit_of(utf8) | (uint32_t)utf8[1] << 16 : utf8[0];
+    }
     soma_merge *kept = soma__alloc((n_merges + 1) * sizeof *kept);
     if (!kept) return soma__no_memory(err, "the merges");
     size_t n = 0;
     for (size_t i = 0; i < n_merges; i++) {
         const soma_merge *m = &merges[i];
-        if (tokens[m->left].bytes && tokens[m->right].bytes && tokens[m->merged].bytes) kept[n++] = *m;
+        if (!tokens[m->left].bytes || !tokens[m->right].bytes || !tokens[m->merged].bytes) continue;
+        kept[n++] = *m;
+        b->makers[m->left].joins |= glance(m->right);
     }
     soma_status status = soma__bpe_init(&b->merges, kept, n, err);
     if (status == SOMA_OK) {
@@ -207,11 +216,15 @@ static soma_status fill(soma_fast_bpe *b, const soma_fast_token *tokens, const s
 
 soma_status soma__fast_bpe_new(soma_fast_bpe **bpe, const soma_fast_token *tokens, size_t n_tokens, const soma_merge *merges,
                                size_t n_merges, const char *where, soma_error *err) {
+    *bpe = NULL;
+    if (n_tokens > MAX_TOKENS)
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: %zu tokens; FAST takes vocabularies of up to %d", where, n_tokens, MAX_TOKENS);
     soma_fast_bpe *b = *bpe = soma__calloc(1, sizeof *b);
     if (!b) return soma__no_memory(err, "the tokenizer");
     b->n_tokens = n_tokens;
     b->tokens = soma__alloc((n_tokens + 1) * sizeof *b->tokens);
-    soma_status status = b->tokens ? fill(b, tokens, merges, n_merges, where, err) : soma__no_memory(err, "the tokenizer");
+    b->makers = soma__alloc((n_tokens + 1) * sizeof *b->makers);
+    soma_status status = b->tokens && b->makers ? fill(b, tokens, merges, n_merges, where, err) : soma__no_memory(err, "the tokenizer");
     if (status == SOMA_OK) return SOMA_OK;
     soma__fast_bpe_free(b);
     *bpe = NULL;
@@ -222,8 +235,9 @@ void soma__fast_bpe_free(soma_fast_bpe *b) {
     if (!b) return;
     soma__bpe_free(&b->merges);
     soma__free(b->tokens);
-    soma__free(b->edges);
-    soma__free(b->longest);
+    soma__free(b->makers);
+    soma__free(b->children);
+    soma__free(b->nodes);
     soma__free(b);
 }
 
@@ -231,16 +245,16 @@ void soma__fast_bpe_free(soma_fast_bpe *b) {
 
 soma_status soma__fast_bpe_reserve(soma_fast_bpe_work *w, size_t n_chars, soma_error *err) {
     if (!w->neighbours) {
-        w->neighbours = soma__alloc(NEIGHBOURS * sizeof *w->neighbours);
+        w->neighbours = soma__alloc(sizeof *w->neighbours << NEIGHBOUR_BITS);
         if (!w->neighbours) return soma__no_memory(err, "the encoder");
-        memset(w->neighbours, 0xff, NEIGHBOURS * sizeof *w->neighbours);
+        memset(w->neighbours, 0xff, sizeof *w->neighbours << NEIGHBOUR_BITS);
     }
     if (n_chars <= w->room) return SOMA_OK;
     soma__free(w->units);
     soma__free(w->dead);
     soma__free(w->bytes);
     w->room = 0;
-    w->units = soma__alloc((4 * n_chars + 1) * sizeof *w->units);
+    w->units = soma__alloc((4 * n_chars + 2) * sizeof *w->units);
     w->dead = soma__alloc(4 * n_chars + 1);
     w->bytes = soma__alloc(4 * n_chars + 1);
     if (!w->units || !w->dead || !w->bytes) return soma__no_memory(err, "the encoder");
@@ -272,16 +286,11 @@ static size_t known_bytes(const soma_fast_bpe *b, const int32_t *chars, size_t n
 static size_t quick_units(const soma_fast_bpe *b, const int32_t *chars, size_t n_chars, uint16_t *units) {
     size_t len = 0;
     for (size_t i = 0; i < n_chars; i++) {
-        uint32_t c = (uint32_t)chars[i];
-        if (c < 0x80) {
-            if (b->byte_token[c] < 0) return 0;
-            units[len++] = (uint16_t)c;
-        } else {
-            uint32_t low = 0x80 | (c & 0x3f);
-            if (c >= 0x800 || (b->byte_token[0xc0 | c >> 6] | b->byte_token[low]) < 0) return 0;
-            units[len++] = (uint16_t)(256 + c - 0x80);
-            units[len++] = (uint16_t)low;
-        }
+        uint32_t c = (uint32_t)chars[i], both = c < SMALL ? b->units_of[c] : UNKNOWN;
+        if (both == UNKNOWN) return 0;
+        units[len] = (uint16_t)both;
+        units[len + 1] = (uint16_t)(both >> 16); // of no meaning behind a character of one byte; overwritten by the next
+        len += 1 + (c >= 0x80);
     }
     return len;
 }
@@ -294,18 +303,16 @@ static size_t careful_units(const soma_fast_bpe *b, soma_fast_bpe_work *w, const
 }
 
 static inline int32_t longest_at(const soma_fast_bpe *b, const uint16_t *units, size_t at, size_t len) {
-    uint32_t node = 0;
-    while (at < len) {
-        uint16_t unit = units[at];
-        uint32_t next = step(b, node, unit);
-        if (!next) {
-            if (unit >= 256 && (next = step(b, node, (uint16_t)lead_of(unit)))) node = next; // half of the character
-            break;
-        }
-        node = next;
-        at += unit >= 256 ? 2 : 1;
+    if (at == len) return -1;
+    uint32_t n = 0, next = b->first[units[at]];
+    while (next) {
+        n = next;
+        at += units[at] >= 256 ? 2 : 1;
+        if (at == len) return b->nodes[n].longest;
+        next = step(b, n, units[at]);
     }
-    return b->longest[node];
+    if (b->nodes[n].halves && units[at] >= 256 && (next = step(b, n, (uint16_t)lead_of(units[at])))) n = next;
+    return b->nodes[n].longest;
 }
 
 soma_status soma__fast_bpe_encode(const soma_fast_bpe *b, soma_fast_bpe_work *w, const int32_t *chars, size_t n_chars, int32_t *ids,

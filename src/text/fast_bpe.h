@@ -25,7 +25,7 @@ void soma__fast_bpe_free(soma_fast_bpe *bpe); // NULL allowed
 
 // One thread's scratch: which neighbours get along, as far as asked, and room for a piece. Belongs to one bpe.
 typedef struct soma_fast_bpe_work {
-    uint64_t *neighbours;
+    uint32_t *neighbours;
     uint16_t *units;
     unsigned char *dead, *bytes;
     size_t room;

@@ -9,14 +9,12 @@
 
 #define PI 3.14159265358979323846
 
-typedef void product_fn(double *out, const double *cosines, int64_t n_blocks, int64_t row_stride, const double *in, int64_t n_in,
-                        int64_t width);
-
-static product_fn soma__dct_product_plain;
 #define PRODUCT soma__dct_product_plain
+#define QUANTISE soma__quantise_plain
 #include "text/fast_dct_product.h"
+
 #if defined(__x86_64__)
-product_fn soma__dct_product_avx2;
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2"); }
 #endif
 
 typedef struct pair {
@@ -25,7 +23,7 @@ typedef struct pair {
 
 struct soma_dct {
     int64_t steps, half, width; // half: ceil(steps / 2); width: reserved columns, a multiple of 4
-    product_fn *product;
+    soma_dct_product_fn *product;
     double *even, *odd;           // forward cosines [blocks][half][4] of even and odd frequencies
     double *even_back, *odd_back; // inverse cosines [blocks][half][4], four steps to a block
     double *scratch;              // folded input and output, 2 x 2 x [half + 3, width]
@@ -62,7 +60,7 @@ static double *cosines(const soma_dct *d, int first, bool back) {
 static bool make_direct(soma_dct *d) {
     d->product = soma__dct_product_plain;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) d->product = soma__dct_product_avx2;
+    if (has_avx2()) d->product = soma__dct_product_avx2;
 #endif
     d->even = cosines(d, 0, false);
     d->odd = cosines(d, 1, false);
@@ -246,4 +244,11 @@ void soma__dct_forward(soma_dct *d, const double *x, double *c, int64_t width) {
 void soma__dct_inverse(soma_dct *d, const double *c, double *x, int64_t width, int64_t rows) {
     SOMA_CHECK(!d->product || width <= d->width, "the transform's scratch is reserved for this width");
     (d->product ? inverse_direct : inverse_long)(d, c, x, width, SOMA_MIN(rows, d->steps));
+}
+
+bool soma__quantise(const double *values, int64_t n, double scale, int32_t min, int32_t *codes, int64_t *n_clipped, int32_t *all) {
+#if defined(__x86_64__)
+    if (has_avx2()) return soma__quantise_avx2(values, n, scale, min, codes, n_clipped, all);
+#endif
+    return soma__quantise_plain(values, n, scale, min, codes, n_clipped, all);
 }

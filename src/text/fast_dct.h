@@ -26,4 +26,15 @@ void soma__dct_forward(soma_dct *dct, const double *x, double *c, int64_t width)
 // The inverse (DCT-III). Rows from `rows` on are taken as zero and not read: a decoded chunk has few frequencies.
 void soma__dct_inverse(soma_dct *dct, const double *c, double *x, int64_t width, int64_t rows);
 
+// codes[i] = max(round(values[i] scale) - min, 0), rounded half to even. *n_clipped counts those that were below 0; *all has the bits of
+// all codes, so that a caller knows a bound. False where a value is beyond 2^24 or is not a number; the codes mean nothing then.
+bool soma__quantise(const double *values, int64_t n, double scale, int32_t min, int32_t *codes, int64_t *n_clipped, int32_t *all);
+
+// The loops of fast_dct_product.h for one instruction set each; soma__dct_forward and soma__quantise choose.
+typedef void soma_dct_product_fn(double *out, const double *cosines, int64_t n_blocks, int64_t row_stride, const double *in, int64_t n_in,
+                                 int64_t width);
+typedef bool soma_quantise_fn(const double *values, int64_t n, double scale, int32_t min, int32_t *codes, int64_t *n_clipped, int32_t *all);
+soma_dct_product_fn soma__dct_product_plain, soma__dct_product_avx2;
+soma_quantise_fn soma__quantise_plain, soma__quantise_avx2;
+
 #endif

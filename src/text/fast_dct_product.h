@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The product that the direct transform is made of. Included once per instruction set with PRODUCT defined as the function's name; vectors
-// run over the columns, so every set of instructions adds the same numbers in the same order.
+// The loops that encoding a chunk spends its time in. Included once per instruction set with PRODUCT and QUANTISE defined as the functions'
+// names; vectors run over the columns, so every set of instructions adds the same numbers in the same order.
 #include <string.h>
 
 typedef double four __attribute__((vector_size(32)));
@@ -24,4 +24,24 @@ void PRODUCT(double *out, const double *cosines, int64_t n_blocks, int64_t row_s
             *(four *)(o + 2 * width) = s2;
             *(four *)(o + 3 * width) = s3;
         }
+}
+
+// codes[i] = max(round(values[i] scale) - min, 0), half to even: what is added leaves a double no room for a fraction, and the whole number
+// stands in its low bits. *n_clipped counts those below 0, *all has the bits of all codes. False where a value is too large for this or is
+// no number.
+bool QUANTISE(const double *values, int64_t n, double scale, int32_t min, int32_t *codes, int64_t *n_clipped, int32_t *all) {
+    int32_t clipped = 0, bits = 0, bad = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double v = values[i] * scale, shifted = v + 0x1.8p52;
+        int64_t image;
+        memcpy(&image, &shifted, sizeof image);
+        int32_t code = (int32_t)image - min;
+        bad |= !(v < 0x1p24) | !(v > -0x1p24);
+        clipped += code < 0;
+        codes[i] = code < 0 ? 0 : code;
+        bits |= codes[i];
+    }
+    *n_clipped = clipped;
+    *all = bits;
+    return !bad;
 }
