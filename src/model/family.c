@@ -78,6 +78,24 @@ const char *soma__model_purpose(const soma_model *model, const char *name) {
 
 void soma__model_free(soma_model *model) { soma__free(model); }
 
+// ---- savings
+
+enum { TOKENS_AT_ONCE = 16 }; // a prompt's length is rounded up to a multiple: one robot's prompts then need one plan or two
+
+soma_saving soma__batch_saving(const soma_model_info *info, const soma_batch *b, int64_t steps) {
+    soma_saving s = {.steps = steps};
+    const int64_t C = info->n_cameras, L = info->max_tokens;
+    int64_t longest = 1;
+    for (int64_t row = 0; row < b->n; row++) {
+        for (int64_t c = 0; c < C; c++)
+            if (!b->image_mask || b->image_mask[row * C + c]) s.cameras |= 1u << c;
+        for (int64_t i = longest; i < L; i++)
+            if (b->token_mask[row * L + i]) longest = i + 1;
+    }
+    s.tokens = SOMA_MIN(L, (longest + TOKENS_AT_ONCE - 1) / TOKENS_AT_ONCE * TOKENS_AT_ONCE);
+    return s;
+}
+
 // ---- feeds
 
 void soma__feed_free(soma_feed *feed) {

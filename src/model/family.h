@@ -8,6 +8,7 @@
 //   DECODE   in DENOISE's place where the chunk is written as tokens: the last token in, "logits" [B, V] of the next one out. ENCODE gives
 //            the first token's "logits".
 //   TRAIN    a batch of demonstrations to "loss" [1]
+//   SCHEDULE what depends on the flow's times alone, once per schedule: from "time" [steps] into states (soma_saving)
 #ifndef SOMA_MODEL_FAMILY_H
 #define SOMA_MODEL_FAMILY_H
 
@@ -19,7 +20,13 @@ typedef struct soma_family soma_family;
 
 enum { SOMA_MODEL_CAMERAS = 8 };
 
-typedef enum soma_program { SOMA_PROGRAM_ENCODE, SOMA_PROGRAM_DENOISE, SOMA_PROGRAM_DECODE, SOMA_PROGRAM_TRAIN } soma_program;
+typedef enum soma_program {
+    SOMA_PROGRAM_ENCODE,
+    SOMA_PROGRAM_DENOISE,
+    SOMA_PROGRAM_DECODE,
+    SOMA_PROGRAM_TRAIN,
+    SOMA_PROGRAM_SCHEDULE
+} soma_program;
 
 // How a family writes its chunk as tokens.
 typedef struct soma_answer_rule {
@@ -57,15 +64,25 @@ typedef struct soma_model {
     soma_model_info info;
 } soma_model;
 
+// What acting leaves out or computes once, exactly: absent cameras and places behind the longest prompt are not in the prefix; DENOISE
+// reads what SCHEDULE has kept, by "step" i32 [B] in place of "time"; what of the suffix depends on neither time nor noise (pi0's state
+// token) stands at the prefix's end. A batch is prepared with the saving that the graphs were built with.
+typedef struct soma_saving {
+    uint32_t cameras; // bit i: camera i is looked at; the others are absent from every row
+    int64_t tokens;   // of the prompt; no row has one behind them
+    int64_t steps;    // of the flow
+} soma_saving;
+
 typedef struct soma_build {
     soma_program program;
-    int64_t batch;            // B observations
-    int64_t draws;            // R of TRAIN: (noise, time) pairs per observation; they share one prefix
-    int64_t n_tokens;         // L; 0: soma__prompt_room, and in TRAIN of a written chunk as many more as an answer may have
-    soma_dtype image;         // U8: pictures [B, C, H, W, 3]; F32: [B, C, 3, H, W] in -1..1
-    soma_precision precision; // the family's table says which scopes stay f32 beside it
-    bool whole;               // ENCODE: also what nobody but a trace reads (the prefix's last layer and norm)
-    bool published;           // ENCODE: also declares the weights that published files hold and nothing computes with
+    int64_t batch;             // B observations
+    int64_t draws;             // R of TRAIN: (noise, time) pairs per observation; they share one prefix
+    int64_t n_tokens;          // L; 0: soma__prompt_room, and in TRAIN of a written chunk as many more as an answer may have
+    soma_dtype image;          // U8: pictures [B, C, H, W, 3]; F32: [B, C, 3, H, W] in -1..1
+    soma_precision precision;  // the family's table says which scopes stay f32 beside it
+    bool whole;                // ENCODE: also what nobody but a trace reads (the prefix's last layer and norm)
+    const soma_saving *saving; // NULL: nothing is saved, and everything can be traced
+    bool published;            // ENCODE: also declares the weights that published files hold and nothing computes with
     const soma_adapter *adapters;
     size_t n_adapters;
     const char *const *frozen; // globs over weights' names
@@ -78,6 +95,7 @@ soma_build soma__build_defaults(soma_program program, int64_t batch); // one dra
 typedef struct soma_batch {
     int64_t n;                 // B
     int64_t n_tokens;          // L; 0: as in soma_build
+    const soma_saving *saving; // as the graphs were built
     soma_dtype image_dtype;    // as the graph was built
     const void *images;        // [B, C, H, W, 3] u8 or [B, C, 3, H, W] f32 in -1..1
     const uint8_t *image_mask; // [B, C]; 0: this camera is absent; NULL: all are there
@@ -94,6 +112,10 @@ typedef struct soma_batch {
     const uint8_t *token_causal; // [B, L]; 1: of the answer, which sees what stands before it and itself. NULL: inference
     const uint8_t *token_loss;   // [B, L]; 1: predicting this token is part of the loss
 } soma_batch;
+
+// What a batch lets acting save: the cameras that a row has, and the places of the longest prompt, rounded up so that prompts of nearly the
+// same length share plans.
+soma_saving soma__batch_saving(const soma_model_info *info, const soma_batch *batch, int64_t steps);
 
 // The arrays that a batch becomes, by the names of the graphs' inputs. Grown on first use, then reused: filling does not allocate.
 typedef struct soma_feed_array {
@@ -133,9 +155,9 @@ typedef struct soma_shapes {
 
 // Layers that a published LoRA recipe of the family gives a pair to, and what it freezes for that.
 typedef struct soma_lora_rule {
-    const char *part;       // "language", "expert": recipes may take one alone
-    const char *layers;     // glob over the layers' names; NULL: this row only freezes
-    const char *frozen;     // glob over weights' names that such a recipe does not train; NULL: said by another row
+    const char *part;   // "language", "expert": recipes may take one alone
+    const char *layers; // glob over the layers' names; NULL: this row only freezes
+    const char *frozen; // glob over weights' names that such a recipe does not train; NULL: said by another row
     soma_adapter_form form;
     int64_t rank, n_heads;
     bool scaled; // by alpha / rank; false: not at all
@@ -143,13 +165,14 @@ typedef struct soma_lora_rule {
 enum { SOMA_LORA_RULES = 24 };
 
 struct soma_family {
-    const char *name;           // "pi0"
-    const char *const *types;   // values of model_type that it answers to, NULL at the end
-    const char *const *presets; // NULL at the end; the first is the default
-    const soma_alias *aliases;  // ends with name NULL
+    const char *name;             // "pi0"
+    const char *const *types;     // values of model_type that it answers to, NULL at the end
+    const char *const *presets;   // NULL at the end; the first is the default
+    const soma_alias *aliases;    // ends with name NULL
     const soma_purpose *purposes; // ends with glob NULL; NULL: none are told
-    // Looks at a checkpoint's tensors: adds to `config` what it does not say and they do (the type, sizes), and refuses one that contradicts
-    // them, all contradictions in one sentence. SOMA_NOT_FOUND: they are not this family's. NULL: configs of this family say it all.
+    // Looks at a checkpoint's tensors: adds to `config` what it does not say and they do (the type, sizes), and refuses one that
+    // contradicts them, all contradictions in one sentence. SOMA_NOT_FOUND: they are not this family's. NULL: configs of this family say it
+    // all.
     soma_status (*recognise)(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
     // Reads "preset" (a starting point) and every size that is given beside it. *model is released by soma__model_free.
     soma_status (*model_new)(soma_model **model, const json_t *config, const char *where, soma_error *err);

@@ -22,16 +22,24 @@ soma_tensor *soma_layer_norm(const soma_scope *s, const char *name, soma_tensor 
     return soma_layer_normalise(x, w, b, eps);
 }
 
-soma_normed soma_ada_rms_norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, float eps) {
-    if (x->n_dims != 3) return (soma_normed){soma__mistake(s->graph, "an adaptive norm takes [B, T, D]"), NULL};
+soma_tensor *soma_modulation(const soma_scope *s, const char *name, soma_tensor *cond, int64_t D) {
+    return soma_linear_init(soma_scope_in(s, "%s", name), "dense", cond, 3 * D, true, soma_init_zero());
+}
+
+soma_normed soma_modulated_norm(soma_tensor *x, soma_tensor *mod, float eps) {
+    if (x->n_dims != 3 || mod->n_dims != 2)
+        return (soma_normed){soma__mistake(x->graph, "an adaptive norm takes [B, T, D] and [B, 3D]"), NULL};
     int64_t B = x->shape[0], D = x->shape[2];
-    const soma_scope *at = soma_scope_in(s, "%s", name);
-    soma_tensor *mod = soma_linear_init(at, "dense", cond, 3 * D, true, soma_init_zero()); // [B, 3D]
     mod = soma_reshape(mod, 3, (int64_t[]){B, 1, 3 * D});
     soma_tensor *scale = soma_slice(mod, 2, 0, D), *shift = soma_slice(mod, 2, D, D), *gate = soma_slice(mod, 2, 2 * D, D); // [B, 1, D]
     soma_tensor *n = soma_rms_normalise(soma_cast(x, mod->dtype), NULL, eps);                                               // [B, T, D]
     soma_tensor *y = soma_add(soma_mul(n, soma_affine(scale, 1, 1)), shift);
     return (soma_normed){soma_cast(y, x->dtype), soma_cast(gate, x->dtype)};
+}
+
+soma_normed soma_ada_rms_norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, float eps) {
+    if (x->n_dims != 3) return (soma_normed){soma__mistake(s->graph, "an adaptive norm takes [B, T, D]"), NULL};
+    return soma_modulated_norm(x, soma_modulation(s, name, cond, x->shape[2]), eps);
 }
 
 soma_tensor *soma_heads(soma_tensor *x, int64_t n_heads) {

@@ -92,6 +92,9 @@ typedef struct soma_normed {
     soma_tensor *gate; // [B, 1, D]; NULL of a norm without one
 } soma_normed;
 soma_normed soma_ada_rms_norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, float eps);
+// Its two halves: scale, shift and gate [B, 3D] of a norm over D values; and the norm that has them.
+soma_tensor *soma_modulation(const soma_scope *s, const char *name, soma_tensor *cond, int64_t D);
+soma_normed soma_modulated_norm(soma_tensor *x, soma_tensor *modulation, float eps);
 
 // ---- attention
 // Query i sees key j iff k_block[j] <= q_block[i] (graph.h). {NULL, NULL}: everything is seen.

@@ -50,7 +50,27 @@ soma_tensor *soma_paligemma_text(const soma_scope *table, soma_tensor *ids, int6
 
 // ---- Gemma's layer
 
+// The table of a norm's modulations: [n_steps, 3D].
+static soma_tensor *schedule_of(const soma_stream *s, const soma_scope *scope, const char *name) {
+    const soma_scope *at = soma_scope_in(scope, "%s.modulation", name);
+    return soma_state(scope->graph, at->name, SOMA_F32, 2, (int64_t[]){s->n_steps, 3 * s->c->width});
+}
+
+static void keep_modulation(const soma_stream *s, const soma_scope *scope, const char *name) {
+    soma_store(soma_cast(soma_modulation(scope, name, s->cond, s->c->width), SOMA_F32), schedule_of(s, scope, name));
+}
+
+void soma_gemma_schedule(const soma_stream *s) {
+    for (int i = 0; i < s->c->depth; i++) {
+        const soma_scope *layer = soma_scope_in(s->scope, "layers.%d", i);
+        keep_modulation(s, layer, "input_layernorm");
+        keep_modulation(s, layer, "post_attention_layernorm");
+    }
+    keep_modulation(s, s->scope, "norm");
+}
+
 soma_normed soma_gemma_norm(const soma_stream *s, const soma_scope *scope, const char *name, soma_tensor *x) {
+    if (s->step) return soma_modulated_norm(x, soma_embed(schedule_of(s, scope, name), s->step), (float)s->c->eps);
     if (s->cond) return soma_ada_rms_norm(scope, name, x, s->cond, (float)s->c->eps);
     return (soma_normed){soma_rms_norm(scope, name, x, (float)s->c->eps), NULL};
 }

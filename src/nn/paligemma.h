@@ -22,6 +22,8 @@ typedef struct soma_stream {
     soma_tensor *x;          // [B, T, D]; NULL: this stream is absent
     soma_tensor *pos;        // i32 [B, T]
     soma_tensor *cond;       // [B, C] for adaptive norms; NULL: plain ones
+    soma_tensor *step;       // i32 [B], in cond's place: rows of what soma_gemma_schedule kept
+    int64_t n_steps;         // how many rows there are
     soma_mask mask;          // over the keys that this stream sees
 } soma_stream;
 
@@ -34,6 +36,8 @@ typedef struct soma_gemma_layer {
 soma_gemma_layer soma_gemma_begin(const soma_stream *s, int i);
 // Attention over `all` keys, residuals, feed-forward: the layer's output [B, T, D].
 soma_tensor *soma_gemma_end(const soma_stream *s, const soma_gemma_layer *layer, soma_kv all);
+// Keeps what adaptive norms make of n_steps conditions, cond [n_steps, C], in states: a table for each norm of the stack.
+void soma_gemma_schedule(const soma_stream *s);
 // A plain norm, or an adaptive one where the stream has a condition.
 soma_normed soma_gemma_norm(const soma_stream *s, const soma_scope *scope, const char *name, soma_tensor *x);
 

@@ -15,61 +15,88 @@ typedef struct builder {
     const soma_build *b;
     soma_graph *g;
     const soma_scope *root, *paligemma, *expert;
-    int64_t B, R, S, T; // observations, draws, prefix and suffix tokens
+    const soma_saving *saving; // NULL: none
+    int64_t B, R, S, P, T;     // observations, draws; tokens of the prefix, of it with what is kept behind it, of the suffix
 } builder;
 
 // ---- the prefix: pictures and prompt
 
 static soma_tensor *embed_pictures(const builder *m) {
     const pi0_config *c = m->c;
-    int64_t C = c->model.info.n_cameras, side = c->vision.image;
+    int64_t C = pi0_n_cameras(c, m->saving), side = c->vision.image;
     bool bytes = m->b->image == SOMA_U8;
     soma_tensor *images =
         soma_input(m->g, "images", m->b->image, 5, bytes ? (int64_t[]){m->B, C, side, side, 3} : (int64_t[]){m->B, C, 3, side, side});
     return soma_paligemma_pictures(m->paligemma, images, &c->vision, c->language.width, c->model.info.cameras);
 }
 
+static void add_mask(const builder *m, soma_stream *s, const char *name, int64_t B, int64_t T, int64_t keys) {
+    char full[32];
+    snprintf(full, sizeof full, "%s.position", name);
+    s->pos = soma_input(m->g, full, SOMA_I32, 2, (int64_t[]){B, T});
+    snprintf(full, sizeof full, "%s.q_block", name);
+    s->mask.q_block = soma_input(m->g, full, SOMA_I32, 2, (int64_t[]){B, T});
+    snprintf(full, sizeof full, "%s.k_block", name);
+    s->mask.k_block = soma_input(m->g, full, SOMA_I32, 2, (int64_t[]){B, keys});
+}
+
 static soma_stream prefix_stream(const builder *m) {
     const pi0_config *c = m->c;
-    int64_t L = c->model.info.max_tokens;
     soma_stream s = {.c = &c->language, .scope = soma_scope_in(m->paligemma, "language_model")};
-    soma_tensor *images = embed_pictures(m);
-    soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, L});
-    soma_tensor *text = soma_paligemma_text(soma_scope_in(s.scope, "embed_tokens"), tokens, c->model.info.vocab, c->language.width);
-    soma_tensor *parts[] = {soma_cast(images, s.scope->precision.activation), soma_cast(text, s.scope->precision.activation)};
-    s.x = soma_concat(parts, 2, 1); // [B, S, D]
-    s.pos = soma_input(m->g, "prefix.position", SOMA_I32, 2, (int64_t[]){m->B, m->S});
-    s.mask.q_block = soma_input(m->g, "prefix.q_block", SOMA_I32, 2, (int64_t[]){m->B, m->S});
-    s.mask.k_block = soma_input(m->g, "prefix.k_block", SOMA_I32, 2, (int64_t[]){m->B, m->S});
+    const soma_dtype activation = s.scope->precision.activation;
+    soma_tensor *parts[2];
+    int n = 0;
+    if (pi0_n_cameras(c, m->saving)) parts[n++] = soma_cast(embed_pictures(m), activation);
+    soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, pi0_n_tokens(c, m->saving)});
+    parts[n++] =
+        soma_cast(soma_paligemma_text(soma_scope_in(s.scope, "embed_tokens"), tokens, c->model.info.vocab, c->language.width), activation);
+    s.x = n == 2 ? soma_concat(parts, 2, 1) : parts[0]; // [B, S, D]
+    add_mask(m, &s, "prefix", m->B, m->S, m->S);
     return s;
 }
 
 // ---- the suffix: state, noisy actions, time. x_t [B R, S, A], time [B R]
 
-static soma_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *time) {
+static soma_tensor *state_token(const builder *m) { // [B R, 1, D]
+    const pi0_config *c = m->c;
+    soma_tensor *state = soma_input(m->g, "state", SOMA_F32, 2, (int64_t[]){m->B, c->model.info.state_dim});
+    state = soma_repeat_rows(soma_linear(m->root, "state_proj", state, c->expert.width, true), m->R);
+    return soma_reshape(state, 3, (int64_t[]){m->B * m->R, 1, c->expert.width});
+}
+
+static soma_tensor *time_condition(const builder *m, soma_tensor *emb) { // [N, D] -> [N, D]
+    soma_tensor *h = soma_apply(soma_linear(m->root, "time_mlp_in", emb, m->c->expert.width, true), SOMA_UNARY_SILU);
+    return soma_apply(soma_linear(m->root, "time_mlp_out", h, m->c->expert.width, true), SOMA_UNARY_SILU);
+}
+
+static soma_tensor *time_table(const builder *m) { // what SCHEDULE keeps for pi0: [steps, D]
+    return soma_state(m->g, "time.embedding", SOMA_F32, 2, (int64_t[]){m->saving->steps, m->c->expert.width});
+}
+
+// Either `time` f32 [N] or, with a saving, `step` i32 [N].
+static soma_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *time, soma_tensor *step) {
     const pi0_config *c = m->c;
     int64_t D = c->expert.width, N = m->B * m->R, H = c->model.info.horizon;
     const soma_scope *root = m->root;
     soma_stream s = {.c = &c->expert, .scope = m->expert};
-    soma_tensor *emb = soma_tap(soma_time_embed(time, D, c->min_period, c->max_period), "suffix_t1.time_emb_f64"); // [N, D] f32
-    soma_tensor *tok = soma_linear(root, "action_in_proj", x_t, D, true);                                          // [N, H, D]
-    if (c->pi05) {
-        soma_tensor *h = soma_apply(soma_linear(root, "time_mlp_in", emb, D, true), SOMA_UNARY_SILU);
-        s.cond = soma_apply(soma_linear(root, "time_mlp_out", h, D, true), SOMA_UNARY_SILU); // [N, D]
-        soma_tap(s.cond, "suffix_t1.adarms_cond");
-    } else {
+    soma_tensor *emb = NULL; // [N, D] f32
+    if (time) emb = soma_tap(soma_time_embed(time, D, c->min_period, c->max_period), "suffix_t1.time_emb_f64");
+    soma_tensor *tok = soma_linear(root, "action_in_proj", x_t, D, true); // [N, H, D]
+    if (c->pi05 && step) {
+        s.step = step;
+        s.n_steps = m->saving->steps;
+    } else if (c->pi05)
+        s.cond = soma_tap(time_condition(m, emb), "suffix_t1.adarms_cond"); // [N, D]
+    else {
+        if (step) emb = soma_embed(time_table(m), step);
         emb = soma_expand(soma_reshape(emb, 3, (int64_t[]){N, 1, D}), 3, (int64_t[]){N, H, D});
         tok = soma_concat((soma_tensor *[]){tok, emb}, 2, 2); // [N, H, 2D]: action first, time second
         tok = soma_apply(soma_linear(root, "action_time_mlp_in", tok, D, true), SOMA_UNARY_SILU);
-        tok = soma_linear(root, "action_time_mlp_out", tok, D, true); // [N, H, D]
-        soma_tensor *state = soma_input(m->g, "state", SOMA_F32, 2, (int64_t[]){m->B, c->model.info.state_dim});
-        state = soma_repeat_rows(soma_linear(root, "state_proj", state, D, true), m->R);
-        tok = soma_concat((soma_tensor *[]){soma_reshape(state, 3, (int64_t[]){N, 1, D}), tok}, 2, 1); // [N, 1 + H, D]
+        tok = soma_linear(root, "action_time_mlp_out", tok, D, true);                    // [N, H, D]
+        if (!m->saving) tok = soma_concat((soma_tensor *[]){state_token(m), tok}, 2, 1); // [N, 1 + H, D]
     }
     s.x = soma_cast(tok, s.scope->precision.activation);
-    s.pos = soma_input(m->g, "suffix.position", SOMA_I32, 2, (int64_t[]){N, m->T});
-    s.mask.q_block = soma_input(m->g, "suffix.q_block", SOMA_I32, 2, (int64_t[]){N, m->T});
-    s.mask.k_block = soma_input(m->g, "suffix.k_block", SOMA_I32, 2, (int64_t[]){N, m->S + m->T});
+    add_mask(m, &s, "suffix", N, m->T, m->P + m->T);
     return s;
 }
 
@@ -83,22 +110,31 @@ static soma_tensor *velocity(const builder *m, const soma_stream *s) {
                             soma_init_normal(0.1 / sqrt((double)c->expert.width)));
 }
 
-// ---- the three programs
+// ---- the programs
 
 static soma_tensor *kv_state(const builder *m, int i, const char *which) {
     char name[32];
     snprintf(name, sizeof name, "kv.%d.%s", i, which);
     return soma_state(m->g, name, m->paligemma->precision.activation, 4,
-                      (int64_t[]){m->B, m->S, m->c->language.n_kv_heads, m->c->language.head_dim});
+                      (int64_t[]){m->B, m->P, m->c->language.n_kv_heads, m->c->language.head_dim});
+}
+
+// The state's token, where it is computed once: it sees the prefix and itself.
+static soma_stream kept_stream(const builder *m) {
+    soma_stream s = {.c = &m->c->expert, .scope = m->expert};
+    if (m->P == m->S) return s;
+    s.x = soma_cast(state_token(m), s.scope->precision.activation);
+    add_mask(m, &s, "state", m->B, 1, m->P);
+    return s;
 }
 
 static void build_encode(const builder *m) {
     const pi0_config *c = m->c;
-    soma_stream s[2] = {prefix_stream(m)};
+    soma_stream s[2] = {prefix_stream(m), kept_stream(m)};
     soma_tap(s[0].x, "prefix_embs");
     for (int i = 0; i < c->language.depth; i++) {
-        bool last = i == c->language.depth - 1;
-        soma_kv now = pi0_trunk_layer(s, i, (soma_kv){0}, last && !m->b->whole);
+        const bool last = i == c->language.depth - 1, unread = last && !m->b->whole;
+        soma_kv now = pi0_trunk_layer(s, i, (soma_kv){0}, (bool[]){unread, unread}); // [B, P, KV, K]
         soma_store(now.k, kv_state(m, i, "k"));
         soma_store(now.v, kv_state(m, i, "v"));
         if (m->g->keep_taps && (i == 0 || last)) {
@@ -116,17 +152,29 @@ static void build_encode(const builder *m) {
 static void build_denoise(const builder *m) {
     const pi0_config *c = m->c;
     soma_tensor *x_t = soma_input(m->g, "x_t", SOMA_F32, 3, (int64_t[]){m->B, c->model.info.horizon, c->model.info.action_dim});
-    soma_tensor *time = soma_input(m->g, "time", SOMA_F32, 1, &m->B);
+    soma_tensor *time = m->saving ? NULL : soma_input(m->g, "time", SOMA_F32, 1, &m->B);
+    soma_tensor *step = m->saving ? soma_input(m->g, "step", SOMA_I32, 1, &m->B) : NULL;
     soma_tensor *dt = soma_input(m->g, "dt", SOMA_F32, 1, (int64_t[]){1}); // negative: time runs from 1 (noise) to 0 (actions)
-    soma_stream s[2] = {{0}, suffix_stream(m, x_t, time)};
+    soma_stream s[2] = {{0}, suffix_stream(m, x_t, time, step)};
     soma_tap(s[1].x, "suffix_t1.embs");
     for (int i = 0; i < c->expert.depth; i++) {
-        pi0_trunk_layer(s, i, (soma_kv){kv_state(m, i, "k"), kv_state(m, i, "v")}, false);
+        pi0_trunk_layer(s, i, (soma_kv){kv_state(m, i, "k"), kv_state(m, i, "v")}, (bool[]){false, false});
         soma_tap(s[1].x, "suffix_t1.layer_out.%d", i);
     }
     soma_tensor *v = velocity(m, &s[1]);
     soma_output(v, "v_t");
     soma_output(soma_add(x_t, soma_mul(v, dt)), "x_next");
+}
+
+// What depends on the flow's times alone: pi0's time embeddings, pi0.5's modulations of every norm.
+static void build_schedule(const builder *m) {
+    const pi0_config *c = m->c;
+    const int64_t steps = m->saving->steps;
+    soma_tensor *emb = soma_time_embed(soma_input(m->g, "time", SOMA_F32, 1, &steps), c->expert.width, c->min_period, c->max_period);
+    if (c->pi05)
+        soma_gemma_schedule(&(soma_stream){.c = &c->expert, .scope = m->expert, .cond = time_condition(m, emb), .n_steps = steps});
+    else
+        soma_store(emb, time_table(m));
 }
 
 // Flow matching: x_t = t noise + (1 - t) actions, and the net learns the velocity noise - actions.
@@ -139,12 +187,12 @@ static void build_train(const builder *m) {
     soma_tensor *time = soma_input(m->g, "time", SOMA_F32, 1, &N), *t = soma_reshape(time, 3, (int64_t[]){N, 1, 1});
     soma_tensor *x_t = soma_add(soma_mul(t, noise), soma_mul(soma_affine(t, -1, 1), actions));
     soma_tap(x_t, "train.x_t");
-    soma_stream s[2] = {prefix_stream(m), suffix_stream(m, x_t, time)};
+    soma_stream s[2] = {prefix_stream(m), suffix_stream(m, x_t, time, NULL)};
     for (int i = 0; i < c->language.depth; i++) {
         soma_tap(s[0].x, "train.prefix.layer_in.%d", i);
         soma_tap(s[1].x, "train.suffix.layer_in.%d", i);
         soma_scope_block(m->root);
-        pi0_trunk_layer(s, i, (soma_kv){0}, i == c->language.depth - 1);
+        pi0_trunk_layer(s, i, (soma_kv){0}, (bool[]){i == c->language.depth - 1, false});
     }
     soma_scope_blocks_end(m->root);
     soma_tap(s[1].x, "train.suffix.last_layer_out");
@@ -175,12 +223,17 @@ void pi0_build(const soma_model *model, const soma_build *b, soma_graph *graph) 
                        .expert = soma_scope_in(&root, "paligemma_with_expert.gemma_expert.model"),
                        .B = b->batch,
                        .R = b->program == SOMA_PROGRAM_TRAIN ? b->draws : 1,
-                       .S = pi0_prefix_len(c),
-                       .T = pi0_suffix_len(c)};
+                       .saving = b->saving,
+                       .S = pi0_prefix_len(c, b->saving),
+                       .P = pi0_prefix_len(c, b->saving) + pi0_kept_len(c, b->saving),
+                       .T = pi0_suffix_len(c, b->saving)};
+    SOMA_CHECK(b->saving || b->program != SOMA_PROGRAM_SCHEDULE, "a schedule is part of a saving");
+    SOMA_CHECK(!b->saving || b->program != SOMA_PROGRAM_TRAIN, "training saves nothing");
     switch (b->program) {
     case SOMA_PROGRAM_ENCODE: build_encode(&m); break;
     case SOMA_PROGRAM_DENOISE: build_denoise(&m); break;
     case SOMA_PROGRAM_TRAIN: build_train(&m); break;
     case SOMA_PROGRAM_DECODE: soma__mistake(graph, "pi0 denoises its chunk: it writes no tokens"); break;
+    case SOMA_PROGRAM_SCHEDULE: build_schedule(&m); break;
     }
 }

@@ -30,17 +30,20 @@ extern const soma_purpose pi0_purposes[];
 soma_status pi0_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
 
 // One layer for both streams, s[0] the prefix and s[1] the suffix; their x become the layer's output. encode builds it with
-// s[1].x == NULL, denoise with s[0].x == NULL and `past`, training with both. Returns the prefix's keys and values.
-// keys_only: nobody reads what this layer makes of the prefix, so only its keys and values are built.
-soma_kv pi0_trunk_layer(soma_stream s[2], int i, soma_kv past, bool keys_only);
+// s[1].x == NULL or the state's token, denoise with s[0].x == NULL and `past`, training with both. Returns the keys and values that the
+// last of them sees. keys_only [2]: nobody reads what this layer makes of the stream, so only its keys and values are built.
+soma_kv pi0_trunk_layer(soma_stream s[2], int i, soma_kv past, const bool keys_only[2]);
 // What the references keep in f32 whatever the rest runs in: norms, the patch convolution, positions, the action projections.
 void pi0_precision_rules(soma_precision precision, soma_precision_rule rules[PI0_RULES]);
 
-// tokens of the prefix (pictures, prompt) and of the suffix (state in pi0, actions)
-static inline int64_t pi0_prefix_len(const pi0_config *c) {
-    int64_t side = c->vision.image / c->vision.patch;
-    return c->model.info.n_cameras * side * side + c->model.info.max_tokens;
+// ---- how long things are, with a saving or (NULL) without
+int64_t pi0_n_cameras(const pi0_config *c, const soma_saving *saving);
+int64_t pi0_n_tokens(const pi0_config *c, const soma_saving *saving);
+int64_t pi0_prefix_len(const pi0_config *c, const soma_saving *saving); // pictures and prompt
+// tokens between prefix and actions, computed once per observation: pi0's state, if anything is saved
+static inline int64_t pi0_kept_len(const pi0_config *c, const soma_saving *saving) { return saving && !c->pi05 ? 1 : 0; }
+static inline int64_t pi0_suffix_len(const pi0_config *c, const soma_saving *saving) {
+    return c->model.info.horizon + (saving || c->pi05 ? 0 : 1);
 }
-static inline int64_t pi0_suffix_len(const pi0_config *c) { return c->model.info.horizon + (c->pi05 ? 0 : 1); }
 
 #endif

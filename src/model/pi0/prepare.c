@@ -7,42 +7,96 @@
 
 #include <string.h>
 
+static bool looked_at(const soma_batch *b, int64_t camera) { return !b->saving || b->saving->cameras >> camera & 1; }
+
 // One row of the prefix's keys: block 0 where there is something to see.
 static void prefix_row(const pi0_config *c, const soma_batch *b, int64_t row, int32_t *k_block) {
     int64_t side = c->vision.image / c->vision.patch, n = side * side, C = c->model.info.n_cameras, L = c->model.info.max_tokens;
     for (int64_t cam = 0; cam < C; cam++) {
         bool there = !b->image_mask || b->image_mask[row * C + cam];
-        for (int64_t i = 0; i < n; i++) *k_block++ = there ? 0 : SOMA_BLOCK_NEVER;
+        for (int64_t i = 0; i < n && looked_at(b, cam); i++) *k_block++ = there ? 0 : SOMA_BLOCK_NEVER;
     }
-    for (int64_t i = 0; i < L; i++) *k_block++ = b->token_mask[row * L + i] ? 0 : SOMA_BLOCK_NEVER;
+    for (int64_t i = 0; i < pi0_n_tokens(c, b->saving); i++) *k_block++ = b->token_mask[row * L + i] ? 0 : SOMA_BLOCK_NEVER;
+}
+
+typedef struct mask {
+    int32_t *pos, *q_block, *k_block;
+} mask;
+
+// The arrays "<name>.position" and "<name>.q_block" [rows, T], "<name>.k_block" [rows, keys].
+static bool own_mask(mask *m, soma_feed *feed, const char *const names[3], int64_t rows, int64_t T, int64_t keys) {
+    m->pos = soma__feed_own(feed, names[0], sizeof *m->pos * (size_t)(rows * T));
+    m->q_block = soma__feed_own(feed, names[1], sizeof *m->pos * (size_t)(rows * T));
+    m->k_block = soma__feed_own(feed, names[2], sizeof *m->pos * (size_t)(rows * keys));
+    return m->pos && m->q_block && m->k_block;
 }
 
 static soma_status prepare_masks(const pi0_config *c, const soma_batch *b, soma_feed *feed, soma_error *err) {
-    int64_t S = pi0_prefix_len(c), T = pi0_suffix_len(c), N = b->n * b->draws;
-    int32_t *pos = soma__feed_own(feed, "prefix.position", sizeof *pos * (size_t)(b->n * S));
-    int32_t *q_block = soma__feed_own(feed, "prefix.q_block", sizeof *pos * (size_t)(b->n * S));
-    int32_t *k_block = soma__feed_own(feed, "prefix.k_block", sizeof *pos * (size_t)(b->n * S));
-    int32_t *suffix_pos = soma__feed_own(feed, "suffix.position", sizeof *pos * (size_t)(N * T));
-    int32_t *suffix_q = soma__feed_own(feed, "suffix.q_block", sizeof *pos * (size_t)(N * T));
-    int32_t *suffix_k = soma__feed_own(feed, "suffix.k_block", sizeof *pos * (size_t)(N * (S + T)));
-    if (!pos || !q_block || !k_block || !suffix_pos || !suffix_q || !suffix_k) return soma__no_memory(err, "a batch's masks");
-    memset(q_block, 0, sizeof *q_block * (size_t)(b->n * S)); // padded queries see the prefix too: finite, and nobody reads them
+    static const char *const prefix_names[] = {"prefix.position", "prefix.q_block", "prefix.k_block"},
+                             *const state_names[] = {"state.position", "state.q_block", "state.k_block"},
+                             *const suffix_names[] = {"suffix.position", "suffix.q_block", "suffix.k_block"};
+    const int64_t S = pi0_prefix_len(c, b->saving), kept = pi0_kept_len(c, b->saving), P = S + kept, T = pi0_suffix_len(c, b->saving),
+                  N = b->n * b->draws;
+    mask prefix, state, suffix;
+    if (!own_mask(&prefix, feed, prefix_names, b->n, S, S) || !own_mask(&suffix, feed, suffix_names, N, T, P + T) ||
+        (kept && !own_mask(&state, feed, state_names, b->n, 1, P)))
+        return soma__no_memory(err, "a batch's masks");
+    memset(prefix.q_block, 0, sizeof(int32_t) * (size_t)(b->n * S)); // padded queries see the prefix too: finite, and nobody reads them
     for (int64_t row = 0; row < b->n; row++) {
-        int32_t *k = k_block + row * S, valid = 0;
+        int32_t *k = prefix.k_block + row * S, valid = 0;
         prefix_row(c, b, row, k);
         for (int64_t i = 0; i < S; i++) {
             valid += k[i] == 0;
-            pos[row * S + i] = valid - 1;
+            prefix.pos[row * S + i] = valid - 1;
+        }
+        if (kept) {
+            memcpy(state.k_block + row * P, k, sizeof *k * (size_t)S);
+            state.q_block[row] = state.k_block[row * P + S] = 1;
+            state.pos[row] = valid;
         }
         for (int64_t n = row * b->draws; n < (row + 1) * b->draws; n++) {
-            memcpy(suffix_k + n * (S + T), k, sizeof *k * (size_t)S);
+            int32_t *keys = suffix.k_block + n * (P + T);
+            memcpy(keys, k, sizeof *k * (size_t)S);
+            if (kept) keys[S] = 1;
             for (int64_t i = 0; i < T; i++) {
-                int32_t block = c->pi05 || i == 0 ? 1 : 2;
-                suffix_q[n * T + i] = suffix_k[n * (S + T) + S + i] = block;
-                suffix_pos[n * T + i] = valid + (int32_t)i;
+                int32_t block = c->pi05 || i + kept == 0 ? 1 : 2;
+                suffix.q_block[n * T + i] = keys[P + i] = block;
+                suffix.pos[n * T + i] = valid + (int32_t)(kept + i);
             }
         }
     }
+    return SOMA_OK;
+}
+
+// The pictures that are looked at, camera after camera: borrowed where that is all of them.
+static soma_status prepare_pictures(const pi0_config *c, const soma_batch *b, soma_feed *feed, soma_error *err) {
+    const soma_model_info *info = &c->model.info;
+    const int64_t C = info->n_cameras, chosen = pi0_n_cameras(c, b->saving);
+    const size_t each = (size_t)(info->image_size * info->image_size) * 3 * soma_dtype_size(b->image_dtype);
+    if (chosen == C) {
+        soma__feed_borrow(feed, "images", b->images, (size_t)(b->n * C) * each);
+        return SOMA_OK;
+    }
+    if (!chosen) return SOMA_OK;
+    char *out = soma__feed_own(feed, "images", (size_t)(b->n * chosen) * each);
+    if (!out) return soma__no_memory(err, "a batch's pictures");
+    for (int64_t i = 0; i < b->n * C; i++) {
+        if (!looked_at(b, i % C)) continue;
+        memcpy(out, (const char *)b->images + (size_t)i * each, each);
+        out += each;
+    }
+    return SOMA_OK;
+}
+
+static soma_status prepare_tokens(const pi0_config *c, const soma_batch *b, soma_feed *feed, soma_error *err) {
+    const int64_t L = c->model.info.max_tokens, n = pi0_n_tokens(c, b->saving);
+    if (n == L) {
+        soma__feed_borrow(feed, "tokens", b->tokens, sizeof *b->tokens * (size_t)(b->n * L));
+        return SOMA_OK;
+    }
+    int32_t *out = soma__feed_own(feed, "tokens", sizeof *out * (size_t)(b->n * n));
+    if (!out) return soma__no_memory(err, "a batch's tokens");
+    for (int64_t row = 0; row < b->n; row++) memcpy(out + row * n, b->tokens + row * L, sizeof *out * (size_t)n);
     return SOMA_OK;
 }
 
@@ -73,9 +127,8 @@ soma_status pi0_prepare(const soma_model *model, const soma_batch *given, soma_f
             return soma__fail(err, SOMA_BAD_INPUT, "token id %d at place %lld of the prompt: the model knows 0 to %lld", b->tokens[i],
                               (long long)(i % L), (long long)info->vocab - 1);
     SOMA_TRY(prepare_masks(c, b, feed, err));
-    size_t pixels = (size_t)(b->n * info->n_cameras * info->image_size * info->image_size) * 3;
-    soma__feed_borrow(feed, "images", b->images, pixels * soma_dtype_size(b->image_dtype));
-    soma__feed_borrow(feed, "tokens", b->tokens, sizeof *b->tokens * (size_t)(b->n * L));
+    SOMA_TRY(prepare_pictures(c, b, feed, err));
+    SOMA_TRY(prepare_tokens(c, b, feed, err));
     if (info->state_input) soma__feed_borrow(feed, "state", b->state, sizeof *b->state * (size_t)(b->n * info->state_dim));
     if (!b->actions) return SOMA_OK;
     size_t chunk = sizeof(float) * (size_t)(info->horizon * info->action_dim), n = (size_t)b->n, N = (size_t)(b->n * b->draws);

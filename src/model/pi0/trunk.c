@@ -22,15 +22,26 @@ static soma_tensor *join(soma_tensor *prefix, soma_tensor *own) {
     return soma_reshape(soma_concat((soma_tensor *[]){shared, mine}, 2, 2), 4, (int64_t[]){B * R, S + T, KV, K});
 }
 
-soma_kv pi0_trunk_layer(soma_stream s[2], int i, soma_kv past, bool keys_only) {
-    if (s[0].x) {
-        soma_gemma_layer prefix = soma_gemma_begin(&s[0], i);
-        past = prefix.kv;
-        if (!keys_only) s[0].x = soma_gemma_end(&s[0], &prefix, past);
-    }
-    if (s[1].x) {
-        soma_gemma_layer suffix = soma_gemma_begin(&s[1], i);
-        s[1].x = soma_gemma_end(&s[1], &suffix, (soma_kv){join(past.k, suffix.kv.k), join(past.v, suffix.kv.v)});
+soma_kv pi0_trunk_layer(soma_stream s[2], int i, soma_kv past, const bool keys_only[2]) {
+    for (int e = 0; e < 2; e++) {
+        if (!s[e].x) continue;
+        soma_gemma_layer layer = soma_gemma_begin(&s[e], i);
+        past = e ? (soma_kv){join(past.k, layer.kv.k), join(past.v, layer.kv.v)} : layer.kv; // [B, S + T, KV, K]
+        if (!keys_only[e]) s[e].x = soma_gemma_end(&s[e], &layer, past);
     }
     return past;
+}
+
+int64_t pi0_n_cameras(const pi0_config *c, const soma_saving *saving) {
+    if (!saving) return c->model.info.n_cameras;
+    int64_t n = 0;
+    for (int i = 0; i < c->model.info.n_cameras; i++) n += saving->cameras >> i & 1;
+    return n;
+}
+
+int64_t pi0_n_tokens(const pi0_config *c, const soma_saving *saving) { return saving ? saving->tokens : c->model.info.max_tokens; }
+
+int64_t pi0_prefix_len(const pi0_config *c, const soma_saving *saving) {
+    int64_t side = c->vision.image / c->vision.patch;
+    return pi0_n_cameras(c, saving) * side * side + pi0_n_tokens(c, saving);
 }

@@ -162,6 +162,7 @@ void pi0_fast_build(const soma_model *model, const soma_build *b, soma_graph *gr
     case SOMA_PROGRAM_ENCODE: build_encode(&m); break;
     case SOMA_PROGRAM_DECODE: build_decode(&m); break;
     case SOMA_PROGRAM_TRAIN: build_train(&m); break;
+    case SOMA_PROGRAM_SCHEDULE:
     case SOMA_PROGRAM_DENOISE: soma__mistake(graph, "pi0_fast writes its chunk: it decodes and does not denoise"); break;
     }
 }
