@@ -382,7 +382,10 @@ static soma_status add_to_set(soma_tokenizer *t, size_t k, const char *where, so
             set->n_lengths++;
         }
         set->starts[(unsigned char)*text] = true;
-        if (!soma__piece_map_put(&set->map, text, len, (int32_t)k)) status = soma__no_memory(err, "the added tokens");
+        // decoded as it was found, which is what the reference does from version 0.23 on
+        const soma_piece_slot *slot = soma__piece_map_put(&t->json->map, text, len, a->id);
+        if (!slot || !soma__piece_map_put(&set->map, text, len, (int32_t)k)) status = soma__no_memory(err, "the added tokens");
+        if (slot) t->json->pieces[a->id] = (soma_piece){slot->offset, slot->len, a->special};
     }
     soma__str_free(&buffers[0]);
     soma__str_free(&buffers[1]);
