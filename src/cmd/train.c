@@ -31,8 +31,51 @@ static bool show(void *user, const soma_train_progress *p) {
     return !soma__cmd_interrupted();
 }
 
+#define PLAN_OPTS(X) X(FLAG, plan, false, "print the memory and time that the run would need, and start nothing")
+SOMA_OPTS_DECLARE(plan_opts, PLAN_OPTS)
+#define OPTS_TYPE plan_opts
+SOMA_OPTS_DEFINE_LOCAL(plan_opts, PLAN_OPTS, plan_defaults)
+#undef OPTS_TYPE
+
+static int print_plan(const soma_cmd *cmd, const soma_train_opts *o) {
+    soma_error err = {0};
+    soma_train_need n;
+    if (soma_train_plan(&n, o, &err)) return soma__cmd_fail(cmd, &err);
+    const struct {
+        const char *name, *what;
+        size_t size;
+    } rows[] = {{"trained", "weights, f32", n.trained},
+                {"frozen", "weights that are only read, where the file is mapped if it has them in this dtype", n.frozen},
+                {"gradients", "f32", n.gradients},
+                {"moments", "AdamW's two, f32", n.moments},
+                {"average", "f32; --ema 0 keeps none", n.average},
+                {"intermediates", "--recompute keeps fewer", n.intermediates},
+                {"inputs", "a batch, as it comes and as the graph has it", n.inputs},
+                {"workspace", "packed factors of matrix products", n.workspace},
+                {"graphs", "the passes' graphs themselves", n.graphs},
+                {"total", "", n.total},
+                {"data", "decoded pictures kept, at most, beside the total; --cache", n.data}};
+    if (cmd->json) {
+        json_t *out = json_object();
+        for (size_t i = 0; i < SOMA_COUNT(rows); i++) json_object_set_new(out, rows[i].name, json_integer((json_int_t)rows[i].size));
+        json_object_set_new(out, "values_trained", json_integer(n.values_trained));
+        json_object_set_new(out, "values_frozen", json_integer(n.values_frozen));
+        json_object_set_new(out, "gflop_per_step", json_real(n.gflop_per_step));
+        json_object_set_new(out, "gflop_per_second", json_real(n.gflop_per_second));
+        json_object_set_new(out, "seconds_per_step", json_real(n.seconds_per_step));
+        return soma__cmd_print_json(cmd, out);
+    }
+    printf("%lld values trained, %lld frozen\n", (long long)n.values_trained, (long long)n.values_frozen);
+    for (size_t i = 0; i < SOMA_COUNT(rows); i++)
+        printf("  %-14s %10.3f GB%s%s\n", rows[i].name, 1e-9 * (double)rows[i].size, *rows[i].what ? "  " : "", rows[i].what);
+    printf("a step: %.1f GFLOP, %.2f s at this machine's %.0f GFLOP/s of matrix products; %lld steps: %.2f hours or more\n",
+           n.gflop_per_step, n.seconds_per_step, n.gflop_per_second, (long long)n.steps, n.seconds_per_step * (double)n.steps / 3600);
+    return SOMA_EXIT_OK;
+}
+
 static int run(int argc, char **argv) {
     soma_train_opts o = soma_train_defaults();
+    plan_opts plan = plan_defaults();
     soma_cmd cmd = {
         .usage = "--data DIR --out DIR [options]",
         .about = "Trains a policy on a dataset of demonstrations. The policy's folder holds the weights (model.safetensors, the average\n"
@@ -41,9 +84,10 @@ static int run(int argc, char **argv) {
                  "Example:\n  soma train --family pi0 --preset nano --data demo/data --out demo/policy\n",
         .has_json = true,
         .has_config = true,
-        .groups = {{&soma_train_opts_table, &o, "options"}}};
+        .groups = {{&soma_train_opts_table, &o, "options"}, {&plan_opts_table, &plan, "before it starts"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
+    if (plan.plan) return print_plan(&cmd, &o);
     soma__cmd_catch_interrupt();
     soma_error err = {0};
     report r = {.eval_loss = NAN};

@@ -42,6 +42,7 @@ typedef struct soma_plan {
     soma_step *steps;
     size_t n_steps;
     size_t size[SOMA_ROLE_COUNT]; // bytes that each buffer needs
+    size_t workspace;             // bytes that the device keeps for the plan's kernels
     double flops;                 // of matrix products and attention, for one run
     struct soma_device *device;
     void *device_data;

@@ -16,13 +16,20 @@ static void build(soma_pass *pass, soma_trainer *t, bool training) {
     }
 }
 
-soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err) {
-    const soma_model_info *info = &t->model->info;
-    *pass = (soma_pass){.n = n, .draws = draws, .mean = pass->mean};
-    size_t chunk = (size_t)(info->horizon * info->action_dim), N = (size_t)n, D = (size_t)draws;
+soma_status soma__pass_plan(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err) {
+    *pass = (soma_pass){.n = n, .draws = draws};
     SOMA_TRY(soma_graph_new(&pass->graph, err));
     build(pass, t, training);
-    SOMA_TRY(soma__plan_new(&pass->plan, pass->graph, &t->params->layout, NULL, t->device, err));
+    return soma__plan_new(&pass->plan, pass->graph, &t->params->layout, NULL, t->device, err);
+}
+
+soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err) {
+    const soma_model_info *info = &t->model->info;
+    const bool mean = pass->mean;
+    size_t chunk = (size_t)(info->horizon * info->action_dim), N = (size_t)n, D = (size_t)draws;
+    soma_status status = soma__pass_plan(pass, t, n, draws, training, err);
+    pass->mean = mean;
+    SOMA_TRY(status);
     SOMA_TRY(soma__frame_new(&pass->frame, pass->plan, soma__optimiser_array(t->optimiser, training ? "w" : "ema"),
                              soma__optimiser_array(t->optimiser, "g"), NULL, err));
     if (t->still) pass->frame->buffers[SOMA_ROLE_FROZEN] = t->still->memory;

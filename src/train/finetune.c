@@ -26,7 +26,7 @@ soma_build soma__trainer_build(const soma_trainer *t, int64_t n, int64_t draws) 
     return b;
 }
 
-static soma_status training_graph(soma_graph **graph, const soma_trainer *t, soma_error *err) {
+soma_status soma__trainer_graph(soma_graph **graph, const soma_trainer *t, soma_error *err) {
     SOMA_TRY(soma_graph_new(graph, err));
     soma_build b = soma__trainer_build(t, 1, 1);
     t->model->family->build(t->model, &b, *graph);
@@ -75,7 +75,7 @@ static soma_status consider(soma_trainer *t, const recipe *r, const char *layer,
 // Linear layers are the weights that matrix products read as they are.
 static soma_status add_pairs(soma_trainer *t, const recipe *r, soma_error *err) {
     soma_graph *graph;
-    SOMA_TRY(training_graph(&graph, t, err));
+    SOMA_TRY(soma__trainer_graph(&graph, t, err));
     soma_status status = SOMA_OK;
     for (size_t i = 0; i < graph->n_tensors && status == SOMA_OK; i++) {
         const soma_tensor *node = graph->tensors[i], *w = node->op == SOMA_OP_MATMUL ? node->src[1] : NULL;
@@ -177,7 +177,7 @@ static soma_status copy_average(soma_trainer *t, soma_error *err) {
 
 soma_status soma__trainer_weights(soma_trainer *t, soma_error *err) {
     soma_graph *graph;
-    SOMA_TRY(training_graph(&graph, t, err));
+    SOMA_TRY(soma__trainer_graph(&graph, t, err));
     soma_status status = soma__params_lay_out(&t->params, t->device, (const soma_graph *const *)&graph, 1, err);
     if (status == SOMA_OK)
         status = soma__optimiser_new(&t->optimiser, t->device, &t->params->layout, t->o.accumulate > 1, t->o.ema > 0, err);

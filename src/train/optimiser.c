@@ -38,8 +38,8 @@ static void build(soma_optimiser *o) {
     }
 }
 
-size_t soma__optimiser_size(const soma_layout *weights, bool accumulates, bool averages) {
-    return weights->size * (size_t)(4 + accumulates + averages);
+size_t soma__optimiser_scratch(const soma_layout *weights, bool accumulates) {
+    return SOMA_MIN(weights->size, PIECE * sizeof(float)) * (accumulates ? 3 : 1); // a piece of squares; of the sum, and of the zeros
 }
 
 soma_status soma__optimiser_new(soma_optimiser **out, soma_device *device, const soma_layout *weights, bool accumulates, bool averages,

@@ -22,9 +22,8 @@ typedef struct soma_optimiser {
 // two costs one more array.
 soma_status soma__optimiser_new(soma_optimiser **o, soma_device *device, const soma_layout *weights, bool accumulates, bool averages,
                                 soma_error *err);
-void soma__optimiser_free(soma_optimiser *o); // NULL allowed
-// How many bytes its arrays will have.
-size_t soma__optimiser_size(const soma_layout *weights, bool accumulates, bool averages);
+void soma__optimiser_free(soma_optimiser *o);                                 // NULL allowed
+size_t soma__optimiser_scratch(const soma_layout *weights, bool accumulates); // bytes that it needs beside its arrays
 
 // The device memory of one array ("w", "g", "m", "v"): n f32 values laid out as the weights are. "acc" is "g" where nothing is accumulated,
 // "ema" is "w" where nothing is averaged.

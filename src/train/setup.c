@@ -315,16 +315,23 @@ static soma_status check_options(const soma_train_opts *o, soma_error *err) {
     return SOMA_OK;
 }
 
-soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err) {
+soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, soma_error *err) {
     SOMA_OPTS_CHECK(opts);
     *t = (soma_trainer){.o = *opts, .best = INFINITY};
-    soma_device_opts d = {.threads = (int)t->o.threads, .isa = t->o.isa};
     soma_status status = check_options(&t->o, err);
     if (status == SOMA_OK) status = soma__dataset_open(&t->data, t->o.data, err);
     if (status == SOMA_OK) status = make_robot(t, err);
     if (status == SOMA_OK) status = split(t, err);
     if (status == SOMA_OK) status = make_model(t, err);
     if (status == SOMA_OK) status = soma__trainer_adapt(t, err);
+    if (status != SOMA_OK) soma__trainer_close(t);
+    return status;
+}
+
+soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err) {
+    SOMA_TRY(soma__trainer_prepare(t, opts, err));
+    soma_device_opts d = {.threads = (int)t->o.threads, .isa = t->o.isa};
+    soma_status status = SOMA_OK;
     if (status == SOMA_OK) status = take_statistics(t, err);
     if (status == SOMA_OK) status = make_vocabulary(t, err);
     if (status == SOMA_OK) status = soma__robot_check(&t->robot, t->model, t->data->path, err);

@@ -47,13 +47,16 @@ typedef struct soma_trainer {
     double best;  // lowest held-out loss so far; infinite before the first
 } soma_trainer;
 
-// setup.c: everything up to the first step. The folder `out` exists afterwards and holds config.json, norm_stats.json, vocab.json.
+// setup.c: the dataset, the robot, the model, what of it is trained; nothing is written.
+soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, soma_error *err);
+// Everything up to the first step. The folder `out` exists afterwards and holds config.json, norm_stats.json, vocab.json.
 soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err);
 void soma__trainer_close(soma_trainer *t); // {0} and what a failed step left are allowed
 
 // finetune.c: pairs and frozen weights, from the options and the model.
 soma_status soma__trainer_adapt(soma_trainer *t, soma_error *err);
-soma_build soma__trainer_build(const soma_trainer *t, int64_t n, int64_t draws); // the training program
+soma_build soma__trainer_build(const soma_trainer *t, int64_t n, int64_t draws);             // the training program
+soma_status soma__trainer_graph(soma_graph **graph, const soma_trainer *t, soma_error *err); // of one observation, for its weights
 // The part of opening that needs only model, device and o: parameters, optimiser, initial weights in "w" and "ema".
 soma_status soma__trainer_weights(soma_trainer *t, soma_error *err);
 // "w" or "ema" as model.safetensors, or what was trained of a checkpoint as an adapter's folder.
@@ -61,6 +64,7 @@ soma_status soma__trainer_publish(soma_trainer *t, const char *array, soma_error
 
 // batch.c: batch number `index` of a loader into a pass's inputs. The noise follows from (seed, index) alone.
 soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, soma_error *err);
+soma_status soma__pass_plan(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err); // no memory yet
 soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err);
 void soma__pass_free(soma_pass *pass);
 

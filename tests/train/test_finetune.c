@@ -11,6 +11,7 @@
 #include "train/dots.h"
 #include "train/trainer.h"
 
+#include <malloc.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -215,6 +216,62 @@ static void test_bits(void **state) {
     assert_same_file("bits1", "bits_stopped", "training_state.safetensors");
 }
 
+// ---- the plan
+
+static size_t in_use(void) {
+    struct mallinfo2 m = mallinfo2();
+    return m.uordblks + m.hblkhd;
+}
+
+// Bytes that opening a run takes, against what was said before; a run allocates nothing afterwards but its batches.
+static void assert_plan(soma_train_opts o, const char *what) {
+    soma_error err = {0};
+    soma_train_need need;
+    soma_trainer t;
+    if (soma_train_plan(&need, &o, &err)) fail_msg("%s", err.text);
+    size_t before = in_use();
+    if (soma__trainer_open(&t, &o, &err)) fail_msg("%s", err.text);
+    double measured = (double)(in_use() - before), told = (double)(need.total + need.data);
+    if (t.still) told -= (double)need.frozen - (double)t.still->size; // what stays in the file is no allocation
+    printf("%-22s told %8.2f MB, measured %8.2f MB, %+.1f %%; %.2f GFLOP in a step\n", what, told / 1e6, measured / 1e6,
+           100 * (told / measured - 1), need.gflop_per_step);
+    // the dataset's readers and tables, which have no model's size, take up to 4 MB more
+    if (!(told > 0.98 * measured - 4e6 && told < 1.02 * measured)) fail_msg("%s: %.0f bytes told, %.0f measured", what, told, measured);
+    assert_true(fabs(need.gflop_per_step - t.pass.plan->flops * (double)o.accumulate / 1e9) < 1e-9);
+    assert_true(need.seconds_per_step > 0);
+    soma__trainer_close(&t);
+}
+
+static void test_plan(void **state) {
+    const char *sizes =
+        "{\"paligemma\": {\"width\": 256, \"depth\": 4, \"mlp_dim\": 1024, \"num_heads\": 4, \"num_kv_heads\": 1, \"head_dim\": 32},"
+        "\"action_expert\": {\"width\": 128, \"depth\": 4, \"mlp_dim\": 512, \"num_heads\": 4, \"num_kv_heads\": 1, \"head_dim\": 32},"
+        "\"vision\": {\"hidden_size\": 128, \"num_hidden_layers\": 4, \"num_attention_heads\": 2, \"intermediate_size\": 256,"
+        "\"patch_size\": 4, \"image_size\": 32}}";
+    soma_error err;
+    soma_train_opts o = options("wide");
+    path(o.model, "wide.json");
+    if (soma__file_write(o.model, sizes, strlen(sizes), &err)) fail_msg("%s", err.text);
+    o.init[0] = 0;
+    o.steps = 0;
+    train(&o, NULL, SOMA_OK);
+    o.steps = 3;
+    assert_plan(o, "everything");
+    o.ema = 0.9;
+    o.accumulate = 2;
+    assert_plan(o, "average, two passes");
+    o = options("wide_tuned");
+    path(o.init, "wide");
+    o.recompute = true;
+    assert_plan(o, "recomputation");
+    strcpy(o.lora, "openpi");
+    assert_plan(o, "openpi's pairs");
+    strcpy(o.dtype, "bf16"); // the base is f32: its frozen weights are converted
+    assert_plan(o, "openpi's pairs, bf16");
+    strcpy(o.lora, "peft");
+    assert_plan(o, "PEFT's pairs, bf16");
+}
+
 static void test_bad_input(void **state) {
     soma_error err;
     soma_train_opts o = options("bad");
@@ -246,6 +303,7 @@ int main(void) {
         cmocka_unit_test(test_peft),
         cmocka_unit_test(test_frozen),
         cmocka_unit_test(test_bits),
+        cmocka_unit_test(test_plan),
         cmocka_unit_test(test_bad_input),
     };
     return cmocka_run_group_tests(tests, make_base, remove_dots);

@@ -143,7 +143,8 @@ static soma_status cpu_prepare(soma_device *device, soma_plan *plan, soma_error 
         p->shared_size = SOMA_MAX(p->shared_size, (c.shared_size + 63) & ~(size_t)63);
         p->thread_size = SOMA_MAX(p->thread_size, (c.thread_size + 63) & ~(size_t)63);
     }
-    p->workspace = soma__alloc(p->shared_size + p->thread_size * (size_t)soma__pool_threads(d->pool));
+    plan->workspace = p->shared_size + p->thread_size * (size_t)soma__pool_threads(d->pool);
+    p->workspace = soma__alloc(plan->workspace);
     return p->workspace ? SOMA_OK : soma__no_memory(err, "a plan's workspace");
 }
 
