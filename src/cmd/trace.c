@@ -12,6 +12,7 @@
     X(TEXT, inputs, "", "a safetensors file with the inputs by name")                                                       \
     X(TEXT, out, "", "the safetensors file to write")                                                                       \
     X(TEXT, dtype, "f32", "f32, mixed (bf16 products) or bf16 (inference only)")                                            \
+    X(TEXT, time, "", "whose flow times: openpi or lerobot; empty: those of the project that the config is from")           \
     X(FLAG, grads, false, "also write the gradients of the training loss")                                                  \
     X(TEXT, against, "", "a safetensors file of a reference: print the error of each tensor")                               \
     X(INT, stop_token, 0, "of a policy that writes tokens: decode the first row once more, alone, until it writes this id") \
@@ -41,7 +42,7 @@ static const char *choose_isa(const trace_opts *o) {
 static soma_status work(const trace_opts *o, soma_trace *trace, soma_error *err) {
     soma_device *device = NULL;
     soma_safetensors *inputs = NULL;
-    const soma_trace_opts t = {.dtype = o->dtype, .grads = o->grads, .stop_token = o->stop_token, .names_only = o->list};
+    const soma_trace_opts t = {.dtype = o->dtype, .time = o->time, .grads = o->grads, .stop_token = o->stop_token, .names_only = o->list};
     const soma_device_opts d = {.threads = (int)o->threads, .isa = choose_isa(o)};
     soma_status status = soma__device_open(&device, o->device, &d, err);
     if (status == SOMA_OK && !o->list) status = soma__safetensors_open(&inputs, o->inputs, err);

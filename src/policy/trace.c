@@ -2,6 +2,7 @@
 // One run of each program with every tap open, for families that denoise. The sampler's loop is written here as openpi's PyTorch loop runs:
 // time is accumulated in f32, which moves the tenth step's actions by about 5e-5 against 1 - k/10. Families that write their chunk as
 // tokens: trace_written.c.
+#include "policy/published.h"
 #include "policy/trace_run.h"
 
 #include "base/file.h"
@@ -81,12 +82,13 @@ static soma_status trace_sample(soma_trace_run *r, soma_trace_runner *x, int64_t
     int64_t B = r->batch.n, shape[] = {B, info->horizon, info->action_dim};
     size_t size = sizeof(float) * (size_t)(shape[0] * shape[1] * shape[2]);
     float *x_t = soma__trace_room(r, size, err), *times = soma__trace_room(r, sizeof *times * (size_t)B, err), dt = -1.0f / (float)n_steps,
-          time = 1;
-    if (!x_t || !times) return SOMA_NO_MEMORY;
+          *schedule = soma__trace_room(r, sizeof *schedule * (size_t)n_steps, err);
+    if (!x_t || !times || !schedule) return SOMA_NO_MEMORY;
+    soma__schedule_times(schedule, n_steps, r->time);
     memcpy(x_t, r->noise, size);
     SOMA_TRY(soma__frame_put(x->frame, "dt", &dt, sizeof dt, err));
-    for (int k = 0; time >= -dt / 2; k++, time += dt) {
-        for (int64_t i = 0; i < B; i++) times[i] = time;
+    for (int k = 0; k < n_steps; k++) {
+        for (int64_t i = 0; i < B; i++) times[i] = schedule[k];
         SOMA_TRY(soma__frame_put(x->frame, "x_t", x_t, size, err));
         SOMA_TRY(soma__frame_put(x->frame, "time", times, sizeof *times * (size_t)B, err));
         soma__trace_run_plan(r, x);
@@ -183,18 +185,17 @@ soma_status soma__trace_run(soma_trace *trace, const char *folder, const soma_sa
                             soma_device *device, soma_error *err) {
     SOMA_CHECK(opts->names_only || inputs, "a trace has inputs, unless only names are asked for");
     soma_trace_run r = {.o = opts, .out = trace, .device = device, .in = inputs};
-    json_t *config = NULL;
-    char path[SOMA_PATH_MAX];
+    soma_published c = {0};
     soma_status status = choose_precision(&r, err);
-    if (status == SOMA_OK) status = soma__path_join(path, folder, "config.json", err);
-    if (status == SOMA_OK) status = soma__json_load(&config, path, err);
-    if (status == SOMA_OK) status = soma__model_new(&r.model, config, path, err);
+    if (status == SOMA_OK) status = soma__published_open(&c, folder, err);
+    if (status == SOMA_OK) status = soma__time_rule(&r.time, opts->time ? opts->time : "", c.config, err);
+    if (status == SOMA_OK) status = soma__published_model(&c, err);
+    r.model = c.model;
     if (status == SOMA_OK) status = trace_all(&r, folder, err);
     soma__trace_drop_graphs(&r);
     soma__layout_free(&r.states);
     if (r.state_memory) device->kind->free(device, r.state_memory);
-    soma__model_free(r.model);
-    json_decref(config);
+    soma__published_close(&c);
     soma__arena_free(&r.arena);
     return status;
 }

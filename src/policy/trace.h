@@ -9,6 +9,7 @@
 
 typedef struct soma_trace_opts {
     const char *dtype; // "f32", "mixed" (bf16 products) or "bf16" (inference only: no train.*)
+    const char *time;  // whose flow times: "openpi", "lerobot"; NULL or "": those of the project that the config is from
     bool grads;        // also the gradients of train.loss, as "b2.<weight>", and of the first row alone, as "b1.<weight>"; of a family that
                        // writes tokens as "<weight>"
     int64_t stop_token; // of families that write tokens, above 0: the first row is decoded once more, alone, until it writes this id

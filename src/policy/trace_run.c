@@ -175,10 +175,12 @@ static soma_status load(soma_trace_run *r, const char *folder, bool whole, soma_
     SOMA_TRY(soma__trace_build(r, &r->step, soma__step_program(&r->model->info), r->batch.n, false, err));
     if (r->train) SOMA_TRY(soma__trace_build(r, &r->learn, SOMA_PROGRAM_TRAIN, r->batch.n, false, err));
     const soma_graph *graphs[] = {r->encode, r->step, r->learn};
-    SOMA_TRY(soma__params_new(&r->params, r->device, graphs, r->train ? 3 : 2, err));
-    if (r->o->names_only) return SOMA_OK;
-    SOMA_TRY(soma__safetensors_open(&file, folder, err));
-    soma_status status = soma__params_load(r->params, file, r->model->family->aliases, err);
+    const soma_alias *aliases = r->model->family->aliases;
+    if (!r->o->names_only) SOMA_TRY(soma__safetensors_open(&file, folder, err));
+    if (!r->o->names_only && !r->train) // gradients lie as the weights do, in one piece: then all are copied
+        return soma__params_open(&r->params, r->device, graphs, 2, SOMA_ROLE_WEIGHT, file, aliases, err);
+    soma_status status = soma__params_new(&r->params, r->device, graphs, r->train ? 3 : 2, err);
+    if (status == SOMA_OK && file) status = soma__params_load(r->params, file, aliases, err);
     soma__safetensors_close(file);
     return status;
 }

@@ -4,6 +4,7 @@
 #define SOMA_POLICY_TRACE_RUN_H
 
 #include "policy/params.h"
+#include "policy/schedule.h"
 #include "policy/trace.h"
 
 typedef struct soma_trace_run {
@@ -13,6 +14,7 @@ typedef struct soma_trace_run {
     soma_model *model;
     const soma_safetensors *in;
     soma_precision precision;
+    soma_time_rule time;
     soma_arena arena;         // the batches' arrays
     soma_batch batch, lesson; // what is observed and, in training, learned
     const float *noise;       // NULL: no sampling

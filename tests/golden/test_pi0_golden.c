@@ -75,11 +75,11 @@ static soma_safetensors *open_in(const char *folder, const char *name) {
     return st;
 }
 
-static void run_trace(soma_trace *trace, const char *folder, const soma_safetensors *inputs, const char *isa) {
+static void run_trace(soma_trace *trace, const char *folder, const soma_safetensors *inputs, const char *isa, const char *time) {
     soma_error err = {0};
     soma_device *device = NULL;
     const soma_device_opts d = {.threads = 2, .isa = isa};
-    const soma_trace_opts o = {.dtype = "f32", .grads = true};
+    const soma_trace_opts o = {.dtype = "f32", .grads = true, .time = time};
     if (soma__device_open(&device, "cpu", &d, &err)) fail_msg("%s", err.text);
     print_message("%s\n", device->kind->info(device));
     if (soma__trace_run(trace, folder, inputs, &o, device, &err)) fail_msg("%s", err.text);
@@ -107,8 +107,8 @@ static void hold_case(const char *name) {
     soma_trace plain = {0}, fast = {0};
     soma_safetensors *inputs = open_in(folder, "inputs.safetensors"), *outputs = open_in(folder, "outputs.safetensors"),
                      *grads = open_in(folder, "grads.safetensors");
-    run_trace(&plain, folder, inputs, "plain");
-    run_trace(&fast, folder, inputs, "");
+    run_trace(&plain, folder, inputs, "plain", "openpi");
+    run_trace(&fast, folder, inputs, "", "openpi");
     double worst = 0, worst_fast = 0;
     int n = hold_outputs(&plain, outputs), m = hold_grads(&plain, grads, &worst);
     hold_grads(&fast, grads, &worst_fast);
@@ -121,10 +121,36 @@ static void hold_case(const char *name) {
     soma__safetensors_close(grads);
 }
 
+// LeRobot's code on the same weights: its own times give its own actions, and openpi's times do not.
+static void hold_lerobot(const char *name) {
+    char folder[SOMA_PATH_MAX];
+    if (!golden_folder(folder, name)) skip();
+    soma_safetensors *inputs = open_in(folder, "inputs.safetensors"), *outputs = open_in(folder, "outputs_lerobot.safetensors");
+    const soma_safetensor *actions = soma__safetensors_find(outputs, "actions"),
+                          *loss = soma__safetensors_find(outputs, "train.loss_elementwise");
+    double off[2];
+    for (int i = 0; i < 2; i++) {
+        soma_trace trace = {0};
+        run_trace(&trace, folder, inputs, "plain", i ? "openpi" : "lerobot");
+        off[i] = golden_compare(soma__trace_find(&trace, "actions")->data, actions->data, actions->n_values, 1, NULL).max_abs;
+        golden_error e = golden_compare(soma__trace_find(&trace, "train.loss_elementwise")->data, loss->data, loss->n_values, 1, NULL);
+        assert_true(e.max_abs <= tolerance("train.loss_elementwise"));
+        soma__trace_free(&trace);
+    }
+    print_message("%s: LeRobot's actions are off by %.2g with --time lerobot, by %.2g with --time openpi\n", name, off[0], off[1]);
+    assert_true(off[0] <= tolerance("actions"));
+    assert_true(off[1] > tolerance("actions"));
+    soma__safetensors_close(inputs);
+    soma__safetensors_close(outputs);
+}
+
+static void pi0_lerobot(void **state) { hold_lerobot("pi0_tiny"); }
+static void pi05_lerobot(void **state) { hold_lerobot("pi05_tiny"); }
 static void pi0(void **state) { hold_case("pi0_tiny"); }
 static void pi05(void **state) { hold_case("pi05_tiny"); }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(pi0), cmocka_unit_test(pi05)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pi0), cmocka_unit_test(pi05), cmocka_unit_test(pi0_lerobot),
+                                       cmocka_unit_test(pi05_lerobot)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
