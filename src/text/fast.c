@@ -115,8 +115,6 @@ static bool quantise(soma_fast_work *w, size_t n, int64_t *n_clipped) {
     return !bad;
 }
 
-static int class_of(const soma_fast *f, int32_t c) { return c < SOMA_FAST_SMALL ? f->class_of[c] : (int)soma__unicode_class((uint32_t)c); }
-
 // How many characters of 's 't 're 've 'm 'll 'd stand at c; 0: none.
 static size_t contraction(const int32_t *c, size_t n) {
     if (n < 2 || c[0] != '\'') return 0;
@@ -124,15 +122,17 @@ static size_t contraction(const int32_t *c, size_t n) {
     return n > 2 && ((c[1] == 'r' && c[2] == 'e') || (c[1] == 'v' && c[2] == 'e') || (c[1] == 'l' && c[2] == 'l')) ? 3 : 0;
 }
 
-// The next word by GPT-2's rule, on codes: a contraction; letters, numbers or others, each with one space before them; white space, but for
-// its last character when something follows.
-static size_t word(const soma_fast *f, const int32_t *c, size_t n) {
+static inline int class_at(const unsigned char *class_of, int32_t n_classes, int32_t c) {
+    return c < n_classes ? class_of[c] : (int)soma__unicode_class((uint32_t)c);
+}
+
+size_t soma__fast_word(const unsigned char *class_of, int32_t n_classes, const int32_t *c, size_t n) {
     size_t len = contraction(c, n);
     if (len) return len;
-    int space = class_of(f, c[0]) == SOMA_CHAR_SPACE;
-    size_t from = space && c[0] == ' ' && n > 1 && class_of(f, c[1]) != SOMA_CHAR_SPACE;
-    int kind = class_of(f, c[from]);
-    for (len = from + 1; len < n && class_of(f, c[len]) == kind; len++) continue;
+    int space = class_at(class_of, n_classes, c[0]) == SOMA_CHAR_SPACE;
+    size_t from = space && c[0] == ' ' && n > 1 && class_at(class_of, n_classes, c[1]) != SOMA_CHAR_SPACE;
+    int kind = class_at(class_of, n_classes, c[from]);
+    for (len = from + 1; len < n && class_at(class_of, n_classes, c[len]) == kind; len++) continue;
     return space && !from && len < n && len > 1 ? len - 1 : len;
 }
 
@@ -140,7 +140,7 @@ static soma_status encode_text(soma_fast_work *w, size_t n, soma_fast_ids *out, 
     const soma_fast *f = w->fast;
     for (size_t at = 0, len; at < n; at += len) {
         size_t got;
-        len = word(f, w->codes + at, n - at);
+        len = soma__fast_word(f->class_of, SOMA_FAST_SMALL, w->codes + at, n - at);
         SOMA_TRY(soma__fast_bpe_encode(f->bpe, &w->bpe, w->codes + at, len, w->ids + out->n, &got, err));
         out->n += got;
     }

@@ -17,7 +17,11 @@
 
 #include "base/base.h"
 
-enum { SOMA_FAST_MAX_STEPS = 1 << 16, SOMA_FAST_MAX_CODES = 1 << 22 }; // steps, and steps times dimensions, of one chunk
+enum {
+    SOMA_FAST_MAX_STEPS = 1 << 16, // of one chunk
+    SOMA_FAST_MAX_CODES = 1 << 22, // steps times dimensions of one chunk
+    SOMA_FAST_MAX_VOCAB = 1 << 15,
+};
 
 typedef struct soma_fast soma_fast;
 typedef struct soma_fast_work soma_fast_work;

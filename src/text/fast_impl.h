@@ -32,4 +32,8 @@ struct soma_fast {
 int soma__fast_alphabet_byte(uint32_t cp);
 uint32_t soma__fast_alphabet_char(unsigned char byte);
 
+// The length of the next word at c[n > 0] by GPT-2's rule: a contraction; letters, numbers or other characters, each with one space before
+// them; white space, but for its last character when something follows. class_of [n_classes]: soma_char_class of the first characters.
+size_t soma__fast_word(const unsigned char *class_of, int32_t n_classes, const int32_t *c, size_t n);
+
 #endif

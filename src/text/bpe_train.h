@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Learning merges from a corpus, merge for merge as the `tokenizers` trainer learns them: again and again the most frequent pair of
+// neighbours, of equal ones the pair with the smaller ids, until the vocabulary is full or the count falls below the least frequency.
+//
+// The corpus is one array of 16-bit symbols and stays one: each merge passes over it and closes the gaps. So the memory is that of the
+// corpus, with no lists of where pairs stand; the pass is as fast as memory can be read, on all threads, and the counts it makes are sums
+// of whole numbers: the merges are the same for any number of threads.
+#ifndef SOMA_TEXT_BPE_TRAIN_H
+#define SOMA_TEXT_BPE_TRAIN_H
+
+#include "base/pool.h"
+#include "text/bpe.h"
+
+enum {
+    SOMA_BPE_BREAK = 0xffff,       // between words; nothing is merged across
+    SOMA_BPE_MAX_VOCAB = 0xffff,   // ids fit beside it
+    SOMA_BPE_MAX_TOKEN = 10000,    // symbols; the trainer's limit for FAST: pairs that would be as long are not counted
+    SOMA_BPE_MAX_SYMBOLS = 1 << 12 // different ones in the corpus to begin with
+};
+
+typedef struct soma_bpe_corpus {
+    uint16_t *symbols; // [n] words, each with SOMA_BPE_BREAK behind it
+    size_t n;
+} soma_bpe_corpus;
+
+typedef struct soma_bpe_trained {
+    soma_merge *merges; // [n_merges] by rank; released with soma__free
+    size_t n_merges;
+    int32_t n_tokens; // ids n_alphabet .. n_tokens - 1 are new. Two merges may make the same text; it has one id
+} soma_bpe_trained;
+
+// Ids 0 .. n_alphabet - 1 are the symbols' own. The corpus is consumed: what is left in it are the encoded words. min_frequency at least 1.
+soma_status soma__bpe_train(soma_bpe_trained *out, soma_bpe_corpus *corpus, int32_t n_alphabet, int32_t vocab, int64_t min_frequency,
+                            soma_pool *pool, soma_error *err);
+
+#endif
