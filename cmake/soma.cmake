@@ -102,7 +102,7 @@ function(soma_test source)
   target_link_libraries(${name} PRIVATE ${T_LINK} PkgConfig::CMOCKA)
   target_compile_definitions(${name} PRIVATE SOMA_SOURCE_DIR="${PROJECT_SOURCE_DIR}" SOMA_BINARY="$<TARGET_FILE_DIR:${name}>/soma")
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 300)
+  set_tests_properties(${name} PROPERTIES TIMEOUT $<IF:$<BOOL:${SOMA_TSAN}>,1500,300>) # ten times slower under the thread sanitizer
 endfunction()
 
 # soma_tests(folder LINK lib...): every tests/<folder>/test_*.c
