@@ -32,6 +32,7 @@ typedef struct soma_pilot soma_pilot;
     X(TEXT, isa, "", "avx512bf16, avx512, avx2 or plain; empty: the best that this machine has") \
     X(INT, threads, 0, "threads; 0: as many as processors")                               \
     X(TEXT, text_tokenizer, "", "a SentencePiece model, a tokenizer.json or a folder with one; empty: looked for in the checkpoint, its tokenizer/ and assets/") \
+    X(TEXT, action_tokenizer, "", "of a policy that writes its actions as tokens: a folder with FAST's files; empty: looked for in the checkpoint and its fast/") \
     X(TEXT, robot, "", "aloha, droid, libero, ur5, a config's name such as pi05_droid, or a JSON file; empty: as the checkpoint says")
 SOMA_OPTS_DECLARE(soma_policy_opts, SOMA_POLICY_OPTS)
 soma_policy_opts soma_policy_defaults(void);
@@ -39,7 +40,9 @@ soma_policy_opts soma_policy_defaults(void);
 #define SOMA_PILOT_OPTS(X)                                                     \
     X(INT, seed, 0, "same seed, same observations, same device: same actions") \
     X(INT, steps, 0, "flow steps per chunk; 0: as the policy was published with") \
-    X(REAL, noise, -1, "standard deviation of the noise that the flow starts from; below 0: as published; 0: the same chunk each time")
+    X(REAL, noise, -1, "standard deviation of the noise that the flow starts from; below 0: as published; 0: the same chunk each time") \
+    X(REAL, temperature, 0, "of a policy that writes tokens: 0 takes the most likely one, above 0 they are drawn") \
+    X(TEXT, constrain, "", "grammar: of a policy that writes tokens, only those that its format allows; empty: any, as the originals do")
 SOMA_OPTS_DECLARE(soma_pilot_opts, SOMA_PILOT_OPTS)
 soma_pilot_opts soma_pilot_defaults(void);
 
@@ -79,6 +82,7 @@ typedef struct soma_actions {
     const float *values; // [horizon, n_actions]
     int horizon, n_actions;
     double model_ms; // time in the model
+    const char *flaw; // NULL: none; else what is wrong with the answer that a policy wrote, of which this is what could be read
 } soma_actions;
 
 // `path`: a folder with config.json and model.safetensors. NULL opts: defaults.

@@ -153,14 +153,15 @@ static json_t *chunk_json(const soma_actions *a, const soma_policy_info *info, c
         for (int k = 0; k < a->n_actions; k++) json_array_append_new(row, json_real((double)a->values[(size_t)h * a->n_actions + k]));
         json_array_append_new(rows, row);
     }
-    return json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:o}", "family", info->family, "prompt", prompt, "horizon", a->horizon, "n_actions",
-                     a->n_actions, "rate", info->rate, "model_ms", a->model_ms, "actions", rows);
+    return json_pack("{s:s, s:s, s:i, s:i, s:f, s:f, s:s?, s:o}", "family", info->family, "prompt", prompt, "horizon", a->horizon,
+                     "n_actions", a->n_actions, "rate", info->rate, "model_ms", a->model_ms, "flaw", a->flaw, "actions", rows);
 }
 
 static void print_chunk(const soma_actions *a, const soma_policy_info *info, const char *prompt) {
     printf("\"%s\": %d actions of %d values", prompt, a->horizon, a->n_actions);
     if (info->rate > 0) printf(", %g a second", info->rate);
     printf("; %.1f ms\n", a->model_ms);
+    if (a->flaw) printf("the policy's answer is malformed: %s; this is what could be read of it\n", a->flaw);
     for (int h = 0; h < a->horizon; h++) {
         printf("%4d", h);
         for (int k = 0; k < a->n_actions; k++) printf(" %9.4f", (double)a->values[(size_t)h * a->n_actions + k]);

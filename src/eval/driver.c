@@ -156,7 +156,7 @@ static soma_status expert_act(void *ctx, soma_seat **seats, int n, soma_error *e
     for (int i = 0; i < n; i++) {
         float *action = b->actions + (size_t)seats[i]->index * b->task->n_actions;
         b->task->expert(seats[i]->env, action);
-        seats[i]->plan = (soma_actions){action, 1, b->task->n_actions, 0};
+        seats[i]->plan = (soma_actions){action, 1, b->task->n_actions, 0, NULL};
     }
     return SOMA_OK;
 }
@@ -167,7 +167,7 @@ static soma_status hold_act(void *ctx, soma_seat **seats, int n, soma_error *err
     for (int i = 0; i < n; i++) {
         float *action = b->actions + (size_t)seats[i]->index * b->task->n_actions;
         memcpy(action, seats[i]->obs.state, b->task->n_actions * sizeof *action);
-        seats[i]->plan = (soma_actions){action, 1, b->task->n_actions, 0};
+        seats[i]->plan = (soma_actions){action, 1, b->task->n_actions, 0, NULL};
     }
     return SOMA_OK;
 }

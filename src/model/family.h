@@ -33,7 +33,7 @@ typedef struct soma_answer_rule {
     int64_t max;  // tokens of an answer, at most; 0: the chunk is denoised, and nothing below counts
     int64_t skip; // a code c has the id vocab - 1 - skip - c
     int64_t gap;  // positions that are left out before the first written token; openpi's reference leaves out one
-    bool lerobot; // LeRobot's form: a BOS begins the answer, "|" ends it, masked cameras stay unseen. Else openpi's: EOS ends it
+    bool lerobot; // LeRobot's form: a BOS begins the answer and "|" ends it. Else openpi's: EOS ends it
 } soma_answer_rule;
 
 // What data, policy and trainer must know. Filled by the family; borrowed from the model.

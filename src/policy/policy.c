@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "policy/adapter.h"
+#include "policy/written.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -18,14 +19,15 @@
 typedef struct runner {
     struct runner *next;
     int n;
-    soma_graph *graphs[2]; // encode, denoise
+    soma_graph *graphs[2]; // encode, and denoise or decode
     soma_plan *plans[2];
     soma_frame *frames[2];
     soma_layout states;
     void *state_memory;
     soma_rows rows;
     soma_feed feed;
-    float *x; // [n, S, A]
+    soma_writing_work writing; // where chunks are written as tokens
+    float *x;                  // [n, S, A]
 } runner;
 
 struct soma_policy {
@@ -34,6 +36,7 @@ struct soma_policy {
     soma_robot robot;
     soma_precision precision;
     soma_params *params;
+    soma_writing writing;    // where chunks are written as tokens
     soma_adapter_set change; // of an adapter's folder: its pairs, and which weights are the base's
     soma_params *base;       // those weights; NULL: the folder holds all
     soma_arena arena;
@@ -63,7 +66,7 @@ SOMA_OPTS_DEFINE(soma_pilot_opts, SOMA_PILOT_OPTS, soma_pilot_defaults)
 static soma_status build_graphs(const soma_policy *p, int n, soma_graph *graphs[2], soma_error *err) {
     for (int i = 0; i < 2; i++) {
         SOMA_TRY(soma_graph_new(&graphs[i], err));
-        soma_build b = soma__build_defaults(i ? SOMA_PROGRAM_DENOISE : SOMA_PROGRAM_ENCODE, n);
+        soma_build b = soma__build_defaults(i ? soma__step_program(&p->model->info) : SOMA_PROGRAM_ENCODE, n);
         b.precision = p->precision;
         b.image = soma__robot_image_dtype(&p->robot);
         b.adapters = p->change.adapters;
@@ -86,6 +89,7 @@ static void runner_free(const soma_policy *p, runner *r) {
     soma__layout_free(&r->states);
     soma__rows_free(&r->rows);
     soma__feed_free(&r->feed);
+    soma__writing_work_free(&r->writing);
     soma__free(r->x);
     soma__free(r);
 }
@@ -104,6 +108,7 @@ static soma_status runner_new(runner **out, const soma_policy *p, int n, soma_er
         if (status == SOMA_OK && p->base) r->frames[i]->buffers[SOMA_ROLE_FROZEN] = p->base->memory;
     }
     if (status == SOMA_OK) status = soma__rows_new(&r->rows, &p->robot, p->model, n, err);
+    if (status == SOMA_OK && info->answer.max) status = soma__writing_work_new(&r->writing, &p->writing, n, err);
     if (status == SOMA_OK && !(r->x = soma__calloc((size_t)(n * info->horizon * info->action_dim), sizeof *r->x)))
         status = soma__no_memory(err, "a policy's working memory");
     if (status == SOMA_OK) return SOMA_OK;
@@ -232,6 +237,8 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     if (status == SOMA_OK) status = soma__published_model(&c, err);
     p->model = c.model;
     if (status == SOMA_OK) status = soma__robot_open(&p->robot, c.config, path, o.text_tokenizer, p->model, err);
+    if (status == SOMA_OK && p->model->info.answer.max)
+        status = soma__writing_open(&p->writing, path, o.action_tokenizer, &p->robot, p->model, err);
     if (status == SOMA_OK) status = set_precision(p, o.dtype, err);
     if (status == SOMA_OK) status = soma__device_open(&p->device, o.device, &d, err);
     if (status == SOMA_OK) status = load_weights(p, &c, path, err);
@@ -258,6 +265,7 @@ void soma_policy_close(soma_policy *p) {
     soma__params_free(p->base);
     soma__adapters_free(&p->change);
     soma__device_close(p->device);
+    soma__writing_close(&p->writing);
     soma__robot_close(&p->robot);
     soma__model_free(p->model);
     soma__arena_free(&p->arena);
@@ -279,6 +287,10 @@ soma_status soma_pilot_new(soma_pilot **out, const soma_policy *policy, const so
     if (o.steps < 0 || o.steps > 1000)
         return soma__fail(err, SOMA_BAD_INPUT, "%lld flow steps: 1 to 1000 are possible, 0 means the policy's own", (long long)o.steps);
     if (!(o.noise <= 10)) return soma__fail(err, SOMA_BAD_INPUT, "noise %g: 0 to 10 makes sense; below 0 means the policy's own", o.noise);
+    if (!(o.temperature >= 0 && o.temperature <= 100))
+        return soma__fail(err, SOMA_BAD_INPUT, "temperature %g: 0 to 100 are possible, 0 takes the most likely token", o.temperature);
+    if (*o.constrain && strcmp(o.constrain, "grammar"))
+        return soma__fail(err, SOMA_BAD_INPUT, "constrain \"%.40s\": only \"grammar\" is known", o.constrain);
     if (!o.steps) o.steps = policy->model->info.n_steps;
     if (o.noise < 0) o.noise = policy->model->info.noise;
     soma_pilot *pilot = soma__calloc(1, sizeof *pilot);
@@ -312,35 +324,48 @@ static soma_status feed_frame(soma_frame *frame, const soma_feed *feed, soma_err
 }
 
 // Euler steps from noise at time 1 to actions at time 0; time is accumulated in float, as openpi's PyTorch loop does.
-static soma_status sample(runner *r, int64_t steps, soma_error *err) {
-    soma_frame *denoise = r->frames[1];
-    size_t size = sizeof *r->x * (size_t)soma__numel(soma__plan_find(denoise->plan, "x_t"));
+static soma_status denoise(runner *r, const soma_pilot_opts *o, soma_error *err) {
+    const int64_t steps = o->steps;
+    soma_frame *step = r->frames[1];
+    soma__frame_run(r->frames[0]);
+    size_t size = sizeof *r->x * (size_t)soma__numel(soma__plan_find(step->plan, "x_t"));
     float dt = -1.0f / (float)steps, t = 1.0f, time[r->n];
-    SOMA_TRY(soma__frame_put(denoise, "dt", &dt, sizeof dt, err));
+    SOMA_TRY(soma__frame_put(step, "dt", &dt, sizeof dt, err));
     for (int64_t k = 0; k < steps; k++, t += dt) {
         for (int i = 0; i < r->n; i++) time[i] = t;
-        SOMA_TRY(soma__frame_put(denoise, "x_t", r->x, size, err));
-        SOMA_TRY(soma__frame_put(denoise, "time", time, sizeof time, err));
-        soma__frame_run(denoise);
-        SOMA_TRY(soma__frame_get(denoise, "x_next", r->x, size, err));
+        SOMA_TRY(soma__frame_put(step, "x_t", r->x, size, err));
+        SOMA_TRY(soma__frame_put(step, "time", time, sizeof time, err));
+        soma__frame_run(step);
+        SOMA_TRY(soma__frame_get(step, "x_next", r->x, size, err));
     }
     return SOMA_OK;
+}
+
+static soma_status write_chunks(const soma_policy *p, runner *r, const soma_pilot_opts *o, soma_error *err) {
+    return soma__write_chunks(&p->writing, &r->writing, o->temperature, *o->constrain, r->frames[0], r->frames[1], &r->feed, r->x, err);
 }
 
 static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *pilots, const soma_obs *obs, soma_error *err) {
     size_t chunk = (size_t)(p->model->info.horizon * p->model->info.action_dim);
     for (int i = 0; i < r->n; i++) {
         SOMA_CHECK(pilots[i]->policy == p, "a pilot acts through the policy that it was made for");
-        if (pilots[i]->opts.steps != pilots[0]->opts.steps)
+        const soma_pilot_opts *o = &pilots[i]->opts, *first = &pilots[0]->opts;
+        if (p->model->info.answer.max && (o->temperature != first->temperature || strcmp(o->constrain, first->constrain)))
+            return soma__fail(err, SOMA_BAD_INPUT, "pilots of one call write at the same temperature and with the same constraint");
+        if (o->steps != first->steps)
             return soma__fail(err, SOMA_BAD_INPUT, "pilots of one call take the same number of flow steps; these take %lld and %lld",
-                              (long long)pilots[0]->opts.steps, (long long)pilots[i]->opts.steps);
+                              (long long)first->steps, (long long)o->steps);
         SOMA_TRY(soma__robot_observe(&p->robot, &r->rows, i, &obs[i], err));
     }
     for (int i = 0; i < r->n; i++) { // nothing may fail from here on: the random streams advance
         soma_rng rng = soma__rng_fold(&pilots[i]->rng, pilots[i]->acts++);
+        memcpy(pilots[i]->state, obs[i].state, sizeof(float) * (size_t)p->info.n_state);
+        if (p->model->info.answer.max) {
+            r->writing.rngs[i] = rng;
+            continue;
+        }
         soma__rng_normals(&rng, r->x + (size_t)i * chunk, chunk);
         for (size_t k = 0; k < chunk; k++) r->x[(size_t)i * chunk + k] *= (float)pilots[i]->opts.noise;
-        memcpy(pilots[i]->state, obs[i].state, sizeof(float) * (size_t)p->info.n_state);
     }
     return SOMA_OK;
 }
@@ -355,15 +380,14 @@ soma_status soma_policy_act_many(const soma_policy *policy, int n, soma_pilot *c
     double started = soma__seconds();
     if (status == SOMA_OK) status = p->model->family->prepare(p->model, &r->rows.batch, &r->feed, err);
     for (int i = 0; i < 2 && status == SOMA_OK; i++) status = feed_frame(r->frames[i], &r->feed, err);
-    if (status == SOMA_OK) {
-        soma__frame_run(r->frames[0]);
-        status = sample(r, pilots[0]->opts.steps, err);
-    }
+    if (status == SOMA_OK)
+        status = p->model->info.answer.max ? write_chunks(p, r, &pilots[0]->opts, err) : denoise(r, &pilots[0]->opts, err);
     double ms = 1e3 * (soma__seconds() - started);
     int64_t chunk = p->model->info.horizon * p->model->info.action_dim;
     for (int i = 0; i < n && status == SOMA_OK; i++) {
         soma__robot_from_model(&p->robot, p->model, pilots[i]->state, r->x + i * chunk, pilots[i]->actions);
-        actions[i] = (soma_actions){pilots[i]->actions, p->info.horizon, p->info.n_actions, ms};
+        const soma_answer_flaw flaw = p->model->info.answer.max ? r->writing.flaws[i] : SOMA_ANSWER_FINE;
+        actions[i] = (soma_actions){pilots[i]->actions, p->info.horizon, p->info.n_actions, ms, flaw ? soma__answer_flaw_text(flaw) : NULL};
     }
     runner_give(p, r);
     return status;

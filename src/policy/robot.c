@@ -5,6 +5,7 @@
 #include "policy/robot.h"
 
 #include "base/str.h"
+#include "text/answer.h"
 #include "transform/delta.h"
 
 #include <math.h>
@@ -14,7 +15,7 @@ soma_dtype soma__robot_image_dtype(const soma_robot *r) { return r->resize == SO
 
 soma_prompt_form soma__robot_prompt_form(const soma_robot *r, const soma_model *model) {
     if (r->form != SOMA_PROMPT_MODEL) return r->form;
-    if (!strcmp(model->info.type, "pi0_fast")) return SOMA_PROMPT_FAST;
+    if (model->info.answer.max) return model->info.answer.lerobot ? SOMA_PROMPT_LEROBOT_FAST : SOMA_PROMPT_FAST;
     return model->info.state_input ? SOMA_PROMPT_PI0 : SOMA_PROMPT_PI05;
 }
 
@@ -44,7 +45,7 @@ soma_status soma__robot_check(soma_robot *r, const soma_model *model, const char
 soma_status soma__rows_new(soma_rows *rows, const soma_robot *r, const soma_model *model, int64_t n, soma_error *err) {
     const soma_model_info *info = &model->info;
     soma_dtype dtype = soma__robot_image_dtype(r);
-    size_t N = (size_t)n, C = (size_t)info->n_cameras, L = (size_t)info->max_tokens,
+    size_t N = (size_t)n, C = (size_t)info->n_cameras, L = (size_t)soma__prompt_room(info),
            picture = (size_t)(info->image_size * info->image_size) * 3;
     *rows = (soma_rows){.model = model, .n = n};
     rows->images = soma__calloc(N * C, picture * soma_dtype_size(dtype));
@@ -167,8 +168,13 @@ static soma_status put_prompt(const soma_robot *r, soma_rows *rows, int64_t row,
     bool same = rows->prompts[row] && !strcmp(rows->prompts[row], prompt);
     if (same && !soma__prompt_has_state(form)) return SOMA_OK;
     size_t needed, len = (size_t)info->max_tokens;
-    soma_status status = soma__prompt_encode(r->text, form, prompt, state, r->n_state, rows->tokens + row * info->max_tokens,
-                                             rows->token_mask + row * info->max_tokens, len, &needed, err);
+    int32_t *ids = rows->tokens + row * soma__prompt_room(info);
+    uint8_t *mask = rows->token_mask + row * soma__prompt_room(info);
+    soma_status status = soma__prompt_encode(r->text, form, prompt, state, r->n_state, ids, mask, len, &needed, err);
+    if (status == SOMA_OK && info->answer.lerobot) { // the answer's BOS; LeRobot puts it behind the padding, which is the same to the model
+        ids[len] = soma__answer_bos(r->text);
+        mask[len] = 1;
+    }
     if (same && status == SOMA_OK) return SOMA_OK;
     soma__free(rows->prompts[row]); // a failure leaves a row without a prompt, so that its tokens are made anew
     rows->prompts[row] = NULL;

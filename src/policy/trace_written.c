@@ -111,6 +111,8 @@ soma_status soma__trace_written_inputs(soma_trace_run *r, soma_error *err) {
     if (!r->o->names_only) b->n = soma__safetensors_find(r->in, first)->shape[0];
     SOMA_TRY(soma__trace_read_images(r, err));
     SOMA_TRY(openpi ? openpi_inputs(r, err) : lerobot_inputs(r, err));
+    const uint8_t one = 1; // names alone: there is something to learn, so that its names can be told
+    if (r->o->names_only && !(r->lesson.token_loss = filled(r, b->n * r->lesson.n_tokens, &one, 1, err))) return SOMA_NO_MEMORY;
     r->lesson.n = b->n;
     r->lesson.draws = 1;
     r->lesson.images = b->images;

@@ -19,11 +19,13 @@ static int32_t special(const soma_text *text, const char *name, int32_t usual) {
     return id < 0 ? usual : id;
 }
 
+int32_t soma__answer_bos(const soma_text *text) { return special(text, "<bos>", 2); }
+
 static bool is_code(const soma_answer_form *f, int32_t id) { return id <= f->first && id > f->first - f->n_codes; }
 
 soma_status soma__answer_form(soma_answer_form *f, const soma_text *text, int64_t vocab, int64_t skip, int64_t n_codes, bool lerobot,
                               soma_error *err) {
-    *f = (soma_answer_form){.lerobot = lerobot, .eos = special(text, "<eos>", 1), .bos = special(text, "<bos>", 2)};
+    *f = (soma_answer_form){.lerobot = lerobot, .eos = special(text, "<eos>", 1), .bos = soma__answer_bos(text)};
     SOMA_TRY(pieces_of(f->head, &f->n_head, text, "Action: ", err));
     SOMA_TRY(pieces_of(f->bar, &f->n_bar, text, "|", err));
     f->first = (int32_t)(vocab - 1 - skip);

@@ -24,6 +24,8 @@ typedef struct soma_answer_form {
 soma_status soma__answer_form(soma_answer_form *form, const soma_text *text, int64_t vocab, int64_t skip, int64_t n_codes, bool lerobot,
                               soma_error *err);
 
+int32_t soma__answer_bos(const soma_text *text); // the id that begins LeRobot's answers
+
 // What training wants written, [bos] head codes bar eos, from ids[0] on. Returns how many that are; at most `room` are put. A code outside
 // 0 .. n_codes - 1 is the caller's mistake.
 size_t soma__answer_write(const soma_answer_form *form, const int32_t *codes, size_t n, int32_t *ids, size_t room);

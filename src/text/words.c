@@ -23,7 +23,7 @@ struct soma_words {
 static const char *const special_words[SOMA_WORDS_SPECIAL] = {"<pad>", "<eos>", "<bos>", "<unk>"};
 
 // What the prompt forms of prompt.h are made of, beside the task itself: always in a vocabulary that is built here.
-static const char form_pieces[] = "task state action 0 1 2 3 4 5 6 7 8 9 : , ; - \n";
+static const char form_pieces[] = "task state action 0 1 2 3 4 5 6 7 8 9 : , ; - | \n";
 
 // ---- splitting
 

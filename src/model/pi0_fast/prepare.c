@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A batch of observations as the inputs of pi0-FAST's graphs: who sees whom, where each token stands, which tokens are learned.
 //
-// Positions count valid tokens only. Blocks: pictures and prompt 0; the answer's tokens 1, 2, 3 .. one after the other. openpi's form shows
-// the model every picture, also those of absent cameras (black); LeRobot's leaves them out.
+// Positions count valid tokens only. Blocks: pictures and prompt 0; the answer's tokens 1, 2, 3 .. one after the other.
 #include "model/pi0_fast/pi0_fast.h"
 
 #include <string.h>
@@ -24,9 +23,7 @@ static int32_t fill_row(const pi0_fast_config *c, const soma_batch *b, const siz
     int32_t valid = 0, block = 0;
     for (int64_t i = 0; i < z->S; i++) {
         int64_t t = row * z->L + i - z->P, camera = i / (z->P / info->n_cameras);
-        bool there = i >= z->P                               ? b->token_mask[t]
-                     : info->answer.lerobot && b->image_mask ? b->image_mask[row * info->n_cameras + camera]
-                                                             : true;
+        bool there = i >= z->P ? b->token_mask[t] : !b->image_mask || b->image_mask[row * info->n_cameras + camera];
         block += i >= z->P && b->token_causal && b->token_causal[t];
         valid += there;
         pos[i] = valid - 1;
