@@ -120,6 +120,15 @@ static void test_layouts(void **state) {
     clean(NULL);
     put_layout("|u1", HIGH, 3, WIDE, hwc, N);
     refused("\"observation/scene\": wanted an ndarray [h, w, 3] or [3, h, w] of |u1 or floats, found an ndarray |u1 [2, 3, 4]");
+    put_layout("|u1", HIGH, WIDE, 1, hwc, HIGH * WIDE); // grey, and grey without its last dimension, and with transparency
+    refused("\"observation/scene\": wanted an ndarray [h, w, 3] or [3, h, w] of |u1 or floats, found an ndarray |u1 [2, 4, 1]");
+    soma__msg_put_map(&message, 2);
+    soma__msg_put_str(&message, "observation/scene");
+    soma__msg_put_ndarray(&message, "|u1", 2, (int64_t[]){HIGH, WIDE}, hwc, HIGH * WIDE);
+    put_state("state", 3);
+    refused("found an ndarray |u1 [2, 4]");
+    put_layout("|u1", 1, WIDE, 4, hwc, 4 * WIDE);
+    refused("found an ndarray |u1 [1, 4, 4]");
     put_layout("<u2", 1, WIDE, 3, hwc, N);
     refused("found an ndarray <u2 [1, 4, 3]");
     put_layout("|u1", 0, WIDE, 3, hwc, 0);

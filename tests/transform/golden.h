@@ -47,6 +47,19 @@ static inline void check_f64(const char *name, const double *got, const double *
             fail_msg("%s[%lld]: %.17g, wanted %.17g", name, (long long)i, got[i], wanted[i]);
 }
 
+// The same for a golden tensor, with its line of the table: case, tensor, largest and relative L2 error, tolerance.
+static inline void hold_f64(const char *name, const char *tensor, const double *got, const double *wanted, int64_t n, double relative) {
+    double worst = 0, off = 0, all = 0;
+    for (int64_t i = 0; i < n; i++) {
+        worst = fmax(worst, fabs(got[i] - wanted[i]) / fmax(1, fabs(wanted[i])));
+        off += (got[i] - wanted[i]) * (got[i] - wanted[i]);
+        all += wanted[i] * wanted[i];
+    }
+    print_message("%-14s %-28s largest %8.2g  relative L2 %8.2g  tolerance %g\n", name, tensor, worst, sqrt(off / (all > 0 ? all : 1)),
+                  relative);
+    check_f64(tensor, got, wanted, n, relative);
+}
+
 // Returns the largest difference.
 static inline double check_f32(const char *name, const float *got, const float *wanted, int64_t n, double tolerance) {
     double worst = 0;

@@ -222,7 +222,7 @@ static void check_rule(const soma_safetensors *st, const char *robot, const soma
         soma__norm_undo(norm, rule, y, n / width, width);
     else
         soma__norm_apply(norm, rule, y, n / width, width);
-    check_f64(name, y, wanted, n, 1e-12);
+    hold_f64("norm", name, y, wanted, n, 1e-12);
     free(x);
     free(y);
     free(wanted);
@@ -272,13 +272,13 @@ static void check_delta(const soma_safetensors *st, const char *robot, const boo
         assert_true(delta && m == n);
         memcpy(y, x, (size_t)n * sizeof *y);
         soma__delta_apply(y, n_steps, width, pose, mask, n_mask);
-        check_f64(name, y, delta, n, 0);
+        hold_f64("delta", name, y, delta, n, 0);
         free(y);
         free(delta);
     }
     soma__delta_undo(x, n_steps, width, pose, mask, n_mask);
     snprintf(name, sizeof name, "%s.absolute%s", robot, suffix);
-    check_f64(name, x, absolute, n, 0);
+    hold_f64("delta", name, x, absolute, n, 0);
     free(pose);
     free(x);
     free(absolute);
