@@ -27,6 +27,7 @@ typedef struct entry {
 } entry;
 
 typedef struct trainer {
+    soma_bpe_find_fn *find;
     block *blocks;
     size_t n_blocks, room_blocks;
     pair_count *counts; // hash table, a power of two, at most half full
@@ -107,8 +108,7 @@ static entry pop(trainer *t) {
 
 typedef uint16_t lanes __attribute__((vector_size(32)));
 
-// The first place from i on where the pair stands, or n - 1 (where only a break can stand) when there is none.
-static size_t find(const uint16_t *s, size_t i, size_t n, uint16_t left, uint16_t right) {
+size_t soma__bpe_find_plain(const uint16_t *s, size_t i, size_t n, uint16_t left, uint16_t right) {
     lanes want_left = {0}, want_right = {0};
     want_left += left;
     want_right += right;
@@ -130,7 +130,7 @@ static void merge_block(void *ctx, int64_t item, int thread) {
     block *b = &t->blocks[item];
     uint16_t *s = b->at, left = (uint16_t)(t->pair >> 16), right = (uint16_t)t->pair;
     int64_t *lefts = t->left + (size_t)thread * (size_t)t->vocab, *rights = t->right + (size_t)thread * (size_t)t->vocab;
-    size_t n = b->n, i = find(s, 0, n, left, right), w = i, since = 0;
+    size_t n = b->n, i = t->find(s, 0, n, left, right), w = i, since = 0;
     while (i + 1 < n) {
         if (s[i] == left && s[i + 1] == right) {
             if (w && s[w - 1] != SOMA_BPE_BREAK) lefts[s[w - 1]]++;
@@ -141,7 +141,7 @@ static void merge_block(void *ctx, int64_t item, int thread) {
         } else if (since++ < GIVE_UP)
             s[w++] = s[i++];
         else {
-            size_t next = find(s, i, n, left, right);
+            size_t next = t->find(s, i, n, left, right);
             memmove(s + w, s + i, (next - i) * sizeof *s);
             w += next - i;
             i = next;
@@ -300,6 +300,10 @@ static soma_status count_pairs(trainer *t, counting *c, const soma_bpe_corpus *c
 
 static bool make_trainer(trainer *t, int32_t n_alphabet, int32_t vocab, soma_pool *pool) {
     size_t most = (size_t)SOMA_MAX(n_alphabet, vocab) + 1;
+    t->find = soma__bpe_find_plain;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2")) t->find = soma__bpe_find_avx2;
+#endif
     t->n_threads = soma__pool_threads(pool);
     t->vocab = vocab;
     t->left = soma__calloc((size_t)t->n_threads * most, sizeof *t->left);

@@ -33,4 +33,8 @@ typedef struct soma_bpe_trained {
 soma_status soma__bpe_train(soma_bpe_trained *out, soma_bpe_corpus *corpus, int32_t n_alphabet, int32_t vocab, int64_t min_frequency,
                             soma_pool *pool, soma_error *err);
 
+// The first place from i on where left stands before right, or n - 1 when there is none; s[n - 1] is a break. One per instruction set.
+typedef size_t soma_bpe_find_fn(const uint16_t *s, size_t i, size_t n, uint16_t left, uint16_t right);
+soma_bpe_find_fn soma__bpe_find_plain, soma__bpe_find_avx2;
+
 #endif
