@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Relative actions: one loop, four signs and types.
+// Relative actions.
 #include "transform/delta.h"
 
 int soma__delta_mask(bool *mask, int room, const int *runs, int n_runs) {
@@ -12,14 +12,16 @@ int soma__delta_mask(bool *mask, int room, const int *runs, int n_runs) {
     return n;
 }
 
-#define DELTA(name, type, OP)                                                                               \
-    void name(type *actions, int64_t n_steps, int width, const type *state, const bool *mask, int n_mask) { \
-        SOMA_CHECK(n_mask <= width, "a delta mask is not wider than the actions");                          \
-        for (int64_t s = 0; s < n_steps; s++)                                                               \
-            for (int i = 0; i < n_mask; i++)                                                                \
-                if (mask[i]) actions[s * width + i] OP state[i];                                            \
-    }
-DELTA(soma__delta_apply, double, -=)
-DELTA(soma__delta_undo, double, +=)
-DELTA(soma__delta_apply_f32, float, -=)
-DELTA(soma__delta_undo_f32, float, +=)
+void soma__delta_apply(double *actions, int64_t n_steps, int width, const double *state, const bool *mask, int n_mask) {
+    SOMA_CHECK(n_mask <= width, "a delta mask is not wider than the actions");
+    for (int64_t s = 0; s < n_steps; s++)
+        for (int i = 0; i < n_mask; i++)
+            if (mask[i]) actions[s * width + i] -= state[i];
+}
+
+void soma__delta_undo(double *actions, int64_t n_steps, int width, const double *state, const bool *mask, int n_mask) {
+    SOMA_CHECK(n_mask <= width, "a delta mask is not wider than the actions");
+    for (int64_t s = 0; s < n_steps; s++)
+        for (int i = 0; i < n_mask; i++)
+            if (mask[i]) actions[s * width + i] += state[i];
+}

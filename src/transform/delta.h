@@ -14,7 +14,5 @@ int soma__delta_mask(bool *mask, int room, const int *runs, int n_runs);
 // back.
 void soma__delta_apply(double *actions, int64_t n_steps, int width, const double *state, const bool *mask, int n_mask);
 void soma__delta_undo(double *actions, int64_t n_steps, int width, const double *state, const bool *mask, int n_mask);
-void soma__delta_apply_f32(float *actions, int64_t n_steps, int width, const float *state, const bool *mask, int n_mask);
-void soma__delta_undo_f32(float *actions, int64_t n_steps, int width, const float *state, const bool *mask, int n_mask);
 
 #endif

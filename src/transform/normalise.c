@@ -323,17 +323,3 @@ void soma__norm_undo(const soma_norm *norm, soma_norm_rule rule, double *values,
         for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = backward(a, rule, values[r * width + i]);
     }
 }
-
-void soma__norm_apply_f32(const soma_norm *norm, soma_norm_rule rule, float *values, int64_t n_rows, int width) {
-    for (int i = 0, n = touched(norm, rule, false, width); i < n; i++) {
-        affine a = rule_at(norm, rule, false, i);
-        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = (float)forward(a, rule, values[r * width + i]);
-    }
-}
-
-void soma__norm_undo_f32(const soma_norm *norm, soma_norm_rule rule, float *values, int64_t n_rows, int width) {
-    for (int i = 0, n = touched(norm, rule, true, width); i < n; i++) {
-        affine a = rule_at(norm, rule, true, i);
-        for (int64_t r = 0; r < n_rows; r++) values[r * width + i] = (float)backward(a, rule, values[r * width + i]);
-    }
-}

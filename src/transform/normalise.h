@@ -53,11 +53,8 @@ soma_status soma__norm_find(const soma_norm **norm, const soma_norm_stats *stats
 // values [n_rows, width] in place; the statistics have what the rule needs (soma__norm_find).
 // apply: width <= norm->size, the first `width` statistics count.
 // undo: values beyond the statistics (a model's padding) pass through; SOMA_NORM_ZSCORE multiplies them by 1 + 1e-6, as openpi does.
+// LeRobot computes in f32, so its rules round each step to f32 (a state's bin in a prompt depends on it); openpi's are double throughout.
 void soma__norm_apply(const soma_norm *norm, soma_norm_rule rule, double *values, int64_t n_rows, int width);
 void soma__norm_undo(const soma_norm *norm, soma_norm_rule rule, double *values, int64_t n_rows, int width);
-// LeRobot computes in f32, so its rules round each step to f32 (a state's bin in a prompt depends on it); openpi's are double throughout.
-// The same on f32 arrays, rounded once more.
-void soma__norm_apply_f32(const soma_norm *norm, soma_norm_rule rule, float *values, int64_t n_rows, int width);
-void soma__norm_undo_f32(const soma_norm *norm, soma_norm_rule rule, float *values, int64_t n_rows, int width);
 
 #endif

@@ -382,8 +382,8 @@ static void hold_inputs(flight *f) {
     print_message("%-20s %-32s equal\n", f->name, "text, tokenized_prompt, its mask");
 }
 
-// The model's graphs on what the robot's side made, with the reference's noise; `chunk` [S, A].
-static void fly(flight *f, float *chunk) {
+// The model's graphs on what the robot's side made; `noise` and `chunk` [S, A].
+static void fly(flight *f, const void *noise, float *chunk) {
     const soma_model_info *info = &f->model->info;
     char path[] = "/tmp/soma_robots_XXXXXX", names[6][80];
     close(mkstemp(path));
@@ -404,11 +404,8 @@ static void fly(flight *f, float *chunk) {
     in[n++] = (soma_safetensor){.name = "tokens", .dtype = SOMA_I64, .n_dims = 2, .shape = {one, info->max_tokens}, .data = f->ids};
     in[n++] = (soma_safetensor){.name = "token_mask", .dtype = SOMA_U8, .n_dims = 2, .shape = {one, info->max_tokens}, .data = f->mask};
     in[n++] = (soma_safetensor){.name = "state", .dtype = SOMA_F32, .n_dims = 2, .shape = {one, info->state_dim}, .data = f->rows.state};
-    in[n++] = (soma_safetensor){.name = "noise",
-                                .dtype = SOMA_F32,
-                                .n_dims = 3,
-                                .shape = {one, info->horizon, info->action_dim},
-                                .data = find(f->st, "", "noise")->data};
+    in[n++] =
+        (soma_safetensor){.name = "noise", .dtype = SOMA_F32, .n_dims = 3, .shape = {one, info->horizon, info->action_dim}, .data = noise};
     if (soma__safetensors_write(path, in, n, NULL, &err)) fail_msg("%s", err.text);
     soma_safetensors *inputs;
     soma_device *device;
@@ -435,7 +432,7 @@ static void hold_flight(const char *name, const char *json) {
     int64_t n = info->horizon * info->action_dim, m = info->horizon * f->robot.n_actions;
     float *chunk = soma__arena_alloc(&arena, sizeof *chunk * (size_t)n), *actions = soma__arena_alloc(&arena, sizeof *actions * (size_t)m);
     double *wide = soma__arena_alloc(&arena, sizeof *wide * (size_t)n);
-    fly(f, chunk);
+    fly(f, find(f->st, "", "noise")->data, chunk);
     for (int64_t i = 0; i < n; i++) wide[i] = chunk[i];
     hold_tensor(name, f->st, "model_out.", "actions", wide, n, 1e-4);
     soma__robot_from_model(&f->robot, f->model, f->obs.state, chunk, actions);
@@ -456,8 +453,74 @@ static void test_golden_flights(void **state) {
     hold_flight("pi05_libero_delta", "{\"like\": \"libero\", \"prompt_form\": \"pi0\"}");
 }
 
+// ---- the whole way of opening: openpi's folder and a robot's name
+
+// A folder as openpi's converter leaves it: weights, config.json without a robot, assets/droid/norm_stats.json; and a vocabulary.
+static void make_openpi_folder(char *folder, const flight *f) {
+    static const char *const keys[] = {"state", "actions"};
+    char path[SOMA_PATH_MAX], target[SOMA_PATH_MAX + 32];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    snprintf(target, sizeof target, "%s/model.safetensors", f->folder);
+    assert_int_equal(symlink(target, path), 0);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    assert_int_equal(soma__json_save(f->config, path, &err), SOMA_OK);
+    snprintf(path, sizeof path, "%s/assets/droid", folder);
+    assert_int_equal(soma__dir_make(path, &err), SOMA_OK);
+    soma_norm norms[] = {*f->robot.state, *f->robot.actions};
+    for (int k = 0; k < 2; k++) norms[k].key = keys[k];
+    soma_norm_stats *stats;
+    assert_int_equal(soma__norm_stats_new(&stats, norms, 2, "folder", &err), SOMA_OK);
+    snprintf(path, sizeof path, "%s/assets/droid/norm_stats.json", folder);
+    assert_int_equal(soma__norm_stats_write(stats, path, &err), SOMA_OK);
+    soma__norm_stats_free(stats);
+    snprintf(path, sizeof path, "%s/vocab.json", folder);
+    assert_int_equal(soma__text_save(f->robot.text, path, &err), SOMA_OK);
+}
+
+// soma_policy_open and soma_pilot_act give what the parts give that were held against openpi.
+static void test_openpi_folder(void **state) {
+    flight *f = calloc(1, sizeof *f);
+    char folder[] = "/tmp/soma_openpi_XXXXXX";
+    open_flight(f, "pi0_droid", "{\"like\": \"droid\"}");
+    make_openpi_folder(folder, f);
+    soma_policy *policy;
+    soma_policy_opts po = soma_policy_defaults();
+    assert_int_equal(soma_policy_open(&policy, folder, &po, &err), SOMA_NOT_FOUND);
+    assert_non_null(strstr(err.text, "--robot"));
+    strcpy(po.robot, "droid");
+    strcpy(po.dtype, "f32");
+    po.threads = 1;
+    if (soma_policy_open(&policy, folder, &po, &err)) fail_msg("%s", err.text);
+    soma_policy_info info = soma_policy_describe(policy);
+    assert_true(info.n_state == 8 && info.n_state_keys == 2 && info.n_cameras == 2 && info.rate == 15);
+    const soma_msg *m = message_of(f->st, "obs.", "stack");
+    if (soma__observe(&f->obs, &info, m, &arena, &err)) fail_msg("%s", err.text);
+    soma_pilot_opts o = soma_pilot_defaults();
+    o.noise = 0;
+    soma_pilot *pilot;
+    soma_actions actions;
+    if (soma_pilot_new(&pilot, policy, &o, &err) || soma_pilot_act(pilot, &f->obs, &actions, &err)) fail_msg("%s", err.text);
+
+    if (soma__robot_observe(&f->robot, &f->rows, 0, &f->obs, &err)) fail_msg("%s", err.text);
+    const soma_model_info *sizes = &f->model->info;
+    for (int64_t i = 0; i < sizes->max_tokens; i++) f->ids[i] = f->rows.tokens[i], f->mask[i] = f->rows.token_mask[i];
+    int64_t n = sizes->horizon * sizes->action_dim, k = sizes->horizon * info.n_actions;
+    float *noise = soma__arena_alloc(&arena, (size_t)n * sizeof *noise), *chunk = soma__arena_alloc(&arena, (size_t)n * sizeof *chunk),
+          *wanted = soma__arena_alloc(&arena, (size_t)k * sizeof *wanted);
+    fly(f, noise, chunk);
+    soma__robot_from_model(&f->robot, f->model, f->obs.state, chunk, wanted);
+    for (int64_t i = 0; i < k; i++) assert_float_equal(actions.values[i], wanted[i], 1e-5);
+    soma_pilot_free(pilot);
+    soma_policy_close(policy);
+    close_flight(f);
+    free(f);
+    assert_int_equal(soma__dir_remove(folder, &err), SOMA_OK);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_golden_robots), cmocka_unit_test(test_golden_convert),
-                                       cmocka_unit_test(test_golden_wire), cmocka_unit_test(test_golden_flights)};
+                                       cmocka_unit_test(test_golden_wire), cmocka_unit_test(test_golden_flights),
+                                       cmocka_unit_test(test_openpi_folder)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
