@@ -35,12 +35,27 @@ static void ok(soma_status status, const soma_error *err) {
     if (status != SOMA_OK) fail_msg("%s", err->text);
 }
 
+// tied: the config does not say, the tensors do
+static void write_weights(const json_t *config, bool tied) {
+    char path[SOMA_PATH_MAX];
+    soma_error err = {0};
+    soma_model *model;
+    soma_layout layout = {0};
+    json_t *said = json_copy((json_t *)config);
+    json_object_set_new(said, "tie_word_embeddings", json_boolean(tied));
+    ok(soma__model_new(&model, said, "config", &err), &err);
+    ok(soma__model_weights(&layout, model, true, &err), &err);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    ok(soma__params_write_random(&layout, NULL, 5, SOMA_F32, path, NULL, NULL, &err), &err);
+    soma__layout_free(&layout);
+    soma__model_free(model);
+    json_decref(said);
+}
+
 static void write_folder(const char *lerobot) {
     char text[2048], path[SOMA_PATH_MAX];
     soma_error err = {0};
     json_t *config;
-    soma_model *model;
-    soma_layout layout = {0};
     soma_text *words;
     soma_fast *bins;
     const char *prompts[] = {"touch the red cube", "push it"};
@@ -48,10 +63,7 @@ static void write_folder(const char *lerobot) {
     ok(soma__json_parse(&config, text, strlen(text), "config", &err), &err);
     snprintf(path, sizeof path, "%s/config.json", dir);
     ok(soma__json_save(config, path, &err), &err);
-    ok(soma__model_new(&model, config, "config", &err), &err);
-    ok(soma__model_weights(&layout, model, true, &err), &err);
-    snprintf(path, sizeof path, "%s/model.safetensors", dir);
-    ok(soma__params_write_random(&layout, NULL, 5, SOMA_F32, path, NULL, NULL, &err), &err);
+    write_weights(config, true);
     ok(soma__text_from_prompts(&words, prompts, 2, &err), &err);
     snprintf(path, sizeof path, "%s/vocab.json", dir);
     ok(soma__text_save(words, path, &err), &err);
@@ -60,14 +72,12 @@ static void write_folder(const char *lerobot) {
     ok(soma__fast_save(bins, path, &err), &err);
     soma__fast_close(bins);
     soma__text_close(words);
-    soma__layout_free(&layout);
-    soma__model_free(model);
     json_decref(config);
 }
 
 static int make_folder(void **state) {
     if (!mkdtemp(dir)) return 1;
-    for (size_t i = 0; i < sizeof picture; i++) picture[0][i] = (uint8_t)(i * 37 % 251);
+    for (size_t i = 0; i < sizeof picture; i++) picture[i / sizeof *picture][i % sizeof *picture] = (uint8_t)(i * 37 % 251);
     write_folder("false");
     return 0;
 }
@@ -236,6 +246,30 @@ static void what_is_wrong_is_refused(void **state) {
     write_folder("false");
 }
 
+// A table beside the head, and a config that contradicts the tensors.
+static void tensors_tell_the_rest(void **state) {
+    char path[SOMA_PATH_MAX];
+    soma_error err = {0};
+    json_t *config;
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    ok(soma__json_load(&config, path, &err), &err);
+    for (int tied = 0; tied < 2; tied++) {
+        write_weights(config, tied);
+        soma_policy *p = open_policy();
+        json_t *known = soma__policy_model(p)->family->config(soma__policy_model(p));
+        assert_int_equal(json_is_true(json_object_get(known, "tie_word_embeddings")), tied);
+        json_decref(known);
+        soma_policy_close(p);
+    }
+    soma_policy *p;
+    json_object_set_new(json_object_get(config, "paligemma"), "depth", json_integer(3));
+    ok(soma__json_save(config, path, &err), &err);
+    assert_int_equal(soma_policy_open(&p, dir, NULL, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "paligemma.depth"));
+    json_decref(config);
+    write_folder("false");
+}
+
 // ---- one choice
 
 static void choices(void **state) {
@@ -262,6 +296,7 @@ int main(void) {
         cmocka_unit_test(a_warm_call_allocates_nothing),
         cmocka_unit_test(lerobots_form_flies_too),
         cmocka_unit_test(what_is_wrong_is_refused),
+        cmocka_unit_test(tensors_tell_the_rest),
         cmocka_unit_test(choices),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

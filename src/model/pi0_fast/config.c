@@ -117,21 +117,16 @@ json_t *pi0_fast_config_json(const soma_model *model) {
     return NULL;
 }
 
-// LeRobot's prefix; transformers without the vision_model level; the tied head under the table's name.
-static const soma_alias aliases[] = {
-    {"^", "model.", false},
-    {"vision_tower.vision_model.", "vision_tower.", false},
-    {"paligemma.lm_head.", "paligemma.model.language_model.embed_tokens.", false},
-    {NULL, NULL, false},
-};
-
 const soma_family soma__family_pi0_fast = {
     .name = "pi0_fast",
     .types = (const char *const[]){"pi0_fast", NULL},
     .presets = (const char *const[]){"base", "nano", NULL},
-    .aliases = aliases,
+    .aliases = pi0_fast_aliases,
+    .purposes = pi0_fast_purposes,
+    .recognise = pi0_fast_recognise,
     .model_new = pi0_fast_model_new,
     .config = pi0_fast_config_json,
     .build = pi0_fast_build,
     .prepare = pi0_fast_prepare,
+    .lora = pi0_fast_lora,
 };

@@ -9,9 +9,6 @@
 #include <math.h>
 #include <stdio.h>
 
-// The head, which is also the table of embeddings unless a fine-tuning took them apart.
-#define HEAD "paligemma_with_expert.paligemma.lm_head"
-
 typedef struct builder {
     const pi0_fast_config *c;
     const soma_build *b;
@@ -23,7 +20,7 @@ typedef struct builder {
 // ids [B, T] -> [B, T, D]
 static soma_tensor *embed(const builder *m, soma_tensor *ids) {
     const pi0_fast_config *c = m->c;
-    const soma_scope *table = c->tied ? soma_scope_in(m->root, HEAD) : soma_scope_in(m->language, "embed_tokens");
+    const soma_scope *table = c->tied ? soma_scope_in(m->root, PI0_FAST_HEAD) : soma_scope_in(m->language, "embed_tokens");
     return soma_paligemma_text(table, ids, c->model.info.vocab, c->language.width);
 }
 
@@ -51,7 +48,7 @@ static soma_stream sequence(const builder *m) {
 static soma_tensor *head(const builder *m, soma_tensor *x) {
     const pi0_fast_config *c = m->c;
     int64_t D = c->language.width, V = c->model.info.vocab;
-    const soma_scope *at = soma_scope_in(m->root, HEAD);
+    const soma_scope *at = soma_scope_in(m->root, PI0_FAST_HEAD);
     soma_tensor *w = soma_scope_weight(at, "weight", soma_init_normal(1 / sqrt((double)D)), 2, (int64_t[]){V, D});
     return soma_matmul(soma_cast(x, SOMA_F32), w, NULL, at->precision.product);
 }

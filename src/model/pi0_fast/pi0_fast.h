@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// pi0-FAST: the config that its three files share. README.md says what the model is.
+// pi0-FAST: the config that its files share. README.md says what the model is.
 #ifndef SOMA_MODEL_PI0_FAST_PI0_FAST_H
 #define SOMA_MODEL_PI0_FAST_PI0_FAST_H
 
@@ -19,7 +19,14 @@ soma_status pi0_fast_model_new(soma_model **model, const json_t *config, const c
 json_t *pi0_fast_config_json(const soma_model *model);
 void pi0_fast_build(const soma_model *model, const soma_build *build, soma_graph *graph);
 soma_status pi0_fast_prepare(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
+size_t pi0_fast_lora(const soma_model *model, soma_lora_rule rules[SOMA_LORA_RULES]);
+soma_status pi0_fast_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
+extern const soma_alias pi0_fast_aliases[];
+extern const soma_purpose pi0_fast_purposes[];
 extern const soma_family soma__family_pi0_fast;
+
+// The head, which is also the table of embeddings unless a fine-tuning took them apart.
+#define PI0_FAST_HEAD "paligemma_with_expert.paligemma.lm_head"
 
 // tokens of the pictures, all cameras
 static inline int64_t pi0_fast_pictures(const pi0_fast_config *c) {
