@@ -11,7 +11,8 @@ soma_progress soma__progress_start(const char *label, int64_t total) {
 
 static void print_line(soma_progress *p, int64_t done, const char *detail, double now) {
     double spent = now - p->started, share = p->total > 0 ? (double)done / (double)p->total : 0;
-    int left = done > 0 && p->total > 0 ? (int)(spent / (double)done * (double)(p->total - done) + 0.5) : 0;
+    int64_t fresh = done - p->first;
+    int left = fresh > 0 && p->total > 0 ? (int)(spent / (double)fresh * (double)(p->total - done) + 0.5) : 0;
     char bar[21];
     for (int i = 0; i < 20; i++) bar[i] = share * 20 > i ? '#' : '.';
     bar[20] = 0;

@@ -8,6 +8,7 @@
 typedef struct soma_progress {
     const char *label;
     int64_t total;
+    int64_t first; // what was done before `started`, by an earlier run
     double started, shown;
     bool terminal, quiet;
 } soma_progress;

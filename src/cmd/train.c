@@ -17,6 +17,7 @@ static bool show(void *user, const soma_train_progress *p) {
     report *r = user;
     if (!r->started) {
         r->progress = soma__progress_start("train", p->steps);
+        r->progress.first = p->step; // the clock starts behind this step
         r->started = true;
     }
     r->last = *p;
