@@ -41,6 +41,7 @@ soma_policy_opts soma_policy_defaults(void);
     X(INT, seed, 0, "same seed, same observations, same device: same actions") \
     X(INT, steps, 0, "flow steps per chunk; 0: as the policy was published with") \
     X(REAL, noise, -1, "standard deviation of the noise that the flow starts from; below 0: as published; 0: the same chunk each time") \
+    X(TEXT, time, "", "whose flow times: openpi or lerobot; empty: those of the project that the checkpoint is from") \
     X(REAL, temperature, 0, "of a policy that writes tokens: 0 takes the most likely one, above 0 they are drawn") \
     X(TEXT, constrain, "", "grammar: of a policy that writes tokens, only those that its format allows; empty: any, as the originals do")
 SOMA_OPTS_DECLARE(soma_pilot_opts, SOMA_PILOT_OPTS)

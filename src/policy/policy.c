@@ -2,8 +2,10 @@
 // A policy: a folder's weights, the plans over them, and the robot's side. Opening does all that can fail; acting runs plans.
 //
 // What a call needs beside the weights (inputs, key/value states, scratch) is a runner for n observations. Runners are kept when a call is
-// done and taken again by the next, so that from the second call on nothing is allocated.
+// done and taken again by the next, and each keeps the plans of the last few sets of cameras and lengths of prompt that it has seen: once
+// these are known, nothing is allocated.
 #include "policy/policy.h"
+#include "policy/plan_set.h"
 #include "policy/published.h"
 
 #include "base/file.h"
@@ -16,14 +18,12 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { RUNNER_SETS = 4 };
+
 typedef struct runner {
     struct runner *next;
     int n;
-    soma_graph *graphs[2]; // encode, and denoise or decode
-    soma_plan *plans[2];
-    soma_frame *frames[2];
-    soma_layout states;
-    void *state_memory;
+    soma_plan_set *sets; // the last one used in front; at most RUNNER_SETS
     soma_rows rows;
     soma_feed feed;
     soma_writing_work writing; // where chunks are written as tokens
@@ -35,6 +35,7 @@ struct soma_policy {
     soma_model *model;
     soma_robot robot;
     soma_precision precision;
+    soma_time_rule time; // of the project that the checkpoint is from
     soma_params *params;
     soma_writing writing;    // where chunks are written as tokens
     soma_adapter_set change; // of an adapter's folder: its pairs, and which weights are the base's
@@ -49,6 +50,7 @@ struct soma_policy {
 struct soma_pilot {
     const soma_policy *policy;
     soma_pilot_opts opts;
+    soma_time_rule time;
     soma_rng rng;
     uint64_t acts;
     float *actions, *state; // [S, A], [n_state] of the observation that is being answered
@@ -63,30 +65,34 @@ SOMA_OPTS_DEFINE(soma_pilot_opts, SOMA_PILOT_OPTS, soma_pilot_defaults)
 
 // ---- runners
 
-static soma_status build_graphs(const soma_policy *p, int n, soma_graph *graphs[2], soma_error *err) {
-    for (int i = 0; i < 2; i++) {
-        SOMA_TRY(soma_graph_new(&graphs[i], err));
-        soma_build b = soma__build_defaults(i ? soma__step_program(&p->model->info) : SOMA_PROGRAM_ENCODE, n);
-        b.precision = p->precision;
-        b.image = soma__robot_image_dtype(&p->robot);
-        b.adapters = p->change.adapters;
-        b.n_adapters = p->change.n_adapters;
-        b.frozen = p->change.frozen;
-        b.n_frozen = p->change.n_frozen;
-        p->model->family->build(p->model, &b, graphs[i]);
-    }
-    return SOMA_OK;
+// What all graphs of a policy share.
+static soma_build build_like(const soma_policy *p, int n) {
+    soma_build b = soma__build_defaults(SOMA_PROGRAM_ENCODE, n);
+    b.precision = p->precision;
+    b.image = soma__robot_image_dtype(&p->robot);
+    b.adapters = p->change.adapters;
+    b.n_adapters = p->change.n_adapters;
+    b.frozen = p->change.frozen;
+    b.n_frozen = p->change.n_frozen;
+    return b;
 }
 
-static void runner_free(const soma_policy *p, runner *r) {
+static soma_status build_graphs(const soma_policy *p, soma_graph *graphs[SOMA_SET_PLANS], int *n, soma_error *err) {
+    const soma_build like = build_like(p, 1);
+    const soma_saving whole = soma__saving_whole(&p->model->info);
+    return soma__set_graphs(graphs, n, p->model, &like, &whole, err);
+}
+
+static void drop_graphs(soma_graph *graphs[SOMA_SET_PLANS]) {
+    for (int i = 0; i < SOMA_SET_PLANS; i++) soma_graph_free(graphs[i]);
+}
+
+static void runner_free(runner *r) {
     if (!r) return;
-    for (int i = 0; i < 2; i++) {
-        soma__frame_free(r->frames[i]);
-        soma__plan_free(r->plans[i]);
-        soma_graph_free(r->graphs[i]);
+    for (soma_plan_set *s = r->sets, *next; s; s = next) {
+        next = s->next;
+        soma__plan_set_free(s);
     }
-    if (r->state_memory) p->device->kind->free(p->device, r->state_memory);
-    soma__layout_free(&r->states);
     soma__rows_free(&r->rows);
     soma__feed_free(&r->feed);
     soma__writing_work_free(&r->writing);
@@ -94,25 +100,44 @@ static void runner_free(const soma_policy *p, runner *r) {
     soma__free(r);
 }
 
+static bool same_saving(const soma_saving *a, const soma_saving *b) {
+    return a->cameras == b->cameras && a->tokens == b->tokens && a->steps == b->steps;
+}
+
+// The plans for a saving, moved to the front of the list; made where there are none, in the place of those that were not used longest.
+static soma_status runner_plans(runner *r, const soma_policy *p, const soma_saving *saving, soma_error *err) {
+    soma_plan_set **at = &r->sets, *s;
+    for (int i = 1; *at && !same_saving(&(*at)->saving, saving); i++) {
+        if (i == RUNNER_SETS) {
+            soma__plan_set_free(*at);
+            *at = NULL;
+        } else
+            at = &(*at)->next;
+    }
+    if ((s = *at)) {
+        *at = s->next;
+    } else {
+        const soma_build like = build_like(p, r->n);
+        SOMA_TRY(soma__plan_set_new(&s, p->device, p->model, &like, saving, p->params, p->base, err));
+    }
+    s->next = r->sets;
+    r->sets = s;
+    return SOMA_OK;
+}
+
 static soma_status runner_new(runner **out, const soma_policy *p, int n, soma_error *err) {
     runner *r = *out = soma__calloc(1, sizeof *r);
     if (!r) return soma__no_memory(err, "a policy's working memory");
     r->n = n;
     const soma_model_info *info = &p->model->info;
-    soma_status status = build_graphs(p, n, r->graphs, err);
-    for (int i = 0; i < 2 && status == SOMA_OK; i++) status = soma__layout_add(&r->states, r->graphs[i], SOMA_ROLE_STATE, err);
-    if (status == SOMA_OK) status = p->device->kind->alloc(p->device, &r->state_memory, r->states.size, err);
-    for (int i = 0; i < 2 && status == SOMA_OK; i++) {
-        status = soma__plan_new(&r->plans[i], r->graphs[i], &p->params->layout, &r->states, p->device, err);
-        if (status == SOMA_OK) status = soma__frame_new(&r->frames[i], r->plans[i], p->params->memory, NULL, r->state_memory, err);
-        if (status == SOMA_OK && p->base) r->frames[i]->buffers[SOMA_ROLE_FROZEN] = p->base->memory;
-    }
+    const soma_saving whole = soma__saving_whole(info);
+    soma_status status = runner_plans(r, p, &whole, err);
     if (status == SOMA_OK) status = soma__rows_new(&r->rows, &p->robot, p->model, n, err);
     if (status == SOMA_OK && info->answer.max) status = soma__writing_work_new(&r->writing, &p->writing, n, err);
     if (status == SOMA_OK && !(r->x = soma__calloc((size_t)(n * info->horizon * info->action_dim), sizeof *r->x)))
         status = soma__no_memory(err, "a policy's working memory");
     if (status == SOMA_OK) return SOMA_OK;
-    runner_free(p, r);
+    runner_free(r);
     *out = NULL;
     return status;
 }
@@ -140,27 +165,27 @@ static void runner_give(soma_policy *p, runner *r) {
 // The weights of one role from a file, which is taken over.
 static soma_status open_weights(soma_params **params, const soma_policy *p, soma_role role, soma_safetensors *file,
                                 const soma_alias *aliases, soma_error *err) {
-    soma_graph *graphs[2] = {0};
-    soma_status status = build_graphs(p, 1, graphs, err);
+    soma_graph *graphs[SOMA_SET_PLANS] = {0};
+    int n;
+    soma_status status = build_graphs(p, graphs, &n, err);
     if (status == SOMA_OK)
-        status = soma__params_open(params, p->device, (const soma_graph *const *)graphs, 2, role, file, aliases, err);
+        status = soma__params_open(params, p->device, (const soma_graph *const *)graphs, (size_t)n, role, file, aliases, err);
     else
         soma__safetensors_close(file);
-    soma_graph_free(graphs[0]);
-    soma_graph_free(graphs[1]);
+    drop_graphs(graphs);
     return status;
 }
 
 // An adapter's folder: what its file does not hold is read from its base.
 static soma_status load_adapter(soma_policy *p, const char *dir, soma_error *err) {
-    soma_graph *graphs[2] = {0};
+    soma_graph *graphs[SOMA_SET_PLANS] = {0};
     soma_safetensors *file, *base;
+    int n = 0;
     SOMA_TRY(soma__adapters_open(&p->change, &file, dir, err));
     const soma_alias *aliases = soma__adapters_aliases(&p->change, p->model->family->aliases);
-    soma_status status = aliases ? build_graphs(p, 1, graphs, err) : soma__no_memory(err, "an adapter");
-    if (status == SOMA_OK) status = soma__adapters_split(&p->change, (const soma_graph *const *)graphs, 2, file, aliases, err);
-    soma_graph_free(graphs[0]);
-    soma_graph_free(graphs[1]);
+    soma_status status = aliases ? build_graphs(p, graphs, &n, err) : soma__no_memory(err, "an adapter");
+    if (status == SOMA_OK) status = soma__adapters_split(&p->change, (const soma_graph *const *)graphs, (size_t)n, file, aliases, err);
+    drop_graphs(graphs);
     if (status != SOMA_OK) {
         soma__safetensors_close(file);
         return status;
@@ -174,11 +199,11 @@ static soma_status load_adapter(soma_policy *p, const char *dir, soma_error *err
 
 static soma_status load_weights(soma_policy *p, soma_published *c, const char *dir, soma_error *err) {
     if (soma__adapters_here(dir)) return load_adapter(p, dir, err);
-    soma_graph *graphs[2] = {0};
-    soma_status status = build_graphs(p, 1, graphs, err);
-    if (status == SOMA_OK) status = soma__published_params(&p->params, c, p->device, (const soma_graph *const *)graphs, 2, err);
-    soma_graph_free(graphs[0]);
-    soma_graph_free(graphs[1]);
+    soma_graph *graphs[SOMA_SET_PLANS] = {0};
+    int n;
+    soma_status status = build_graphs(p, graphs, &n, err);
+    if (status == SOMA_OK) status = soma__published_params(&p->params, c, p->device, (const soma_graph *const *)graphs, (size_t)n, err);
+    drop_graphs(graphs);
     return status;
 }
 
@@ -239,6 +264,7 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     if (status == SOMA_OK) status = soma__robot_open(&p->robot, c.config, path, o.text_tokenizer, p->model, err);
     if (status == SOMA_OK && p->model->info.answer.max)
         status = soma__writing_open(&p->writing, path, o.action_tokenizer, &p->robot, p->model, err);
+    if (status == SOMA_OK) status = soma__time_rule(&p->time, "", c.config, err);
     if (status == SOMA_OK) status = set_precision(p, o.dtype, err);
     if (status == SOMA_OK) status = soma__device_open(&p->device, o.device, &d, err);
     if (status == SOMA_OK) status = load_weights(p, &c, path, err);
@@ -259,7 +285,7 @@ void soma_policy_close(soma_policy *p) {
     if (!p) return;
     for (runner *r = p->idle, *next; r; r = next) {
         next = r->next;
-        runner_free(p, r);
+        runner_free(r);
     }
     soma__params_free(p->params);
     soma__params_free(p->base);
@@ -293,9 +319,11 @@ soma_status soma_pilot_new(soma_pilot **out, const soma_policy *policy, const so
         return soma__fail(err, SOMA_BAD_INPUT, "constrain \"%.40s\": only \"grammar\" is known", o.constrain);
     if (!o.steps) o.steps = policy->model->info.n_steps;
     if (o.noise < 0) o.noise = policy->model->info.noise;
+    soma_time_rule time = policy->time;
+    if (*o.time) SOMA_TRY(soma__time_rule(&time, o.time, NULL, err));
     soma_pilot *pilot = soma__calloc(1, sizeof *pilot);
     if (!pilot) return soma__no_memory(err, "a pilot");
-    *pilot = (soma_pilot){.policy = policy, .opts = o, .rng = soma__rng((uint64_t)o.seed)};
+    *pilot = (soma_pilot){.policy = policy, .opts = o, .time = time, .rng = soma__rng((uint64_t)o.seed)};
     pilot->actions = soma__calloc((size_t)(policy->info.horizon * policy->info.n_actions), sizeof *pilot->actions);
     pilot->state = soma__calloc((size_t)policy->info.n_state, sizeof *pilot->state);
     if (!pilot->actions || !pilot->state) {
@@ -315,34 +343,22 @@ void soma_pilot_free(soma_pilot *pilot) {
 
 void soma_pilot_reset(soma_pilot *pilot) { (void)pilot; } // chunks are independent: there is nothing of an episode to forget
 
-static soma_status feed_frame(soma_frame *frame, const soma_feed *feed, soma_error *err) {
-    for (size_t i = 0; i < feed->n_arrays; i++) {
-        const soma_feed_array *a = &feed->arrays[i];
-        if (soma__plan_find(frame->plan, a->name)) SOMA_TRY(soma__frame_put(frame, a->name, a->data, a->size, err));
-    }
-    return SOMA_OK;
-}
-
-// Euler steps from noise at time 1 to actions at time 0; time is accumulated in float, as openpi's PyTorch loop does.
-static soma_status denoise(runner *r, const soma_pilot_opts *o, soma_error *err) {
-    const int64_t steps = o->steps;
-    soma_frame *step = r->frames[1];
-    soma__frame_run(r->frames[0]);
-    size_t size = sizeof *r->x * (size_t)soma__numel(soma__plan_find(step->plan, "x_t"));
-    float dt = -1.0f / (float)steps, t = 1.0f, time[r->n];
-    SOMA_TRY(soma__frame_put(step, "dt", &dt, sizeof dt, err));
-    for (int64_t k = 0; k < steps; k++, t += dt) {
-        for (int i = 0; i < r->n; i++) time[i] = t;
-        SOMA_TRY(soma__frame_put(step, "x_t", r->x, size, err));
-        SOMA_TRY(soma__frame_put(step, "time", time, sizeof time, err));
-        soma__frame_run(step);
-        SOMA_TRY(soma__frame_get(step, "x_next", r->x, size, err));
-    }
-    return SOMA_OK;
+static soma_status denoise(const soma_policy *p, runner *r, const soma_pilot *pilot, soma_error *err) {
+    soma_batch *b = &r->rows.batch;
+    const soma_saving saving = soma__batch_saving(&p->model->info, b, pilot->opts.steps);
+    SOMA_TRY(runner_plans(r, p, &saving, err));
+    b->saving = &saving;
+    soma_status status = p->model->family->prepare(p->model, b, &r->feed, err);
+    b->saving = NULL;
+    if (status == SOMA_OK) status = soma__plan_set_feed(r->sets, &r->feed, err);
+    return status == SOMA_OK ? soma__plan_set_denoise(r->sets, pilot->time, r->x, err) : status;
 }
 
 static soma_status write_chunks(const soma_policy *p, runner *r, const soma_pilot_opts *o, soma_error *err) {
-    return soma__write_chunks(&p->writing, &r->writing, o->temperature, *o->constrain, r->frames[0], r->frames[1], &r->feed, r->x, err);
+    SOMA_TRY(p->model->family->prepare(p->model, &r->rows.batch, &r->feed, err));
+    SOMA_TRY(soma__plan_set_feed(r->sets, &r->feed, err));
+    return soma__write_chunks(&p->writing, &r->writing, o->temperature, *o->constrain, r->sets->frames[0], r->sets->frames[1], &r->feed,
+                              r->x, err);
 }
 
 static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *pilots, const soma_obs *obs, soma_error *err) {
@@ -355,6 +371,8 @@ static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *p
         if (o->steps != first->steps)
             return soma__fail(err, SOMA_BAD_INPUT, "pilots of one call take the same number of flow steps; these take %lld and %lld",
                               (long long)first->steps, (long long)o->steps);
+        if (pilots[i]->time != pilots[0]->time)
+            return soma__fail(err, SOMA_BAD_INPUT, "pilots of one call take the flow's times of the same project");
         SOMA_TRY(soma__robot_observe(&p->robot, &r->rows, i, &obs[i], err));
     }
     for (int i = 0; i < r->n; i++) { // nothing may fail from here on: the random streams advance
@@ -378,10 +396,7 @@ soma_status soma_policy_act_many(const soma_policy *policy, int n, soma_pilot *c
     SOMA_TRY(runner_take(&r, p, n, err));
     soma_status status = observe(r, p, pilots, obs, err);
     double started = soma__seconds();
-    if (status == SOMA_OK) status = p->model->family->prepare(p->model, &r->rows.batch, &r->feed, err);
-    for (int i = 0; i < 2 && status == SOMA_OK; i++) status = feed_frame(r->frames[i], &r->feed, err);
-    if (status == SOMA_OK)
-        status = p->model->info.answer.max ? write_chunks(p, r, &pilots[0]->opts, err) : denoise(r, &pilots[0]->opts, err);
+    if (status == SOMA_OK) status = p->model->info.answer.max ? write_chunks(p, r, &pilots[0]->opts, err) : denoise(p, r, pilots[0], err);
     double ms = 1e3 * (soma__seconds() - started);
     int64_t chunk = p->model->info.horizon * p->model->info.action_dim;
     for (int i = 0; i < n && status == SOMA_OK; i++) {

@@ -135,6 +135,50 @@ static void test_acting_does_not_allocate(void **state) {
     soma_policy_close(p);
 }
 
+// Another length of prompt takes plans of its own, and coming back finds the first ones.
+static void test_a_prompt_seen_before_does_not_allocate(void **state) {
+    soma_policy *p = open_policy("bf16", 1);
+    soma_pilot *pilot = new_pilot(p, 0);
+    soma_obs obs = observation();
+    soma_actions a;
+    const char *const prompts[] = {"chase the dot",
+                                   "chase the dot chase the dot chase the dot chase the dot chase the dot chase the dot chase the dot"};
+    uint64_t before = 0;
+    for (int i = 0; i < 6; i++) { // the prompt's own text is kept anew when it changes: four allocations in the last four acts at most
+        if (i == 2) before = soma__alloc_count();
+        obs.prompt = prompts[i & 1];
+        assert_int_equal(soma_pilot_act(pilot, &obs, &a, NULL), SOMA_OK);
+    }
+    assert_true(soma__alloc_count() - before < 100); // a plan takes thousands
+    soma_pilot_free(pilot);
+    soma_policy_close(p);
+}
+
+static void test_time_rules(void **state) {
+    soma_policy *p = open_policy("f32", 1);
+    soma_pilot_opts o = soma_pilot_defaults();
+    soma_pilot *pilots[3];
+    soma_obs obs[] = {observation(), observation()};
+    soma_actions a[3];
+    soma_error err;
+    const char *const rules[] = {"", "openpi", "lerobot"};
+    for (int i = 0; i < 3; i++) {
+        strcpy(o.time, rules[i]);
+        assert_int_equal(soma_pilot_new(&pilots[i], p, &o, NULL), SOMA_OK);
+        assert_int_equal(soma_pilot_act(pilots[i], &obs[0], &a[i], NULL), SOMA_OK);
+    }
+    assert_memory_equal(a[0].values, a[1].values, 8 * sizeof(float)); // soma's own checkpoints go by openpi's
+    assert_memory_not_equal(a[0].values, a[2].values, 8 * sizeof(float));
+    for (int k = 0; k < 8; k++) assert_float_equal(a[0].values[k], a[2].values[k], 1e-3);
+    assert_int_equal(soma_policy_act_many(p, 2, pilots + 1, obs, a, &err), SOMA_BAD_INPUT);
+    strcpy(o.time, "jax");
+    soma_pilot *none;
+    assert_int_equal(soma_pilot_new(&none, p, &o, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "jax"));
+    for (int i = 0; i < 3; i++) soma_pilot_free(pilots[i]);
+    soma_policy_close(p);
+}
+
 static void test_wrong_observations(void **state) {
     soma_policy *p = open_policy("bf16", 1);
     soma_pilot *pilot = new_pilot(p, 0), *twin = new_pilot(p, 0);
@@ -216,6 +260,8 @@ int main(void) {
         cmocka_unit_test(test_no_noise_is_the_same_for_every_seed),
         cmocka_unit_test(test_batch_is_like_single_calls),
         cmocka_unit_test(test_acting_does_not_allocate),
+        cmocka_unit_test(test_a_prompt_seen_before_does_not_allocate),
+        cmocka_unit_test(test_time_rules),
         cmocka_unit_test(test_wrong_observations),
         cmocka_unit_test(test_wrong_folders),
         cmocka_unit_test(test_every_allocation_may_fail),
