@@ -52,7 +52,7 @@ void soma__params_free(soma_params *p) {
 
 static int64_t count(const soma_slot *slot) { return (int64_t)(slot->size / soma_dtype_size(slot->dtype)); }
 
-static uint16_t to_bf16(float x) { // to nearest, ties to even; a NaN stays one
+uint16_t soma__to_bf16(float x) { // to nearest, ties to even; a NaN stays one
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40);
@@ -65,7 +65,7 @@ static void put_piece(const soma_params *p, const soma_slot *slot, char *memory,
     const soma_device_kind *kind = p->device->kind;
     char *to = memory + slot->place + at * (int64_t)soma_dtype_size(slot->dtype);
     if (slot->dtype == SOMA_BF16) {
-        for (int64_t i = 0; i < n; i++) bf16[i] = to_bf16(values[i]);
+        for (int64_t i = 0; i < n; i++) bf16[i] = soma__to_bf16(values[i]);
         kind->put(p->device, to, bf16, (size_t)n * sizeof *bf16);
     } else
         kind->put(p->device, to, values, (size_t)n * sizeof *values);
@@ -399,7 +399,7 @@ static void random_item(void *ctx, int64_t item, int thread) {
     if (r->dtype == SOMA_F32)
         memcpy((float *)r->out + from, values, sizeof *values * (size_t)n);
     else
-        for (int64_t i = 0; i < n; i++) ((uint16_t *)r->out)[from + i] = to_bf16(values[i]);
+        for (int64_t i = 0; i < n; i++) ((uint16_t *)r->out)[from + i] = soma__to_bf16(values[i]);
 }
 
 static soma_status make_random(void *user, size_t tensor, int64_t at, int64_t n, void *out, soma_error *err) {

@@ -53,6 +53,7 @@ soma_status soma__params_save(const soma_params *params, const void *memory, con
 typedef bool soma_params_progress(void *user, int64_t values_done, int64_t values);
 soma_status soma__params_write_random(const soma_layout *layout, const soma_alias *aliases, uint64_t seed, soma_dtype dtype,
                                       const char *path, soma_params_progress *progress, void *user, soma_error *err);
+uint16_t soma__to_bf16(float x); // to nearest, ties to even; a NaN stays one
 // The name under which openpi's files have a weight; returns `out`.
 const char *soma__openpi_name(char out[512], const char *name, const soma_alias *aliases);
 

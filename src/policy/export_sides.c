@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// What lies beside an exported checkpoint's weights. openpi reads assets/<asset_id>/norm_stats.json and takes sizes from its own code; the
+// config is for the reader, and for soma. LeRobot reads config.json, the steps before and after the policy, and their statistics; its
+// parser refuses keys that it does not know.
+//
+// LeRobot's rules are openpi's but for the small number in the denominator: it goes into the statistics, so that the numbers stay.
+#include "policy/export.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct {
+    const char *name;
+    int64_t width, depth, mlp;
+} variants[] = {{"gemma_2b", 2048, 18, 16384}, {"gemma_300m", 1024, 18, 4096}, {"dummy", 64, 4, 128}};
+
+// openpi's name for the sizes of a section of the config; NULL when it has none.
+static const char *variant_of(const json_t *config, const char *section) {
+    const json_t *c = json_object_get(config, section);
+    for (size_t i = 0; i < SOMA_COUNT(variants); i++)
+        if (json_integer_value(json_object_get(c, "width")) == variants[i].width &&
+            json_integer_value(json_object_get(c, "depth")) == variants[i].depth &&
+            json_integer_value(json_object_get(c, "mlp_dim")) == variants[i].mlp)
+            return variants[i].name;
+    return NULL;
+}
+
+static soma_status save(json_t *value, const char *dir, const char *name, soma_error *err) { // takes the reference
+    char path[SOMA_PATH_MAX];
+    if (!value) return soma__no_memory(err, name);
+    soma_status status = soma__path_join(path, dir, name, err);
+    if (status == SOMA_OK) status = soma__json_save(value, path, err);
+    json_decref(value);
+    return status;
+}
+
+// Tokenizers are not made by soma: whichever there is goes along.
+static soma_status copy_vocabulary(const char *from, const char *to, soma_error *err) {
+    static const char *const names[] = {"tokenizer.model", "paligemma_tokenizer.model", "tokenizer.json", "vocab.json"};
+    for (size_t i = 0; i < SOMA_COUNT(names); i++) {
+        char in[SOMA_PATH_MAX], out[SOMA_PATH_MAX], *bytes;
+        size_t size;
+        SOMA_TRY(soma__path_join(in, from, names[i], err));
+        if (!soma__file_exists(in)) continue;
+        SOMA_TRY(soma__path_join(out, to, names[i], err));
+        SOMA_TRY(soma__file_read(&bytes, &size, in, 256 << 20, err));
+        soma_status status = soma__file_write(out, bytes, size, err);
+        soma__free(bytes);
+        if (status != SOMA_OK) return status;
+    }
+    return SOMA_OK;
+}
+
+// ---- openpi
+
+static soma_status openpi_sides(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, soma_error *err) {
+    char assets[SOMA_PATH_MAX], dir[SOMA_PATH_MAX], path[SOMA_PATH_MAX];
+    json_t *config = model->family->config(model), *own = soma__robot_json(robot);
+    if (!config || !own) {
+        json_decref(config), json_decref(own);
+        return soma__no_memory(err, "the config");
+    }
+    const char *language = variant_of(config, "paligemma"), *expert = variant_of(config, "action_expert");
+    if (language) json_object_set_new(config, "paligemma_variant", json_string(language));
+    if (expert) json_object_set_new(config, "action_expert_variant", json_string(expert));
+    json_object_set_new(config, "precision", json_string(o->dtype == SOMA_F32 ? "float32" : "bfloat16"));
+    json_object_set_new(own, "asset_id", json_string(o->asset));
+    json_object_set_new(config, "robot", own);
+    SOMA_TRY(save(config, o->out, "config.json", err));
+    if (!robot->stats) return SOMA_OK;
+    SOMA_TRY(soma__path_join(assets, o->out, "assets", err));
+    SOMA_TRY(soma__path_join(dir, assets, o->asset, err));
+    SOMA_TRY(soma__dir_make(dir, err));
+    SOMA_TRY(soma__path_join(path, dir, "norm_stats.json", err));
+    return soma__norm_stats_write(robot->stats, path, err);
+}
+
+// ---- LeRobot
+
+static const struct {
+    soma_norm_rule rule;
+    const char *mode;
+} modes[] = {{SOMA_NORM_ZSCORE, "MEAN_STD"},     {SOMA_NORM_QUANTILE, "QUANTILES"}, {SOMA_NORM_MEAN_STD, "MEAN_STD"},
+             {SOMA_NORM_QUANTILES, "QUANTILES"}, {SOMA_NORM_MIN_MAX, "MIN_MAX"},    {SOMA_NORM_QUANTILE10, "QUANTILE10"},
+             {SOMA_NORM_IDENTITY, "IDENTITY"}};
+
+static const char *mode_of(soma_norm_rule rule) {
+    for (size_t i = 0; i < SOMA_COUNT(modes); i++)
+        if (modes[i].rule == rule) return modes[i].mode;
+    return "IDENTITY";
+}
+
+static soma_status save_stats(const char *dir, const char *file, const char *feature, const soma_norm *norm, soma_norm_rule rule,
+                              soma_error *err) {
+    const struct {
+        const char *name;
+        const double *values;
+        bool wider; // the upper end, or the spread, takes openpi's 1e-6 in
+    } lists[] = {{"mean", norm->mean, false}, {"std", norm->std, rule == SOMA_NORM_ZSCORE},
+                 {"q01", norm->q01, false},   {"q99", norm->q99, rule == SOMA_NORM_QUANTILE},
+                 {"min", norm->min, false},   {"max", norm->max, false},
+                 {"q10", norm->q10, false},   {"q90", norm->q90, false}};
+    soma_safetensor tensors[SOMA_COUNT(lists)];
+    float values[SOMA_COUNT(lists)][SOMA_ROBOT_MAX_DIMS];
+    char names[SOMA_COUNT(lists)][64], path[SOMA_PATH_MAX];
+    size_t n = 0;
+    for (size_t i = 0; i < SOMA_COUNT(lists); i++) {
+        if (!lists[i].values) continue;
+        for (int k = 0; k < norm->size; k++) values[n][k] = (float)(lists[i].values[k] + (lists[i].wider ? 1e-6 : 0));
+        snprintf(names[n], sizeof names[n], "%s.%s", feature, lists[i].name);
+        tensors[n] = (soma_safetensor){.name = names[n], .dtype = SOMA_F32, .n_dims = 1, .shape = {norm->size}, .data = values[n]};
+        n++;
+    }
+    SOMA_TRY(soma__path_join(path, dir, file, err));
+    return soma__safetensors_write(path, tensors, n, NULL, err);
+}
+
+static json_t *vector(const char *type, int n) { return json_pack("{s:s, s:[i]}", "type", type, "shape", n); }
+
+static json_t *features_json(const soma_model *model, const soma_robot *robot, bool inputs, bool outputs) {
+    json_t *out = json_object();
+    const int side = (int)model->info.image_size;
+    for (int i = 0; inputs && i < robot->n_cameras; i++) {
+        char key[128];
+        snprintf(key, sizeof key, "observation.images.%s", robot->cameras[i]);
+        json_object_set_new(out, key, json_pack("{s:s, s:[i, i, i]}", "type", "VISUAL", "shape", 3, side, side));
+    }
+    if (inputs && robot->n_state) json_object_set_new(out, "observation.state", vector("STATE", robot->n_state));
+    if (outputs) json_object_set_new(out, "action", vector("ACTION", robot->n_actions));
+    return out;
+}
+
+static json_t *map_json(const soma_robot *robot) {
+    return json_pack("{s:s, s:s, s:s}", "VISUAL", "IDENTITY", "STATE", mode_of(robot->state_rule), "ACTION", mode_of(robot->action_rule));
+}
+
+// LeRobot tells relative actions by names; these say which stay absolute.
+static json_t *action_names(const soma_robot *robot) {
+    json_t *names = json_array();
+    for (int i = 0; i < robot->n_actions; i++) {
+        char name[32];
+        snprintf(name, sizeof name, robot->delta[i] ? "joint_%d" : "gripper_%d", i);
+        json_array_append_new(names, json_string(name));
+    }
+    return names;
+}
+
+static bool any_delta(const soma_robot *robot) {
+    bool any = false;
+    for (int i = 0; i < robot->n_actions; i++) any |= robot->delta[i];
+    return any;
+}
+
+static void add_step(json_t *steps, const char *name, json_t *config, const char *file) {
+    json_t *step = json_pack("{s:s, s:o}", "registry_name", name, "config", config);
+    if (file) json_object_set_new(step, "state_file", json_string(file));
+    json_array_append_new(steps, step);
+}
+
+static json_t *device_json(void) { return json_pack("{s:s, s:n}", "device", "cpu", "float_dtype"); }
+
+static soma_status save_steps(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, soma_error *err) {
+    static const char before_file[] = "policy_preprocessor_step_%d_normalizer_processor.safetensors",
+                      after_file[] = "policy_postprocessor_step_0_unnormalizer_processor.safetensors";
+    const bool pi05 = !strcmp(model->info.type, "pi05"), relative = any_delta(robot);
+    const bool stats = robot->state && robot->actions;
+    char file[96];
+    json_t *before = json_array(), *after = json_array();
+    add_step(before, "rename_observations_processor", json_pack("{s:{}}", "rename_map"), NULL);
+    add_step(before, "to_batch_processor", json_object(), NULL);
+    json_t *change = json_pack("{s:b, s:[s], s:o}", "enabled", relative, "exclude_joints", "gripper", "action_names", action_names(robot));
+    if (relative)
+        add_step(before, "relative_actions_processor", change, NULL);
+    else
+        json_decref(change);
+    json_t *tokens =
+        json_pack("{s:I, s:s, s:s, s:s, s:b, s:s}", "max_length", (json_int_t)model->info.max_tokens, "task_key", "task", "padding_side",
+                  "right", "padding", "max_length", "truncation", 1, "tokenizer_name", "google/paligemma-3b-pt-224");
+    json_t *norm =
+        json_pack("{s:f, s:o, s:o}", "eps", 1e-8, "features", features_json(model, robot, true, true), "norm_map", map_json(robot));
+    if (!pi05) { // pi0.5 writes the normalised state into the prompt, so its normaliser comes first
+        add_step(before, "pi0_new_line_processor", json_object(), NULL);
+        add_step(before, "tokenizer_processor", tokens, NULL);
+        add_step(before, "device_processor", device_json(), NULL);
+    }
+    snprintf(file, sizeof file, before_file, (int)json_array_size(before));
+    add_step(before, "normalizer_processor", norm, stats ? file : NULL);
+    if (pi05) {
+        add_step(before, "pi05_prepare_state_tokenizer_processor_step",
+                 json_pack("{s:I, s:s}", "max_state_dim", (json_int_t)model->info.state_dim, "task_key", "task"), NULL);
+        add_step(before, "tokenizer_processor", tokens, NULL);
+        add_step(before, "device_processor", device_json(), NULL);
+    }
+    json_t *back =
+        json_pack("{s:f, s:o, s:o}", "eps", 1e-8, "features", features_json(model, robot, false, true), "norm_map", map_json(robot));
+    add_step(after, "unnormalizer_processor", back, stats ? after_file : NULL);
+    if (relative) add_step(after, "absolute_actions_processor", json_pack("{s:b}", "enabled", 1), NULL);
+    add_step(after, "device_processor", device_json(), NULL);
+    soma_status status =
+        save(json_pack("{s:s, s:o}", "name", "policy_preprocessor", "steps", before), o->out, "policy_preprocessor.json", err);
+    json_t *end = json_pack("{s:s, s:o}", "name", "policy_postprocessor", "steps", after);
+    if (status == SOMA_OK)
+        status = save(end, o->out, "policy_postprocessor.json", err);
+    else
+        json_decref(end);
+    if (!stats) return status;
+    if (status == SOMA_OK) status = save_stats(o->out, file, "observation.state", robot->state, robot->state_rule, err);
+    if (status == SOMA_OK) status = save_stats(o->out, after_file, "action", robot->actions, robot->action_rule, err);
+    return status;
+}
+
+static soma_status lerobot_sides(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, soma_error *err) {
+    const soma_model_info *info = &model->info;
+    json_t *own = model->family->config(model);
+    if (!own) return soma__no_memory(err, "the config");
+    const char *language = variant_of(own, "paligemma"), *expert = variant_of(own, "action_expert");
+    json_t *config = json_pack(
+        "{s:s, s:i, s:o, s:o, s:s, s:b, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:[I, I], s:i, s:I, s:o, s:b, s:[s], s:o}", "type", info->type,
+        "n_obs_steps", 1, "input_features", features_json(model, robot, true, false), "output_features",
+        features_json(model, robot, false, true), "device", "cpu", "use_amp", 0, "push_to_hub", 0, "dtype",
+        o->dtype == SOMA_F32 ? "float32" : "bfloat16", "chunk_size", (json_int_t)info->horizon, "n_action_steps", (json_int_t)info->horizon,
+        "max_state_dim", (json_int_t)info->state_dim, "max_action_dim", (json_int_t)info->action_dim, "num_inference_steps",
+        (json_int_t)info->n_steps, "image_resolution", (json_int_t)info->image_size, (json_int_t)info->image_size, "empty_cameras", 0,
+        "tokenizer_max_length", (json_int_t)info->max_tokens, "normalization_mapping", map_json(robot), "use_relative_actions",
+        any_delta(robot), "relative_exclude_joints", "gripper", "action_feature_names", action_names(robot));
+    if (config && language && expert) {
+        json_object_set_new(config, "paligemma_variant", json_string(language));
+        json_object_set_new(config, "action_expert_variant", json_string(expert));
+    } else if (config) { // for soma alone
+        soma__log(SOMA_LOG_WARN, "%s: LeRobot has no name for these sizes, and its loader will refuse them", o->out);
+        static const char *const sections[] = {"paligemma", "action_expert", "vision", "camera_order", "vocab_size"};
+        for (size_t i = 0; i < SOMA_COUNT(sections); i++)
+            if (json_object_get(own, sections[i])) json_object_set(config, sections[i], json_object_get(own, sections[i]));
+    }
+    json_decref(own);
+    SOMA_TRY(save(config, o->out, "config.json", err));
+    return save_steps(o, model, robot, err);
+}
+
+// What LeRobot's steps cannot say is refused instead of lost.
+static soma_status check_lerobot(const soma_export_opts *o, const soma_robot *r, soma_error *err) {
+    bool forms = false;
+    for (int i = 0; i < r->n_state; i++) forms |= r->state_forms[i].kind != SOMA_FORM_SAME;
+    for (int i = 0; i < r->n_actions; i++) forms |= r->action_forms[i].kind != SOMA_FORM_SAME;
+    if (forms)
+        return soma__fail(err, SOMA_UNSUPPORTED,
+                          "%s: LeRobot has no step for this robot's conversions of joints; --layout openpi keeps them", o->policy);
+    return SOMA_OK;
+}
+
+soma_status soma__export_sides(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, const char *vocabulary,
+                               soma_error *err) {
+    if (o->lerobot) SOMA_TRY(check_lerobot(o, robot, err));
+    SOMA_TRY(o->lerobot ? lerobot_sides(o, model, robot, err) : openpi_sides(o, model, robot, err));
+    return copy_vocabulary(vocabulary, o->out, err);
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// An exported checkpoint acts as what it was made of: a policy, base and adapter of both kinds, in both layouts; its tensors have the
+// published names; bad input is told.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "policy/export.h"
+#include "train/tuned.h"
+
+static void tune(const char *name, const char *lora, bool delta) {
+    soma_train_opts o = options(name);
+    soma_error err = {0};
+    strcpy(o.lora, lora);
+    o.delta = delta;
+    o.steps = 8;
+    o.lr = 2e-2;
+    if (soma_train(&o, NULL, NULL, &err)) fail_msg("%s", err.text);
+}
+
+static soma_exported export(const char *policy, const char *adapter, const char *out, bool lerobot, soma_dtype dtype) {
+    char a[SOMA_OPT_TEXT], b[SOMA_OPT_TEXT], c[SOMA_OPT_TEXT];
+    soma_exported r;
+    soma_error err = {0};
+    path(a, policy);
+    path(b, adapter ? adapter : "");
+    path(c, out);
+    soma_export_opts o = {.policy = a, .adapter = adapter ? b : NULL, .out = c, .lerobot = lerobot, .dtype = dtype, .asset = "dot"};
+    if (soma__export(&r, &o, NULL, NULL, &err)) fail_msg("%s", err.text);
+    return r;
+}
+
+static void assert_same_actions(const char *a, const char *b, double tolerance) {
+    float x[8], y[8];
+    act(a, x);
+    act(b, y);
+    double d = distance(x, y);
+    printf("%-16s %-20s actions differ by %.1e\n", a, b, d);
+    if (!(d <= tolerance)) fail_msg("%s and %s act differently, by %.2e", a, b, d);
+}
+
+static void test_policy(void **state) {
+    soma_exported r = export("base", NULL, "base_openpi", false, SOMA_F32);
+    assert_int_equal(r.n_folded, 0);
+    assert_true(r.n_tensors > 60 && r.n_absent > 0); // the expert's head, the prefix's last layer
+    assert_same_actions("base", "base_openpi", 0);
+    export("base", NULL, "base_lerobot", true, SOMA_F32);
+    assert_same_actions("base", "base_lerobot", 1e-5); // the other time rule, statistics in f32
+}
+
+static void test_openpi_pairs(void **state) {
+    float base[8], tuned[8];
+    tune("pairs", "openpi", false);
+    act("base", base);
+    act("pairs", tuned);
+    assert_true(distance(base, tuned) > 1e-2);
+    soma_exported r = export("pairs", NULL, "pairs_openpi", false, SOMA_F32);
+    assert_int_equal(r.n_folded, 14 + 14 - 5); // two layers of two stacks; of the last of the prefix only keys and values are computed
+    assert_same_actions("pairs", "pairs_openpi", 2e-5);
+    export("pairs", NULL, "pairs_lerobot", true, SOMA_F32);
+    assert_same_actions("pairs", "pairs_lerobot", 2e-5);
+    export("base", "pairs", "pairs_again", false, SOMA_BF16);
+    assert_same_actions("pairs", "pairs_again", 3e-2); // weights of 8 bits
+}
+
+static void test_peft_pairs_and_relative_actions(void **state) {
+    tune("peft", "peft", true);
+    soma_exported r = export("peft", NULL, "peft_lerobot", true, SOMA_F32);
+    assert_int_equal(r.n_folded, 2 * 2 + 5);
+    assert_same_actions("peft", "peft_lerobot", 2e-5);
+}
+
+static void test_names(void **state) {
+    char file[SOMA_PATH_MAX];
+    soma_safetensors *st;
+    soma_error err;
+    const char *const wanted[][2] = {
+        {"base_openpi", "paligemma_with_expert.paligemma.lm_head.weight"},
+        {"base_openpi", "paligemma_with_expert.gemma_expert.lm_head.weight"},
+        {"base_openpi", "action_time_mlp_in.bias"},
+        {"base_lerobot", "model.paligemma_with_expert.paligemma.lm_head.weight"},
+        {"base_lerobot", "model.paligemma_with_expert.paligemma.model.vision_tower.vision_model.encoder.layers.0.mlp.fc1.weight"},
+    };
+    for (size_t i = 0; i < SOMA_COUNT(wanted); i++) {
+        path(file, wanted[i][0]);
+        if (soma__safetensors_open(&st, file, &err)) fail_msg("%s", err.text);
+        if (!soma__safetensors_find(st, wanted[i][1])) fail_msg("%s: no %s", wanted[i][0], wanted[i][1]);
+        soma__safetensors_close(st);
+    }
+    path(file, "base_openpi/assets/dot/norm_stats.json");
+    assert_true(soma__file_exists(file));
+    path(file, "base_lerobot/policy_preprocessor_step_5_normalizer_processor.safetensors");
+    assert_true(soma__file_exists(file));
+}
+
+static void test_bad_input(void **state) {
+    char policy[SOMA_OPT_TEXT], out[SOMA_OPT_TEXT];
+    soma_exported r;
+    soma_error err = {0};
+    path(policy, "base");
+    path(out, "base");
+    soma_export_opts o = {.policy = policy, .out = out, .dtype = SOMA_F32, .asset = "dot"};
+    assert_int_equal(soma__export(&r, &o, NULL, NULL, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "there already"));
+    path(out, "bad");
+    o.adapter = policy;
+    assert_int_equal(soma__export(&r, &o, NULL, NULL, &err), SOMA_NOT_FOUND);
+    assert_non_null(strstr(err.text, "adapter_config.json"));
+    o.adapter = NULL;
+    path(policy, "nowhere");
+    assert_int_not_equal(soma__export(&r, &o, NULL, NULL, &err), SOMA_OK);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_policy), cmocka_unit_test(test_openpi_pairs), cmocka_unit_test(test_peft_pairs_and_relative_actions),
+        cmocka_unit_test(test_names),  cmocka_unit_test(test_bad_input),
+    };
+    return cmocka_run_group_tests(tests, make_base, remove_dots);
+}
