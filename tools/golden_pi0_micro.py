@@ -210,7 +210,9 @@ def write(path, tensors):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-folder = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "data"
-folder.mkdir(parents=True, exist_ok=True)
-write(folder / "pi0_micro.safetensors", make(False))
-write(folder / "pi05_micro.safetensors", make(True))
+FOLDER = pathlib.Path(__file__).resolve().parent.parent / "tests" / "golden" / "data"
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    write(FOLDER / "pi0_micro.safetensors", make(False))
+    write(FOLDER / "pi05_micro.safetensors", make(True))
