@@ -107,34 +107,58 @@ static void set_unless(json_t *config, const char *key, json_t *value) {
         json_object_set_new(config, key, value);
 }
 
+// A checkpoint's config, completed by its tensors and its robot's sizes.
+static soma_status init_config(json_t **config, const soma_train_opts *o, soma_error *err) {
+    if (*o->model) return soma__fail(err, SOMA_BAD_INPUT, "--model and --init: the sizes are those of the checkpoint");
+    soma_published c;
+    soma_status status = soma__published_open(&c, o->init, err);
+    if (status == SOMA_OK) status = soma__robot_resolve(c.config, o->init, "", err);
+    if (status == SOMA_OK) *config = json_incref(c.config);
+    soma__published_close(&c);
+    return status;
+}
+
+static soma_status new_config(json_t **config, const soma_trainer *t, soma_error *err) {
+    const soma_robot *r = &t->robot;
+    if (*t->o.model)
+        SOMA_TRY(soma__json_load(config, t->o.model, err));
+    else
+        *config = json_object();
+    json_object_set_new(*config, "model_type", json_string(t->o.family));
+    json_object_set_new(*config, "preset", json_string(t->o.preset));
+    if (!strcmp(t->o.preset, "base")) return SOMA_OK; // a net of other sizes has the robot's, unless --model gives others
+    set_unless(*config, "action_dim", json_integer(r->n_actions));
+    set_unless(*config, "state_dim", json_integer(SOMA_MAX(r->n_state, 1)));
+    json_t *cameras = json_array();
+    for (int i = 0; i < r->n_cameras; i++) json_array_append_new(cameras, json_string(r->cameras[i]));
+    if (!r->n_cameras) json_array_append_new(cameras, json_string("none"));
+    set_unless(*config, "camera_order", cameras);
+    return SOMA_OK;
+}
+
+// Pictures and prompts reach a checkpoint as they did before.
+static soma_status keep_habits(soma_robot *robot, const json_t *config, const soma_model *model, const char *where, soma_error *err) {
+    const json_t *object = json_object_get(config, "robot");
+    soma_robot own = {0};
+    if (!object) return SOMA_OK;
+    SOMA_TRY(soma__robot_read(&own, object, model, where, err));
+    robot->form = own.form;
+    robot->resize = own.resize;
+    soma__robot_close(&own);
+    return SOMA_OK;
+}
+
 static soma_status make_model(soma_trainer *t, soma_error *err) {
     json_t *config = NULL;
-    char init[SOMA_PATH_MAX];
-    const char *where = *t->o.init ? init : *t->o.model ? t->o.model : "the model's options";
-    if (*t->o.init && *t->o.model) return soma__fail(err, SOMA_BAD_INPUT, "--model and --init: the sizes are those of the checkpoint");
-    if (*t->o.init) SOMA_TRY(soma__path_join(init, t->o.init, "config.json", err));
-    if (*t->o.init || *t->o.model)
-        SOMA_TRY(soma__json_load(&config, where, err));
-    else
-        config = json_object();
-    if (!*t->o.init) {
-        json_object_set_new(config, "model_type", json_string(t->o.family));
-        json_object_set_new(config, "preset", json_string(t->o.preset));
-    }
+    const char *where = *t->o.init ? t->o.init : *t->o.model ? t->o.model : "the model's options";
+    SOMA_TRY(*t->o.init ? init_config(&config, &t->o, err) : new_config(&config, t, err));
     if (mean_only(&t->o)) { // served as it was trained: from no noise, in one step
         json_object_set_new(config, "num_steps", json_integer(1));
         json_object_set_new(config, "noise_scale", json_real(0));
     }
     if (t->o.horizon) json_object_set_new(config, "action_horizon", json_integer(t->o.horizon));
-    if (!*t->o.init && strcmp(t->o.preset, "base")) { // a net that starts from nothing has the robot's sizes, unless --model gives others
-        set_unless(config, "action_dim", json_integer(t->robot.n_actions));
-        set_unless(config, "state_dim", json_integer(SOMA_MAX(t->robot.n_state, 1)));
-        json_t *cameras = json_array();
-        for (int i = 0; i < t->robot.n_cameras; i++) json_array_append_new(cameras, json_string(t->robot.cameras[i]));
-        if (!t->robot.n_cameras) json_array_append_new(cameras, json_string("none"));
-        set_unless(config, "camera_order", cameras);
-    }
     soma_status status = soma__model_new(&t->model, config, where, err);
+    if (status == SOMA_OK && *t->o.init) status = keep_habits(&t->robot, config, t->model, where, err);
     json_decref(config);
     if (status != SOMA_OK) return status;
     t->robot.n_cameras = SOMA_MIN(t->robot.n_cameras, t->model->info.n_cameras);

@@ -10,6 +10,7 @@
 #include "data/loader.h"
 #include "policy/adapter.h"
 #include "policy/policy.h"
+#include "policy/published.h"
 #include "train/optimiser.h"
 
 #include <soma/train.h>
