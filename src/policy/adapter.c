@@ -51,8 +51,8 @@ const soma_alias *soma__adapters_aliases(soma_adapter_set *set, const soma_alias
     soma_alias *all = soma__arena_alloc(&set->arena, (n + 2) * sizeof *all);
     if (!all) return NULL;
     if (n) memcpy(all, family, n * sizeof *all);
-    all[n] = (soma_alias){"^", "base_model.model."};
-    all[n + 1] = (soma_alias){NULL, NULL};
+    all[n] = (soma_alias){"^", "base_model.model.", false};
+    all[n + 1] = (soma_alias){NULL, NULL, false};
     return all;
 }
 
@@ -104,6 +104,7 @@ static soma_status read_peft(soma_adapter_set *set, const json_t *config, const 
         const char *from = t->name; // without PEFT's and LeRobot's prefixes
         if (!strncmp(from, "base_model.model.", 17)) from += 17;
         if (!strncmp(from, "model.", 6)) from += 6;
+        if (strlen(from) <= tail) return soma__fail(err, SOMA_BAD_INPUT, "%s: %s names no layer", where, t->name);
         snprintf(layer, sizeof layer, "%.*s", (int)(strlen(from) - tail), from);
         double r = (double)t->shape[0];
         soma_adapter d = {.form = SOMA_ADAPTER_PEFT, .rank = t->shape[0], .scale = (float)(alpha / (stabilised ? sqrt(r) : r))};
@@ -111,6 +112,12 @@ static soma_status read_peft(soma_adapter_set *set, const json_t *config, const 
     }
     if (set->n_adapters) return SOMA_OK;
     return soma__fail(err, SOMA_BAD_INPUT, "%s: no tensor named *%s", soma__safetensors_path(file), a_suffix);
+}
+
+soma_status soma__adapters_parse(soma_adapter_set *set, const json_t *config, const soma_safetensors *file, const char *where,
+                                 soma_error *err) {
+    const json_t *layers = json_object_get(config, "layers");
+    return layers ? read_layers(set, layers, where, err) : read_peft(set, config, file, where, err);
 }
 
 static soma_status find_base(soma_adapter_set *set, const json_t *config, const char *dir, const char *where, soma_error *err) {
@@ -137,9 +144,7 @@ soma_status soma__adapters_open(soma_adapter_set *set, soma_safetensors **file, 
     SOMA_TRY(soma__json_load(&config, path, err));
     soma_status status = soma__safetensors_open(file, weights, err);
     if (status == SOMA_OK) status = find_base(set, config, dir, path, err);
-    if (status == SOMA_OK)
-        status = json_object_get(config, "layers") ? read_layers(set, json_object_get(config, "layers"), path, err)
-                                                   : read_peft(set, config, *file, path, err);
+    if (status == SOMA_OK) status = soma__adapters_parse(set, config, *file, path, err);
     json_decref(config);
     if (status == SOMA_OK) return SOMA_OK;
     soma__safetensors_close(*file);

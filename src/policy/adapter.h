@@ -29,6 +29,9 @@ bool soma__is_pair(const char *name); // one factor of a pair, by its name
 bool soma__adapters_here(const char *dir);
 // Reads a folder: the adapters, the base (a relative path is meant from the folder, then from where the program runs) and the open file.
 soma_status soma__adapters_open(soma_adapter_set *set, soma_safetensors **file, const char *dir, soma_error *err);
+// The part that reads the config: which layers, and how. `where` names it in sentences.
+soma_status soma__adapters_parse(soma_adapter_set *set, const json_t *config, const soma_safetensors *file, const char *where,
+                                 soma_error *err);
 // Freezes every weight of the graphs that `file` does not hold.
 soma_status soma__adapters_split(soma_adapter_set *set, const soma_graph *const *graphs, size_t n_graphs, const soma_safetensors *file,
                                  const soma_alias *aliases, soma_error *err);

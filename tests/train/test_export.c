@@ -96,6 +96,27 @@ static void test_names(void **state) {
     assert_true(soma__file_exists(file));
 }
 
+static void test_every_allocation_may_fail(void **state) {
+    char policy[SOMA_OPT_TEXT], out[SOMA_OPT_TEXT];
+    path(policy, "pairs");
+    path(out, "failing");
+    for (int64_t n = 0;; n += 1 + n / 16) {
+        soma_exported r;
+        soma_error err = {0};
+        soma_export_opts o = {.policy = policy, .out = out, .lerobot = n % 2, .dtype = SOMA_F32, .asset = "dot"};
+        soma__alloc_fail_after(n);
+        soma_status status = soma__export(&r, &o, NULL, NULL, &err);
+        soma__alloc_fail_after(-1);
+        if (status != SOMA_OK && status != SOMA_NO_MEMORY) fail_msg("after %lld allocations: %s", (long long)n, err.text);
+        char weights[SOMA_OPT_TEXT + 32];
+        snprintf(weights, sizeof weights, "%s/model.safetensors", out);
+        assert_int_equal(soma__file_exists(weights), status == SOMA_OK);
+        assert_int_equal(soma__dir_remove(out, NULL), SOMA_OK);
+        if (status == SOMA_OK) break;
+        assert_true(n < 1000000);
+    }
+}
+
 static void test_bad_input(void **state) {
     char policy[SOMA_OPT_TEXT], out[SOMA_OPT_TEXT];
     soma_exported r;
@@ -116,8 +137,12 @@ static void test_bad_input(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_policy), cmocka_unit_test(test_openpi_pairs), cmocka_unit_test(test_peft_pairs_and_relative_actions),
-        cmocka_unit_test(test_names),  cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_policy),
+        cmocka_unit_test(test_openpi_pairs),
+        cmocka_unit_test(test_peft_pairs_and_relative_actions),
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_every_allocation_may_fail),
+        cmocka_unit_test(test_bad_input),
     };
     return cmocka_run_group_tests(tests, make_base, remove_dots);
 }
