@@ -239,8 +239,13 @@ static soma_status lerobot_sides(const soma_export_opts *o, const soma_model *mo
 }
 
 // What LeRobot's steps cannot say is refused instead of lost.
-static soma_status check_lerobot(const soma_export_opts *o, const soma_robot *r, soma_error *err) {
+static soma_status check_lerobot(const soma_export_opts *o, const soma_model *model, const soma_robot *r, soma_error *err) {
     bool forms = false;
+    if (model->info.noise != 1)
+        return soma__fail(
+            err, SOMA_UNSUPPORTED,
+            "%s: it answers with the mean chunk, from no noise, which LeRobot cannot be told; --layout openpi keeps it for soma",
+            o->policy);
     for (int i = 0; i < r->n_state; i++) forms |= r->state_forms[i].kind != SOMA_FORM_SAME;
     for (int i = 0; i < r->n_actions; i++) forms |= r->action_forms[i].kind != SOMA_FORM_SAME;
     if (forms)
@@ -251,7 +256,9 @@ static soma_status check_lerobot(const soma_export_opts *o, const soma_robot *r,
 
 soma_status soma__export_sides(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, const char *vocabulary,
                                soma_error *err) {
-    if (o->lerobot) SOMA_TRY(check_lerobot(o, robot, err));
+    if (o->lerobot) SOMA_TRY(check_lerobot(o, model, robot, err));
+    if (model->info.noise != 1)
+        soma__log(SOMA_LOG_WARN, "%s: it answers with the mean chunk, from no noise; openpi's sampler starts from noise", o->out);
     SOMA_TRY(o->lerobot ? lerobot_sides(o, model, robot, err) : openpi_sides(o, model, robot, err));
     return copy_vocabulary(vocabulary, o->out, err);
 }

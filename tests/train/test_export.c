@@ -131,6 +131,16 @@ static void test_bad_input(void **state) {
     assert_int_equal(soma__export(&r, &o, NULL, NULL, &err), SOMA_NOT_FOUND);
     assert_non_null(strstr(err.text, "adapter_config.json"));
     o.adapter = NULL;
+    soma_train_opts t = options("mean");
+    t.mean_steps = t.steps = 1;
+    if (soma_train(&t, NULL, NULL, &err)) fail_msg("%s", err.text);
+    path(policy, "mean");
+    o.lerobot = true;
+    assert_int_equal(soma__export(&r, &o, NULL, NULL, &err), SOMA_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "mean chunk"));
+    char file[SOMA_OPT_TEXT];
+    path(file, "bad");
+    assert_int_equal(soma__dir_remove(file, NULL), SOMA_OK);
     path(policy, "nowhere");
     assert_int_not_equal(soma__export(&r, &o, NULL, NULL, &err), SOMA_OK);
 }
