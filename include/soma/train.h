@@ -16,6 +16,7 @@ extern "C" {
     X(TEXT, model, "", "JSON file with sizes that differ from the preset's")                                                      \
     X(TEXT, init, "", "folder of a checkpoint to start from (ours, openpi's, LeRobot's); sizes and vocabulary are its own")       \
     X(TEXT, text_tokenizer, "", "tokenizer's file or folder; empty: the checkpoint's; words: a vocabulary of the data's prompts") \
+    X(TEXT, action_tokenizer, "", "of a family that writes tokens: a folder with FAST's files (soma fast fit); empty: the checkpoint's")  \
     X(TEXT, lora, "", "low-rank pairs: openpi, openpi_language, openpi_expert or peft; empty: all weights are trained")           \
     X(INT, lora_rank, 0, "rank of the pairs; 0: openpi's 16 (language) and 32 (expert), 16 of peft")                              \
     X(REAL, lora_alpha, 0, "their scale is alpha / rank; 0: alpha is the rank")                                                   \

@@ -100,3 +100,51 @@ soma_status soma__write_chunks(const soma_writing *w, soma_writing_work *k, doub
     for (int64_t i = 0; i < k->n; i++) read_chunk(w, k, i, x + i * info->horizon * info->action_dim);
     return SOMA_OK;
 }
+
+// ---- learning
+
+soma_status soma__lesson_new(soma_lesson *k, const soma_writing *w, int64_t n, soma_error *err) {
+    const soma_model_info *info = &w->model->info;
+    int64_t L = info->max_tokens + info->answer.max;
+    size_t N = (size_t)(n * L);
+    *k = (soma_lesson){.n = n,
+                       .L = L,
+                       .tokens = soma__calloc(N, sizeof *k->tokens),
+                       .mask = soma__calloc(N, 1),
+                       .causal = soma__calloc(N, 1),
+                       .learn = soma__calloc(N, 1),
+                       .chunk = soma__calloc((size_t)(w->T * w->A), sizeof *k->chunk)};
+    if (!k->tokens || !k->mask || !k->causal || !k->learn || !k->chunk) return soma__no_memory(err, "answers to learn from");
+    return soma__fast_work_new(&k->fast, w->fast, err);
+}
+
+void soma__lesson_free(soma_lesson *k) {
+    void *all[] = {k->tokens, k->mask, k->causal, k->learn, k->chunk};
+    for (size_t i = 0; i < SOMA_COUNT(all); i++) soma__free(all[i]);
+    soma__fast_work_free(k->fast);
+    *k = (soma_lesson){0};
+}
+
+soma_status soma__lesson_fill(soma_lesson *k, const soma_writing *w, int64_t i, const int32_t *prompt, const uint8_t *mask, const float *x,
+                              soma_error *err) {
+    const soma_model_info *info = &w->model->info;
+    const int64_t G = info->answer.max;
+    int32_t *tokens = k->tokens + i * k->L;
+    uint8_t *there = k->mask + i * k->L, *causal = k->causal + i * k->L, *learn = k->learn + i * k->L;
+    soma_fast_ids ids;
+    for (int64_t j = 0; j < w->T * w->A; j++) k->chunk[j] = (double)x[j / w->A * info->action_dim + j % w->A];
+    SOMA_TRY(soma__fast_encode(k->fast, k->chunk, w->T, w->A, &ids, err));
+    int64_t P = 0;
+    for (; P < info->max_tokens && mask[P]; P++) tokens[P] = prompt[P]; // without a gap: the first token is learned from the prompt's last
+    int64_t n = (int64_t)soma__answer_write(&w->form, ids.ids, ids.n, tokens + P, (size_t)G), end = P + SOMA_MIN(n, G);
+    if (n > G && !k->n_cut++)
+        soma__log(SOMA_LOG_WARN, "an answer has %lld tokens, the model writes at most %lld (max_decoding_steps): its end is not learned",
+                  (long long)n, (long long)G);
+    for (int64_t j = 0; j < k->L; j++) {
+        if (j >= end) tokens[j] = SOMA_PROMPT_PAD;
+        there[j] = j < end;
+        causal[j] = j >= P;
+        learn[j] = j >= P && j < end && !(info->answer.lerobot && j == P); // LeRobot's BOS is given
+    }
+    return SOMA_OK;
+}

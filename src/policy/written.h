@@ -40,4 +40,19 @@ void soma__writing_work_free(soma_writing_work *work); // {0} allowed
 soma_status soma__write_chunks(const soma_writing *writing, soma_writing_work *work, double temperature, bool constrain, soma_frame *encode,
                                soma_frame *decode, soma_feed *feed, float *x, soma_error *err);
 
+// ---- learning: prompt and answer of n demonstrations in one text [n, L]
+typedef struct soma_lesson {
+    soma_fast_work *fast;
+    int64_t n, L;                   // L: soma_build's for TRAIN
+    int32_t *tokens;                // [n, L]
+    uint8_t *mask, *causal, *learn; // [n, L], as soma_batch has them
+    double *chunk;                  // [T, A]
+    int64_t n_cut;                  // answers that were longer than the model's: their end is not learned
+} soma_lesson;
+soma_status soma__lesson_new(soma_lesson *lesson, const soma_writing *writing, int64_t n, soma_error *err);
+void soma__lesson_free(soma_lesson *lesson); // {0} allowed
+// Row i: the prompt's tokens and mask [max_tokens], then the answer for x [horizon, action_dim] of the model.
+soma_status soma__lesson_fill(soma_lesson *lesson, const soma_writing *writing, int64_t i, const int32_t *prompt, const uint8_t *mask,
+                              const float *x, soma_error *err);
+
 #endif

@@ -43,6 +43,12 @@ soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t 
     b->actions = pass->actions;
     b->noise = pass->noise;
     b->time = pass->time;
+    if (!info->answer.max) return SOMA_OK;
+    SOMA_TRY(soma__lesson_new(&pass->lesson, &t->writing, n, err));
+    b->tokens = pass->lesson.tokens;
+    b->token_mask = pass->lesson.mask;
+    b->token_causal = pass->lesson.causal;
+    b->token_loss = pass->lesson.learn;
     return SOMA_OK;
 }
 
@@ -55,6 +61,7 @@ void soma__pass_free(soma_pass *pass) {
     soma__free(pass->actions);
     soma__free(pass->noise);
     soma__free(pass->time);
+    soma__lesson_free(&pass->lesson);
     *pass = (soma_pass){0};
 }
 
@@ -74,6 +81,12 @@ static soma_status fill_row(soma_trainer *t, soma_pass *pass, const soma_loader_
         return soma__fail_in(err, "%s: episode %lld, frame %lld", t->data->path, (long long)batch->episode[i], (long long)batch->frame[i]);
     int64_t chunk = t->model->info.horizon * t->model->info.action_dim;
     soma__robot_to_model(r, t->model, obs.state, batch->actions + i * t->model->info.horizon * r->n_actions, pass->actions + i * chunk);
+    if (!t->model->info.answer.max) return SOMA_OK;
+    int64_t at = i * soma__prompt_room(&t->model->info);
+    status = soma__lesson_fill(&pass->lesson, &t->writing, i, pass->rows.tokens + at, pass->rows.token_mask + at, pass->actions + i * chunk,
+                               err);
+    if (status != SOMA_OK)
+        return soma__fail_in(err, "%s: episode %lld, frame %lld", t->data->path, (long long)batch->episode[i], (long long)batch->frame[i]);
     return SOMA_OK;
 }
 

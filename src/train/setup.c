@@ -298,6 +298,8 @@ static soma_status write_folder(soma_trainer *t, soma_error *err) {
     if (status == SOMA_OK) status = soma__norm_stats_write(t->robot.stats, path, err);
     if (status == SOMA_OK) status = soma__path_join(path, t->o.out, "vocab.json", err);
     if (status == SOMA_OK) status = soma__text_save(t->robot.text, path, err);
+    if (status == SOMA_OK && t->writing.fast) status = soma__path_join(path, t->o.out, "fast", err);
+    if (status == SOMA_OK && t->writing.fast) status = soma__fast_save(t->writing.fast, path, err);
     json_decref(config);
     json_decref(robot);
     json_decref(train);
@@ -359,6 +361,8 @@ soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, som
     if (status == SOMA_OK) status = take_statistics(t, err);
     if (status == SOMA_OK) status = make_vocabulary(t, err);
     if (status == SOMA_OK) status = soma__robot_check(&t->robot, t->model, t->data->path, err);
+    if (status == SOMA_OK && t->model->info.answer.max)
+        status = soma__writing_open(&t->writing, *t->o.init ? t->o.init : t->o.out, t->o.action_tokenizer, &t->robot, t->model, err);
     if (status == SOMA_OK) status = write_folder(t, err);
     if (status == SOMA_OK) status = soma__device_open(&t->device, "cpu", &d, err);
     if (status == SOMA_OK) status = soma__trainer_weights(t, err);
@@ -387,6 +391,7 @@ void soma__trainer_close(soma_trainer *t) {
     soma__params_free(t->still);
     soma__adapters_free(&t->change);
     soma__device_close(t->device);
+    soma__writing_close(&t->writing);
     soma__robot_close(&t->robot);
     soma__model_free(t->model);
     soma__dataset_close(t->data);

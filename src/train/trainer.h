@@ -11,6 +11,7 @@
 #include "policy/adapter.h"
 #include "policy/policy.h"
 #include "policy/published.h"
+#include "policy/written.h"
 #include "train/optimiser.h"
 
 #include <soma/train.h>
@@ -27,6 +28,7 @@ typedef struct soma_pass {
     soma_rows rows;
     soma_feed feed;
     float *actions, *noise, *time; // [n, S, A], [n draws, S, A], [n draws]
+    soma_lesson lesson;            // where chunks are written as tokens
 } soma_pass;
 
 typedef struct soma_trainer {
@@ -37,6 +39,7 @@ typedef struct soma_trainer {
     int64_t n_training, n_heldout;
     soma_model *model;
     soma_robot robot;
+    soma_writing writing; // where chunks are written as tokens
     soma_device *device;
     soma_adapter_set change; // what is trained of a checkpoint: pairs, and what is frozen
     soma_params *params;     // what is trained: the layout; the values lie in the optimiser
