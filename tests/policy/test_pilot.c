@@ -21,6 +21,11 @@ static int make_policy(void **state) {
     soma_train_opts o = soma_train_defaults();
     path(o.data, "data");
     path(o.model, "model.json");
+    json_t *sizes; // room for prompts of several lengths
+    if (soma__json_load(&sizes, o.model, NULL) || json_object_set_new(sizes, "max_token_len", json_integer(40)) ||
+        soma__json_save(sizes, o.model, NULL))
+        return 1;
+    json_decref(sizes);
     path(o.out, "policy");
     path(policy_dir, "policy");
     o.steps = 4;
