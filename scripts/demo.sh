@@ -3,14 +3,17 @@
 # The whole way once: record demonstrations, train a policy on them, serve it, drive unseen scenes through the server, report.
 # Leaves report.html, rollout.mp4 and result.json in the output folder. Fails only when a stage fails, not when a policy is bad.
 #
-#   scripts/demo.sh BUILD [--out DIR] [--task NAME] [--episodes N] [--image N] [--steps N] [--seed N] [--seeds N] [--execute K]
+#   scripts/demo.sh BUILD [--out DIR] [--task NAME] [--episodes N] [--image N] [--scatter S] [--steps N] [--seed N] [--seeds N] [--execute K]
 #                         [-- options of soma train]
 #
-# --episodes demonstrations with pictures of --image pixels; --steps of training from --seed; --seeds scenes, --execute actions of each chunk.
+# --episodes demonstrations with pictures of --image pixels, a share S of them not from home; --steps of training from --seed; --seeds scenes,
+# --execute actions of each chunk. A second task starts from the first one's policy, which already looks at what is named:
+#
+#   scripts/demo.sh BUILD --out pick --task pick_place --episodes 3000 --scatter 0.5 --steps 10000 -- --init demo/policy --mean-steps 0
 set -eu
 build=${1:?usage: scripts/demo.sh BUILD [options]; its head lists them}
 shift
-out=demo task=touch_color episodes=1500 image=64 steps=7500 seed=0 seeds=100 execute=10
+out=demo task=touch_color episodes=1500 image=64 scatter=0.8 steps=7500 seed=0 seeds=100 execute=10
 # the shapes of nano in src/model/pi0/config.c; 0.24 million observations, each with two draws of noise and time after the first 2500 steps
 recipe="--batch 32 --draws 2 --mean-steps 2500 --lr 1e-3 --lr-end 1e-5 --warmup 200 --beta2 0.99 --ema 0.998 --eval-every 500 --save-every 2000"
 while [ $# -gt 0 ]; do
@@ -19,6 +22,7 @@ while [ $# -gt 0 ]; do
     --task) task=$2 ;;
     --episodes) episodes=$2 ;;
     --image) image=$2 ;;
+    --scatter) scatter=$2 ;;
     --steps) steps=$2 ;;
     --seeds) seeds=$2 ;;
     --seed) seed=$2 ;;
@@ -76,7 +80,7 @@ evaluate() { # label, result file, options...
         --out "$out/$file.json" "$@"
 }
 
-stage record "$soma" record --task "$task" --episodes "$episodes" --image "$image" --scatter 0.8 --seed 0 --out "$out/data"
+stage record "$soma" record --task "$task" --episodes "$episodes" --image "$image" --scatter "$scatter" --seed 0 --out "$out/data"
 stage train "$soma" train --family pi0 --preset nano --data "$out/data" --out "$out/policy" --steps "$steps" --seed "$seed" $recipe "$@"
 stage initialise "$soma" train --family pi0 --preset nano --data "$out/data" --out "$out/untrained" --steps 0 --seed "$seed" "$@" --steps 0
 
