@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INSPECT_OPTS(X) X(INT, rows, 40, "rows of the tensors' table and of the list of absent files; 0: all (--json always has all)")
+#define INSPECT_OPTS(X) X(INT, rows, -1, "rows of the tensors' table and of the list of absent files; 0: all; -1: all tensors, 40 files")
 SOMA_OPTS_DECLARE(inspect_opts, INSPECT_OPTS)
 #define OPTS_TYPE inspect_opts
 SOMA_OPTS_DEFINE_LOCAL(inspect_opts, INSPECT_OPTS, inspect_defaults)
@@ -54,6 +54,7 @@ static void print_dataset(const soma_dataset *d, int64_t rows) {
     if (d->hint[0]) printf("%s\n", d->hint);
     if (!d->n_absent) return;
     printf("absent: %d files that the metadata names\n", d->n_absent);
+    if (rows < 0) rows = 40;
     for (int i = 0; i < d->n_absent && (!rows || i < rows); i++) printf("  %s\n", d->absent[i]);
     if (rows && d->n_absent > rows) printf("  ... and %d more (--rows 0 lists all)\n", d->n_absent - (int)rows);
 }
@@ -196,13 +197,13 @@ static void print_object(const char *title, const json_t *object) {
 static void print_tensors(const checkpoint *c, int64_t rows) {
     size_t n = soma__safetensors_count(c->weights);
     printf("tensors\n");
-    for (size_t i = 0; i < n && (!rows || (int64_t)i < rows); i++) {
+    for (size_t i = 0; i < n && (rows <= 0 || (int64_t)i < rows); i++) {
         const soma_safetensor *t = soma__safetensors_at(c->weights, i);
         char shape[160];
         const char *words = c->words ? c->words[i] ? c->words[i] : "?" : "";
         printf("  %-5s %-18s %-*s %s\n", soma_dtype_name(t->dtype), soma__safetensor_shape(shape, t), *words ? 92 : 0, t->name, words);
     }
-    if (rows && (int64_t)n > rows) printf("  ... and %zu more (--rows 0 lists all)\n", n - (size_t)rows);
+    if (rows > 0 && (int64_t)n > rows) printf("  ... and %zu more (--rows 0 lists all)\n", n - (size_t)rows);
     printf("%zu tensors, %" PRId64 " values, %.1f MB:", n, c->n_values, (double)c->size / 1e6);
     for (int d = 0; d < SOMA_DTYPE_COUNT; d++)
         if (c->of_dtype[d]) printf(" %s %" PRId64, soma_dtype_name((soma_dtype)d), c->of_dtype[d]);
@@ -240,7 +241,7 @@ static int run(int argc, char **argv) {
     soma_cmd cmd = {.usage = "PATH [options]",
                     .about = "Shows what PATH holds: a dataset (format, robot, rate, episodes, features, what is missing on the disk), a\n"
                              "checkpoint's or policy's folder (config, metadata, tensors), or a .safetensors file.\n\n"
-                             "Examples:\n  soma inspect demo/data\n  soma inspect demo/policy --rows 0\n",
+                             "Examples:\n  soma inspect demo/data\n  soma inspect demo/policy --rows 20\n",
                     .has_json = true,
                     .min_words = 1,
                     .max_words = 1,

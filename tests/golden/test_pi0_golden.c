@@ -20,7 +20,8 @@ static bool masked_rows(const char *name) {
 }
 
 // Calls it for each tensor of the reference; returns how many were held against it.
-static int hold_outputs(const soma_trace *trace, const soma_safetensors *reference) {
+static int hold_outputs(const char *name, const soma_trace *trace, const soma_safetensors *reference) {
+    print_message("%-9s %-44s %8s %8s %8s\n", "case", "tensor", "largest", "rel. L2", "allowed");
     const soma_safetensor *pad = soma__safetensors_find(reference, "prefix_pad_masks");
     int n = 0;
     for (size_t i = 0; i < soma__safetensors_count(reference); i++, n++) {
@@ -34,6 +35,7 @@ static int hold_outputs(const soma_trace *trace, const soma_safetensors *referen
         float *x = golden_floats(&whole), *y = golden_floats(want);
         bool by_row = masked_rows(want->name);
         golden_error e = golden_compare(x, y, want->n_values, want->shape[want->n_dims - 1], by_row ? pad->data : NULL);
+        print_message("%-9s %-44s %8.1e %8.1e %8.0e\n", name, want->name, e.max_abs, e.relative, tolerance(want->name));
         if (!(e.max_abs <= tolerance(want->name)))
             fail_msg("%s is off by %.3g, allowed are %.3g", want->name, e.max_abs, tolerance(want->name));
         for (int64_t k = 0; k < want->n_values; k++)
@@ -110,7 +112,7 @@ static void hold_case(const char *name) {
     run_trace(&plain, folder, inputs, "plain", "openpi");
     run_trace(&fast, folder, inputs, "", "openpi");
     double worst = 0, worst_fast = 0;
-    int n = hold_outputs(&plain, outputs), m = hold_grads(&plain, grads, &worst);
+    int n = hold_outputs(name, &plain, outputs), m = hold_grads(&plain, grads, &worst);
     hold_grads(&fast, grads, &worst_fast);
     hold_fast(&fast, &plain);
     print_message("%s: %d tensors agree; %d gradients within %.2g (plain) and %.2g (fast), relative L2\n", name, n, m, worst, worst_fast);

@@ -165,6 +165,44 @@ static void refuse(const char *const *words) {
 }
 #define REFUSE(...) refuse((const char *const[]){__VA_ARGS__, NULL})
 
+// The same weights in two files and an index, as LeRobot and transformers shard them.
+static void an_index_of_files_is_read(void **state) {
+    soma_error err = {0};
+    soma_safetensors *whole;
+    soma_published p;
+    char part[160], index_path[160];
+    write_weights("pi05", SOMA_BF16, as_lerobot, NULL, NULL);
+    ok(soma__safetensors_open(&whole, weights_path, &err), &err);
+    const size_t n = soma__safetensors_count(whole);
+    json_t *index = json_pack("{s:{}, s:{}}", "metadata", "weight_map"), *map = json_object_get(index, "weight_map");
+    soma_safetensor *t = calloc(n, sizeof *t);
+    for (size_t i = 0; i < n; i++) t[i] = *soma__safetensors_at(whole, i);
+    for (int k = 0; k < 2; k++) {
+        const size_t from = k ? n / 2 : 0, to = k ? n : n / 2;
+        snprintf(part, sizeof part, "model-0000%d-of-00002.safetensors", k + 1);
+        for (size_t i = from; i < to; i++) json_object_set_new(map, t[i].name, json_string(part));
+        char path[300];
+        snprintf(path, sizeof path, "%s/%s", dir, part);
+        ok(soma__safetensors_write(path, t + from, to - from, NULL, &err), &err);
+    }
+    snprintf(index_path, sizeof index_path, "%s/model.safetensors.index.json", dir);
+    ok(soma__json_save(index, index_path, &err), &err);
+    soma__safetensors_close(whole);
+    json_decref(index);
+    free(t);
+    unlink(weights_path);
+    write_config("{\"type\": \"pi05\", \"chunk_size\": 4}");
+    ok(open_published(&p, &err), &err);
+    assert_int_equal(p.model->info.horizon, 4);
+    assert_int_equal(soma__safetensors_count(p.weights), n);
+    ok(used(&p, &err), &err);
+    soma__published_close(&p);
+    snprintf(part, sizeof part, "%s/model-00002-of-00002.safetensors", dir);
+    unlink(part);
+    REFUSE("model-00002-of-00002.safetensors");
+    unlink(index_path);
+}
+
 static void contradictions_are_named(void **state) {
     write_weights("pi05", SOMA_BF16, as_openpi, NULL, NULL);
     write_config("{\"model_type\": \"pi0\", \"action_dim\": 14, \"paligemma\": {\"depth\": 18}}");
@@ -229,9 +267,10 @@ static void every_allocation_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tensors_alone_make_a_model),    cmocka_unit_test(a_config_adds_what_no_tensor_says),
-        cmocka_unit_test(contradictions_are_named),      cmocka_unit_test(everything_wrong_is_listed_at_once),
-        cmocka_unit_test(what_is_no_checkpoint_is_told), cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(tensors_alone_make_a_model),         cmocka_unit_test(a_config_adds_what_no_tensor_says),
+        cmocka_unit_test(an_index_of_files_is_read),          cmocka_unit_test(contradictions_are_named),
+        cmocka_unit_test(everything_wrong_is_listed_at_once), cmocka_unit_test(what_is_no_checkpoint_is_told),
+        cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }
