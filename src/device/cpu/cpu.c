@@ -59,6 +59,8 @@ static cpu_chooser *const choosers[SOMA_OP_COUNT] = {
     [SOMA_OP_ROPE] = cpu_fast_rope,
     [SOMA_OP_ATTENTION] = cpu_fast_attention,
     [SOMA_OP_ATTENTION_GRAD] = cpu_fast_attention_grad,
+    [SOMA_OP_CROSS_ENTROPY] = cpu_fast_cross_entropy,
+    [SOMA_OP_CROSS_ENTROPY_GRAD] = cpu_fast_cross_entropy_grad,
     [SOMA_OP_STORE] = cpu_fast_store, [SOMA_OP_ADAMW] = cpu_fast_adamw,
 };
 

@@ -25,6 +25,8 @@ CPU_KERNEL_DECLARE(cpu_layer_norm_grad);
 CPU_KERNEL_DECLARE(cpu_rope);
 CPU_KERNEL_DECLARE(cpu_sum);
 CPU_KERNEL_DECLARE(cpu_adamw);
+CPU_KERNEL_DECLARE(cpu_cross_entropy);
+CPU_KERNEL_DECLARE(cpu_cross_entropy_grad);
 
 // Rows of D values that a norm gives to one thread at once; its gradient's sums over rows are cut likewise.
 static inline int64_t cpu_norm_group(int64_t D) { return D >= 8192 ? 1 : 8192 / D; }
