@@ -9,7 +9,7 @@
 # --episodes demonstrations with pictures of --image pixels, a share S of them not from home; --steps of training from --seed; --seeds scenes,
 # --execute actions of each chunk. A second task starts from the first one's policy, which already looks at what is named:
 #
-#   scripts/demo.sh BUILD --out pick --task pick_place --episodes 3000 --scatter 0.5 --steps 10000 -- --init demo/policy --mean-steps 0
+#   scripts/demo.sh BUILD --out pick --task pick_place --episodes 3000 --scatter 0.5 --steps 6000 -- --init demo/policy --mean-steps 0
 set -eu
 build=${1:?usage: scripts/demo.sh BUILD [options]; its head lists them}
 shift
