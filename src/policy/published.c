@@ -23,6 +23,15 @@ static soma_shapes look_as(void *ctx, const soma_family *family) {
     return (soma_shapes){shape_in_file, l};
 }
 
+static bool has_weights(const char *dir) {
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json"};
+    char path[SOMA_PATH_MAX];
+    bool there = false;
+    for (size_t i = 0; i < SOMA_COUNT(names); i++)
+        there |= soma__path_join(path, dir, names[i], NULL) == SOMA_OK && soma__file_exists(path);
+    return there;
+}
+
 // A config may be absent where the weights are there: openpi's trainer writes none. Weights may be absent where a config is: an adapter's
 // folder has none of its own.
 soma_status soma__published_open(soma_published *c, const char *path, soma_error *err) {
@@ -33,12 +42,7 @@ soma_status soma__published_open(soma_published *c, const char *path, soma_error
     else
         strcpy(c->where, c->path);
     const bool said = soma__dir_exists(path) && soma__file_exists(c->where);
-    soma_error why = {0};
-    soma_status status = soma__safetensors_open(&c->weights, path, &why);
-    if (status != SOMA_OK && !(said && status == SOMA_NOT_FOUND)) {
-        if (err) *err = why;
-        return status;
-    }
+    if (!said || has_weights(path)) SOMA_TRY(soma__safetensors_open(&c->weights, path, err));
     if (said)
         SOMA_TRY(soma__json_load(&c->config, c->where, err));
     else if (!(c->config = json_object()))

@@ -58,7 +58,7 @@ static const char *replaced(char out[600], const char *name, const char *from, c
 }
 static const char *as_lerobot(char out[600], const char *name) {
     char rest[600];
-    snprintf(out, 600, "model.%s", replaced(rest, name, "vision_tower.vision_model.", "vision_tower."));
+    snprintf(out, 600, "model.%.590s", replaced(rest, name, "vision_tower.vision_model.", "vision_tower."));
     return out;
 }
 static const char *as_openpi(char out[600], const char *name) {
