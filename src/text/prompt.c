@@ -2,6 +2,8 @@
 // Prompt forms. Every space and newline here was seen by the released weights: change none of them.
 #include "text/prompt.h"
 
+#include "text/unicode.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -43,25 +45,12 @@ static void add_stripped(soma_str *out, const char *prompt, const char *spaces) 
 
 void soma__prompt_clean(soma_str *out, const char *prompt) { add_stripped(out, prompt, "_\n"); }
 
-// The lower-case letter of a code point below U+0500 whose pair lies at a fixed distance; others stay.
-static unsigned lower(unsigned c) {
-    if ((c >= 'A' && c <= 'Z') || (c >= 0xc0 && c <= 0xde && c != 0xd7)) return c + 32; // ASCII, Latin-1
-    if ((c >= 0x391 && c <= 0x3a9 && c != 0x3a2) || (c >= 0x410 && c <= 0x42f)) return c + 32;
-    return c >= 0x400 && c <= 0x40f ? c + 80 : c;
-}
-
 static void add_lowered(soma_str *out, const char *prompt) {
-    soma_str all = {0};
-    for (const unsigned char *s = (const unsigned char *)prompt; *s; s++) {
-        bool two = (*s & 0xe0) == 0xc0 && (s[1] & 0xc0) == 0x80; // U+0080 .. U+07FF
-        unsigned c = lower(two ? (unsigned)(*s & 0x1f) << 6 | (s[1] & 0x3f) : *s < 0x80 ? *s : 0);
-        const char bytes[] = {two ? (char)(0xc0 | c >> 6) : c ? (char)c : (char)*s, (char)(0x80 | (c & 0x3f))};
-        soma__str_add_bytes(&all, bytes, two ? 2 : 1);
-        s += two;
-    }
-    add_stripped(out, all.text ? all.text : "", "_");
-    out->failed |= all.failed;
-    soma__str_free(&all);
+    soma_str lower = {0};
+    soma__unicode_lower_text(&lower, prompt, strlen(prompt));
+    add_stripped(out, lower.text ? lower.text : "", "_");
+    out->failed |= lower.failed;
+    soma__str_free(&lower);
 }
 
 // x * 128 and floor are exact, so a value just under an edge stays under it; (x + 1) * 128 would round it up.

@@ -8,8 +8,8 @@
 //     lerobot_pi0_fast <bos> "Task: clean(prompt), State: 0 128 255;\n"
 //
 // LeRobot's pi0.5 has the form pi05. clean() strips white space at both ends (Unicode's, as Python does) and turns '_' and newlines into
-// spaces. It does not lower-case. lower() lower-cases A to Z and the two-byte letters of Latin-1, Greek and Cyrillic, strips, and turns '_'
-// into spaces.
+// spaces. It does not lower-case. lower() lower-cases (ASCII alone where soma was built without utf8proc), strips, and turns '_' into
+// spaces.
 #ifndef SOMA_TEXT_PROMPT_H
 #define SOMA_TEXT_PROMPT_H
 

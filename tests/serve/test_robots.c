@@ -172,6 +172,7 @@ static void hold_robot(const soma_safetensors *st, const char *name, const char 
     snprintf(prefix, sizeof prefix, "%s.", name);
     snprintf(in, sizeof in, "%s.in.", name);
     soma_model model = {.info = {.type = model_type, .state_input = !strcmp(model_type, "pi0")}};
+    model.info.answer.max = !strcmp(model_type, "pi0_fast"); // it writes its actions
     soma_robot *r = soma__arena_alloc(&arena, sizeof *r);
     make_robot(r, json, &model);
     soma_obs obs;
