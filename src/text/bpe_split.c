@@ -108,23 +108,27 @@ static const char *word_end(const soma_split *rule, const char *s, const char *e
 
 // ---- marks
 
-static bool is_mark(const soma_split *rule, const char *s, const char *end) {
-    size_t len = strlen(rule->mark);
-    return (size_t)(end - s) >= len && !memcmp(s, rule->mark, len);
+soma_split soma__split_at_mark(soma_split_kind kind, const char *mark) {
+    soma_split rule = {.kind = kind, .mark_len = strlen(mark)};
+    SOMA_CHECK(kind != SOMA_SPLIT_WORDS && rule.mark_len && rule.mark_len < sizeof rule.mark, "a mark is a character of up to 4 bytes");
+    memcpy(rule.mark, mark, rule.mark_len);
+    return rule;
+}
+
+// The next mark at or behind s; end when there is none.
+static const char *next_mark(const soma_split *rule, const char *s, const char *end) {
+    const char *hit =
+        rule->mark_len == 1 ? memchr(s, *rule->mark, (size_t)(end - s)) : memmem(s, (size_t)(end - s), rule->mark, rule->mark_len);
+    return hit ? hit : end;
 }
 
 static const char *mark_end(const soma_split *rule, const char *s, const char *end) {
-    size_t len = strlen(rule->mark);
-    bool marks = is_mark(rule, s, end); // the character before p was a mark
-    if (rule->kind == SOMA_SPLIT_AFTER && marks) return s + len;
-    for (const char *p = s + (marks ? len : 1); p < end; p++) {
-        bool mark = is_mark(rule, p, end);
-        if (mark && rule->kind == SOMA_SPLIT_AFTER) return p + len;
-        if (mark && !(marks && rule->kind == SOMA_SPLIT_RUNS)) return p;
-        marks = mark;
-        if (mark) p += len - 1;
-    }
-    return end;
+    const char *mark = next_mark(rule, s, end);
+    if (rule->kind == SOMA_SPLIT_AFTER) return mark == end ? end : mark + rule->mark_len;
+    if (mark > s) return mark;
+    mark = next_mark(rule, s += rule->mark_len, end);
+    while (rule->kind == SOMA_SPLIT_RUNS && mark == s && s < end) mark = next_mark(rule, s += rule->mark_len, end);
+    return mark;
 }
 
 size_t soma__split_next(const soma_split *rule, const char *s, const char *end, bool *dropped) {

@@ -16,7 +16,8 @@ typedef enum soma_split_kind {
 
 typedef struct soma_split {
     soma_split_kind kind;
-    char mark[5];                                                  // of the kinds that have one; a character
+    char mark[5]; // of the kinds that have one; a character
+    size_t mark_len;
     bool contractions, any_case;                                   // 's 't 're 've 'm 'll 'd are words; any_case: in capitals, too
     enum { SOMA_LEAD_NONE, SOMA_LEAD_SPACE, SOMA_LEAD_MARK } lead; // what may stand before letters: a space; any mark but a line's end
     int n_digits;                                                  // the longest number; 0: any length
@@ -28,6 +29,8 @@ typedef struct soma_split {
 
 extern const soma_split soma__split_gpt2, soma__split_qwen2, soma__split_llama3, soma__split_clip;
 
+// A rule of one of the kinds with a mark, which is at most 4 bytes long and not empty.
+soma_split soma__split_at_mark(soma_split_kind kind, const char *mark);
 // The rule that a regular expression means; NULL when it is not known here.
 const soma_split *soma__split_from_regex(const char *regex);
 

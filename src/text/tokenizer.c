@@ -474,11 +474,8 @@ static soma_status open_tables(soma_tokenizer *t, const char *where, soma_error 
     for (size_t k = 0; k < t->json->n_added; k++) SOMA_TRY(add_to_set(t, k, where, err));
     soma_tokenizer_settings *o = &t->settings;
     if (!o->byte_level && !t->json->suffix && !t->json->ignore_merges && o->n_splits < SOMA_TOKENIZER_SPLITS &&
-        words_begin_at_marks(t->json)) {
-        soma_split runs = {.kind = SOMA_SPLIT_RUNS};
-        strcpy(runs.mark, mark);
-        o->splits[o->n_splits++] = runs;
-    }
+        words_begin_at_marks(t->json))
+        o->splits[o->n_splits++] = soma__split_at_mark(SOMA_SPLIT_RUNS, mark);
     return remember_words(t, err);
 }
 

@@ -123,11 +123,9 @@ static soma_status read_split(reader *r, const json_t *value) {
     SOMA_TRY(soma__json_string(&behavior, value, "behavior", r->where, r->err));
     SOMA_TRY(read_flag(r, value, "invert", &invert));
     if (string) {
-        soma_split split = {.kind = SOMA_SPLIT_AFTER};
-        if (strcmp(behavior, "MergedWithPrevious") || invert || strlen(string) >= sizeof split.mark)
+        if (strcmp(behavior, "MergedWithPrevious") || invert || strlen(string) > 4)
             return unknown(r, "a Split at a string with the behaviour", behavior);
-        strcpy(split.mark, string);
-        return add_split(r, split);
+        return add_split(r, soma__split_at_mark(SOMA_SPLIT_AFTER, string));
     }
     const soma_split *rule = soma__split_from_regex(regex);
     if (!rule) return unknown(r, "the pattern of a Split,", regex);
@@ -139,21 +137,19 @@ static soma_status read_split(reader *r, const json_t *value) {
 
 static soma_status read_metaspace(reader *r, const json_t *value) {
     soma_text_step step = {.kind = SOMA_STEP_REPLACE, .from = " "};
-    soma_split split = {.kind = SOMA_SPLIT_BEFORE};
     const char *scheme = json_string_value(json_object_get(value, "prepend_scheme"));
     bool cuts = true, leads = true; // of files that were written before the scheme had a name
     SOMA_TRY(read_key(r, value, "replacement", &step.to));
     SOMA_TRY(read_flag(r, value, "split", &cuts));
     SOMA_TRY(read_flag(r, value, "add_prefix_space", &leads));
-    if (!*step.to || strlen(step.to) >= sizeof split.mark) return unknown(r, "the Metaspace replacement", step.to);
+    if (!*step.to || strlen(step.to) > 4) return unknown(r, "the Metaspace replacement", step.to);
     SOMA_TRY(add_step(r, r->s->cut, &r->s->n_cut, step));
     if (scheme && strcmp(scheme, "always") && strcmp(scheme, "first") && strcmp(scheme, "never"))
         return unknown(r, "the Metaspace scheme", scheme);
     if (scheme) leads = strcmp(scheme, "never") != 0;
     step = (soma_text_step){.kind = SOMA_STEP_LEAD, .to = step.to, .first_only = scheme && !strcmp(scheme, "first")};
     if (leads) SOMA_TRY(add_step(r, r->s->cut, &r->s->n_cut, step));
-    strcpy(split.mark, step.to);
-    return cuts ? add_split(r, split) : SOMA_OK;
+    return cuts ? add_split(r, soma__split_at_mark(SOMA_SPLIT_BEFORE, step.to)) : SOMA_OK;
 }
 
 static soma_status read_pre_tokenizer(reader *r, const char *type, const json_t *value) {
@@ -258,7 +254,7 @@ void soma__tokenizer_settings_free(soma_tokenizer_settings *s) {
 static void replace(soma_str *out, const char *from, const char *to, const char *s, size_t len) {
     size_t n = strlen(from);
     for (const char *end = s + len, *hit; s < end; s = hit + n) {
-        hit = memmem(s, (size_t)(end - s), from, n);
+        hit = n == 1 ? memchr(s, *from, (size_t)(end - s)) : memmem(s, (size_t)(end - s), from, n);
         soma__str_add_bytes(out, s, (size_t)((hit ? hit : end) - s));
         if (!hit) return;
         soma__str_add(out, to);
@@ -266,16 +262,20 @@ static void replace(soma_str *out, const char *from, const char *to, const char 
 }
 
 static void replace_spaces(soma_str *out, const char *to, const char *s, size_t len) {
+    const char *end = s + len, *plain = s; // what is not copied yet and is no space
     uint32_t cp;
-    bool inside = false;
-    for (const char *end = s + len; s < end;) {
+    for (bool inside = false; s < end;) {
         size_t n = soma__utf8_decode(s, end, &cp, NULL);
         bool space = soma__unicode_class(cp) == SOMA_CHAR_SPACE;
-        if (space && !inside) soma__str_add(out, to);
-        if (!space) soma__str_add_bytes(out, s, n);
-        inside = space;
+        if (space && !inside) {
+            soma__str_add_bytes(out, plain, (size_t)(s - plain));
+            soma__str_add(out, to);
+        }
         s += n;
+        if (space) plain = s;
+        inside = space;
     }
+    soma__str_add_bytes(out, plain, (size_t)(s - plain));
 }
 
 // White space off the ends; the text stays where it is.

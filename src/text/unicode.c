@@ -3,6 +3,8 @@
 // are "control" to it); the rest is a table look-up in the library.
 #include "text/unicode.h"
 
+#include <string.h>
+
 #ifdef SOMA_UTF8PROC
 #include <utf8proc.h>
 #endif
@@ -134,15 +136,23 @@ uint32_t soma__unicode_lower(uint32_t cp) {
 }
 
 void soma__unicode_lower_text(soma_str *out, const char *s, size_t len) {
+    char block[256]; // lower-cased and not yet added
+    size_t n = 0;
     for (const char *end = s + len; s < end;) {
         uint32_t cp;
         s += soma__utf8_decode(s, end, &cp, NULL);
-        char utf8[4];
-        if (cp == 0x130) // the one letter whose lower case is two characters: i and a dot above
-            soma__str_add(out, "i\xcc\x87");
-        else
-            soma__str_add_bytes(out, utf8, soma__utf8_encode(soma__unicode_lower(cp), utf8));
+        if (n > sizeof block - 4) {
+            soma__str_add_bytes(out, block, n);
+            n = 0;
+        }
+        if (cp == 0x130) { // the one letter whose lower case is two characters: i and a dot above
+            memcpy(block + n, "i\xcc\x87", 3);
+            n += 3;
+        } else {
+            n += soma__utf8_encode(soma__unicode_lower(cp), block + n);
+        }
     }
+    soma__str_add_bytes(out, block, n);
 }
 
 // ---- normal forms
@@ -163,29 +173,52 @@ bool soma__unicode_is_normal(const char *s, size_t len, soma_unicode_form form) 
     return highest < 0x80 || (form == SOMA_NFC && highest < 0xcc);
 }
 
-soma_status soma__unicode_normalise(soma_str *out, const char *s, size_t len, soma_unicode_form form, soma_error *err) {
-    if (soma__unicode_is_normal(s, len, form)) {
-        soma__str_add_bytes(out, s, len);
-        return out->failed ? soma__no_memory(err, "a text") : SOMA_OK;
-    }
-    SOMA_TRY(soma__unicode_need("a text outside ASCII", err));
 #ifdef SOMA_UTF8PROC
+// One stretch of text through utf8proc. *points [*room] is working memory that grows.
+static soma_status normalise_part(soma_str *out, const char *s, size_t len, soma_unicode_form form, utf8proc_int32_t **points, size_t *room,
+                                  soma_error *err) {
     static const utf8proc_option_t options[] = {
         [SOMA_NFC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE,
         [SOMA_NFD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE,
         [SOMA_NFKC] = UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT,
         [SOMA_NFKD] = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
     };
-    const utf8proc_uint8_t *bytes = (const utf8proc_uint8_t *)s;
-    utf8proc_ssize_t n = utf8proc_decompose(bytes, (utf8proc_ssize_t)len, NULL, 0, options[form]);
+    utf8proc_ssize_t n;
+    for (;;) { // the second time with the room that it takes, and a zero behind it
+        n = utf8proc_decompose((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)len, *points, *room ? (utf8proc_ssize_t)*room - 1 : 0,
+                               options[form]);
+        if (n < 0 || (size_t)n < *room) break;
+        if (!soma__grow((void **)points, room, (size_t)n + 1, sizeof **points)) return soma__no_memory(err, "a text");
+    }
+    if (n >= 0) n = utf8proc_reencode(*points, n, options[form]); // in place
     if (n < 0) return soma__fail(err, SOMA_BAD_INPUT, "the text cannot be normalised: %s", utf8proc_errmsg(n));
-    utf8proc_int32_t *points = soma__alloc(((size_t)n + 1) * sizeof *points); // re-encoded in place, with a zero behind it
-    if (!points) return soma__no_memory(err, "a text");
-    n = utf8proc_decompose(bytes, (utf8proc_ssize_t)len, points, n, options[form]);
-    if (n >= 0) n = utf8proc_reencode(points, n, options[form]);
-    if (n >= 0) soma__str_add_bytes(out, points, (size_t)n);
-    soma__free(points);
-    if (n < 0) return soma__fail(err, SOMA_BAD_INPUT, "the text cannot be normalised: %s", utf8proc_errmsg(n));
+    soma__str_add_bytes(out, *points, (size_t)n);
+    return SOMA_OK;
+}
 #endif
-    return out->failed ? soma__no_memory(err, "a text") : SOMA_OK;
+
+// Nothing in ASCII changes except the last character before something else, with which it may combine: only such stretches are looked into.
+soma_status soma__unicode_normalise(soma_str *out, const char *s, size_t len, soma_unicode_form form, soma_error *err) {
+    soma_status status = SOMA_OK;
+#ifdef SOMA_UTF8PROC
+    utf8proc_int32_t *points = NULL;
+    size_t room = 0;
+    for (const char *end = s + len; s < end && status == SOMA_OK;) {
+        const char *from = s, *to;
+        while (from < end && (unsigned char)*from < 0x80) from++;
+        for (to = from; to < end && (unsigned char)*to >= 0x80;) to++;
+        if (from > s && from < end) from--;
+        soma__str_add_bytes(out, s, (size_t)(from - s));
+        if (soma__unicode_is_normal(from, (size_t)(to - from), form))
+            soma__str_add_bytes(out, from, (size_t)(to - from));
+        else
+            status = normalise_part(out, from, (size_t)(to - from), form, &points, &room, err);
+        s = to;
+    }
+    soma__free(points);
+#else
+    if (!soma__unicode_is_normal(s, len, form)) status = soma__unicode_need("a text outside ASCII", err);
+    soma__str_add_bytes(out, s, len);
+#endif
+    return status != SOMA_OK || !out->failed ? status : soma__no_memory(err, "a text");
 }

@@ -218,8 +218,8 @@ static void check_words(const soma_split *rule, const char *text, const char *wa
 }
 
 static void test_words(void **state) {
-    soma_split runs = {.kind = SOMA_SPLIT_RUNS, .mark = "_"}, before = {.kind = SOMA_SPLIT_BEFORE, .mark = "_"},
-               after = {.kind = SOMA_SPLIT_AFTER, .mark = "_"};
+    soma_split runs = soma__split_at_mark(SOMA_SPLIT_RUNS, "_"), before = soma__split_at_mark(SOMA_SPLIT_BEFORE, "_"),
+               after = soma__split_at_mark(SOMA_SPLIT_AFTER, "_");
     check_words(&runs, "__a_b__c_", "__a|_b|__c|_");
     check_words(&before, "__a_b__c_", "_|_a|_b|_|_c|_");
     check_words(&after, "__a_b__c_", "_|_|a_|b_|_|c_");
