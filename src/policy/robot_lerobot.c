@@ -106,6 +106,14 @@ static soma_status set_rule(reading *r, int which, const json_t *map, const char
                       json_is_string(mode) ? json_string_value(mode) : "?");
 }
 
+// A list of keys to normalise, where there is one, may leave the state out.
+static bool normalises_state(const json_t *config) {
+    const json_t *keys = json_object_get(config, "normalize_observation_keys"), *key;
+    size_t i;
+    json_array_foreach(keys, i, key) if (json_is_string(key) && !strcmp(json_string_value(key), "observation.state")) return true;
+    return !json_is_array(keys);
+}
+
 // which: 0 the state (the normaliser), 1 the actions (the un-normaliser)
 static soma_status take_normaliser(reading *r, const json_t *step, int which, soma_error *err) {
     const json_t *config = json_object_get(step, "config"), *map = json_object_get(config, "norm_map"),
@@ -119,6 +127,7 @@ static soma_status take_normaliser(reading *r, const json_t *step, int which, so
         return soma__fail(err, SOMA_UNSUPPORTED, "%s: the normaliser's eps is %g; LeRobot's 1e-8 is known", r->where,
                           json_number_value(eps));
     SOMA_TRY(set_rule(r, which, map, which ? "ACTION" : "STATE", err));
+    if (!which && !normalises_state(config)) r->rules[0] = "identity";
     if (json_is_string(file)) {
         if (strchr(json_string_value(file), '/'))
             return soma__fail(err, SOMA_BAD_INPUT, "%s: \"state_file\" is a file of this folder", r->where);
@@ -170,7 +179,7 @@ static soma_status take_step(reading *r, const json_t *step, soma_error *err) {
         if (!strcmp(name, elsewhere[i])) return SOMA_OK;
     if (!strcmp(name, "normalizer_processor")) return take_normaliser(r, step, 0, err);
     if (!strcmp(name, "unnormalizer_processor")) return take_normaliser(r, step, 1, err);
-    if (!strcmp(name, "relative_actions_processor")) return take_relative(r, step, err);
+    if (!strcmp(name, "relative_actions_processor") || !strcmp(name, "delta_actions_processor")) return take_relative(r, step, err);
     if (strcmp(name, "rename_observations_processor"))
         return soma__fail(err, SOMA_UNSUPPORTED, "%s: the step \"%.80s\" is not known", r->where, name);
     r->renames = json_object_get(json_object_get(step, "config"), "rename_map");

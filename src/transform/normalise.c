@@ -68,14 +68,13 @@ static soma_status check_order(const soma_norm *n, const double *low, const doub
 static soma_status check(soma_norm *n, const char *where, soma_error *err) {
     if (n->size < 1 || n->size > MAX_SIZE)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: %s: statistics of %d values; 1 to %d can be read", where, n->key, n->size, MAX_SIZE);
-    if (!n->mean || !n->std) return soma__fail(err, SOMA_NOT_FOUND, "%s: %s: \"%s\" is missing", where, n->key, n->mean ? "std" : "mean");
     for (size_t k = 0; k < SOMA_COUNT(lists); k++) {
         const double *list = *list_of(n, k);
         for (int i = 0; list && i < n->size; i++)
             if (!isfinite(list[i]))
                 return soma__fail(err, SOMA_BAD_INPUT, "%s: %s.%s[%d] is not a finite number", where, n->key, lists[k].name, i);
     }
-    for (int i = 0; i < n->size; i++)
+    for (int i = 0; n->std && i < n->size; i++)
         if (n->std[i] < 0) return soma__fail(err, SOMA_BAD_INPUT, "%s: %s.std[%d] is %g, below 0", where, n->key, i, n->std[i]);
     SOMA_TRY(check_order(n, n->q01, n->q99, "q01 and q99", where, err));
     SOMA_TRY(check_order(n, n->q10, n->q90, "q10 and q90", where, err));
@@ -86,7 +85,7 @@ static soma_status check(soma_norm *n, const char *where, soma_error *err) {
 static void warn_still(const soma_norm_stats *s) {
     soma_str list = {0};
     for (size_t k = 0; k < s->n; k++)
-        for (int i = 0; i < s->norms[k].size; i++)
+        for (int i = 0; s->norms[k].std && i < s->norms[k].size; i++)
             if (s->norms[k].std[i] == 0) soma__str_printf(&list, "%s%s[%d]", list.len ? ", " : "", s->norms[k].key, i);
     if (list.len && !list.failed)
         soma__log(SOMA_LOG_WARN, "%s: std is 0, it never moved in the data, a value beside its mean becomes huge: %s", s->where, list.text);

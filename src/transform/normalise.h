@@ -36,8 +36,8 @@ typedef struct soma_norm {
 typedef struct soma_norm_stats soma_norm_stats; // const after reading: shared by threads
 
 // Refused, with the file and the key in the sentence: lists of different lengths, values that are not finite numbers, std below 0, q01
-// above q99, min above max, q10 above q90, no mean or std. A std of 0 (a dimension that never moved) is legal; one warning per loading
-// names all such dimensions.
+// above q99, min above max, q10 above q90; in a JSON file also no mean or std. A std of 0 (a dimension that never moved) is legal; one
+// warning per loading names all such dimensions.
 soma_status soma__norm_stats_read(soma_norm_stats **stats, const char *path, soma_error *err);
 soma_status soma__norm_stats_parse(soma_norm_stats **stats, const char *json, size_t len, const char *where, soma_error *err);
 // `norms` are copied and held to the same rules; `where` stands in the sentences.

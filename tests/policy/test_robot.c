@@ -431,6 +431,34 @@ static void test_lerobot_without_statistics(void **state) {
     clean_root();
 }
 
+// A list of what is normalised, and an older name of the relative step.
+static void test_lerobot_keys(void **state) {
+    static soma_robot r;
+    soma_model *three;
+    put_lerobot("MEAN_STD", 2);
+    put_file(
+        "policy_preprocessor.json",
+        "{\"steps\": [{\"registry_name\": \"delta_actions_processor\", \"config\": {\"enabled\": true, \"exclude_joints\": [\"gripper\"],"
+        " \"action_names\": null}}, {\"registry_name\": \"normalizer_processor\", \"config\": {\"norm_map\": {\"STATE\": \"MEAN_STD\"},"
+        " \"normalize_observation_keys\": [\"observation.force\"]}, \"state_file\": \"pre.safetensors\"}]}");
+    if (open_lerobot(&r, &three)) fail_msg("%s", err.text);
+    assert_true(r.state_rule == SOMA_NORM_IDENTITY && r.action_rule == SOMA_NORM_MEAN_STD);
+    assert_true(r.delta[0] && r.delta[1]); // without names, all
+    soma__robot_close(&r);
+    soma__model_free(three);
+    // the lists that the rule needs are enough
+    static const float low[] = {0, 1}, high[] = {2, 5};
+    const soma_safetensor quantiles[] = {{.name = "observation.state.q01", .n_dims = 1, .shape = {2}, .data = low},
+                                         {.name = "observation.state.q99", .n_dims = 1, .shape = {2}, .data = high}};
+    put_lerobot("QUANTILES", 2);
+    assert_int_equal(soma__safetensors_write(in_root("pre.safetensors"), quantiles, 2, NULL, &err), SOMA_OK);
+    if (open_lerobot(&r, &three)) fail_msg("%s", err.text);
+    assert_true(!r.state->mean && r.state->q99[1] == 5);
+    soma__robot_close(&r);
+    soma__model_free(three);
+    clean_root();
+}
+
 static void test_every_allocation_may_fail(void **state) {
     put_lerobot("QUANTILES", 2);
     for (int64_t n = 0;; n++) {
@@ -568,17 +596,12 @@ static void test_check(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_builtins),
-        cmocka_unit_test(test_released),
-        cmocka_unit_test(test_refused_objects),
-        cmocka_unit_test(test_users_file),
-        cmocka_unit_test(test_assets),
-        cmocka_unit_test(test_lerobot),
-        cmocka_unit_test(test_refused_lerobot),
-        cmocka_unit_test(test_lerobot_without_statistics),
-        cmocka_unit_test(test_every_allocation_may_fail),
-        cmocka_unit_test(test_rows_f32),
-        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_builtins),        cmocka_unit_test(test_released),
+        cmocka_unit_test(test_refused_objects), cmocka_unit_test(test_users_file),
+        cmocka_unit_test(test_assets),          cmocka_unit_test(test_lerobot),
+        cmocka_unit_test(test_refused_lerobot), cmocka_unit_test(test_lerobot_without_statistics),
+        cmocka_unit_test(test_lerobot_keys),    cmocka_unit_test(test_every_allocation_may_fail),
+        cmocka_unit_test(test_rows_f32),        cmocka_unit_test(test_rows),
         cmocka_unit_test(test_check),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
