@@ -84,7 +84,7 @@ enum { TOKENS_AT_ONCE = 16 }; // a prompt's length is rounded up to a multiple: 
 
 soma_saving soma__batch_saving(const soma_model_info *info, const soma_batch *b, int64_t steps) {
     soma_saving s = {.steps = steps};
-    const int64_t C = info->n_cameras, L = info->max_tokens;
+    const int64_t C = info->n_cameras, L = soma__prompt_room(info);
     int64_t longest = 1;
     for (int64_t row = 0; row < b->n; row++) {
         for (int64_t c = 0; c < C; c++)
@@ -94,6 +94,16 @@ soma_saving soma__batch_saving(const soma_model_info *info, const soma_batch *b,
     }
     s.tokens = SOMA_MIN(L, (longest + TOKENS_AT_ONCE - 1) / TOKENS_AT_ONCE * TOKENS_AT_ONCE);
     return s;
+}
+
+int64_t soma__saved_cameras(const soma_model_info *info, const soma_saving *saving) {
+    int64_t n = 0;
+    for (int64_t c = 0; c < info->n_cameras; c++) n += soma__looked_at(saving, c);
+    return n;
+}
+
+int64_t soma__saved_tokens(const soma_model_info *info, const soma_saving *saving) {
+    return saving ? saving->tokens : soma__prompt_room(info);
 }
 
 // ---- feeds
@@ -133,4 +143,40 @@ void *soma__feed_own(soma_feed *feed, const char *name, size_t size) {
     a->data = a->own;
     a->size = size;
     return a->own;
+}
+
+// The pictures that are looked at, camera after camera.
+static soma_status feed_pictures(soma_feed *feed, const soma_model_info *info, const soma_batch *b, soma_error *err) {
+    const int64_t C = info->n_cameras, chosen = soma__saved_cameras(info, b->saving);
+    const size_t each = (size_t)(info->image_size * info->image_size) * 3 * soma_dtype_size(b->image_dtype);
+    if (chosen == C) {
+        soma__feed_borrow(feed, "images", b->images, (size_t)(b->n * C) * each);
+        return SOMA_OK;
+    }
+    if (!chosen) return SOMA_OK;
+    char *out = soma__feed_own(feed, "images", (size_t)(b->n * chosen) * each);
+    if (!out) return soma__no_memory(err, "a batch's pictures");
+    for (int64_t i = 0; i < b->n * C; i++) {
+        if (!soma__looked_at(b->saving, i % C)) continue;
+        memcpy(out, (const char *)b->images + (size_t)i * each, each);
+        out += each;
+    }
+    return SOMA_OK;
+}
+
+soma_status soma__feed_observation(soma_feed *feed, const soma_model_info *info, const soma_batch *b, soma_error *err) {
+    const int64_t L = b->n_tokens ? b->n_tokens : soma__prompt_room(info), n = b->saving ? b->saving->tokens : L;
+    for (int64_t i = 0; i < b->n * L; i++)
+        if (b->token_mask[i] && (b->tokens[i] < 0 || b->tokens[i] >= info->vocab))
+            return soma__fail(err, SOMA_BAD_INPUT, "token id %d at place %lld of the prompt: the model knows 0 to %lld", b->tokens[i],
+                              (long long)(i % L), (long long)info->vocab - 1);
+    SOMA_TRY(feed_pictures(feed, info, b, err));
+    if (n == L) {
+        soma__feed_borrow(feed, "tokens", b->tokens, sizeof *b->tokens * (size_t)(b->n * L));
+        return SOMA_OK;
+    }
+    int32_t *out = soma__feed_own(feed, "tokens", sizeof *out * (size_t)(b->n * n));
+    if (!out) return soma__no_memory(err, "a batch's tokens");
+    for (int64_t row = 0; row < b->n; row++) memcpy(out + row * n, b->tokens + row * L, sizeof *out * (size_t)n);
+    return SOMA_OK;
 }

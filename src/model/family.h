@@ -116,6 +116,10 @@ typedef struct soma_batch {
 // What a batch lets acting save: the cameras that a row has, and the places of the longest prompt, rounded up so that prompts of nearly the
 // same length share plans.
 soma_saving soma__batch_saving(const soma_model_info *info, const soma_batch *batch, int64_t steps);
+// How many cameras and prompt places are left; saving NULL: all.
+int64_t soma__saved_cameras(const soma_model_info *info, const soma_saving *saving);
+int64_t soma__saved_tokens(const soma_model_info *info, const soma_saving *saving);
+static inline bool soma__looked_at(const soma_saving *saving, int64_t camera) { return !saving || saving->cameras >> camera & 1; }
 
 // The arrays that a batch becomes, by the names of the graphs' inputs. Grown on first use, then reused: filling does not allocate.
 typedef struct soma_feed_array {
@@ -134,6 +138,9 @@ void soma__feed_free(soma_feed *feed);
 void soma__feed_borrow(soma_feed *feed, const char *name, const void *data, size_t size);
 void *soma__feed_own(soma_feed *feed, const char *name, size_t size); // room to write into; NULL when memory is out
 const soma_feed_array *soma__feed_find(const soma_feed *feed, const char *name);
+// "images" [B, cameras, ..] and "tokens" [B, places]: what the batch's saving leaves, borrowed where that is all. Refuses ids that the
+// model does not know.
+soma_status soma__feed_observation(soma_feed *feed, const soma_model_info *info, const soma_batch *batch, soma_error *err);
 
 // Other spellings under which a weight may lie in a published file: where `name` occurs in it, it may read `other`. A name that begins
 // with '^' stands for the beginning.

@@ -3,7 +3,7 @@
 #include "policy/plan_set.h"
 
 soma_saving soma__saving_whole(const soma_model_info *info) {
-    return (soma_saving){.cameras = (1u << info->n_cameras) - 1, .tokens = info->max_tokens, .steps = info->n_steps};
+    return (soma_saving){.cameras = (1u << info->n_cameras) - 1, .tokens = soma__prompt_room(info), .steps = info->n_steps};
 }
 
 soma_status soma__set_graphs(soma_graph *graphs[SOMA_SET_PLANS], int *n, const soma_model *model, const soma_build *like,
@@ -14,7 +14,7 @@ soma_status soma__set_graphs(soma_graph *graphs[SOMA_SET_PLANS], int *n, const s
         SOMA_TRY(soma_graph_new(&graphs[i], err));
         soma_build b = *like;
         b.program = programs[i];
-        b.saving = model->info.answer.max ? NULL : saving;
+        b.saving = saving;
         model->family->build(model, &b, graphs[i]);
     }
     return SOMA_OK;

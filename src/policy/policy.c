@@ -343,20 +343,24 @@ void soma_pilot_free(soma_pilot *pilot) {
 
 void soma_pilot_reset(soma_pilot *pilot) { (void)pilot; } // chunks are independent: there is nothing of an episode to forget
 
-static soma_status denoise(const soma_policy *p, runner *r, const soma_pilot *pilot, soma_error *err) {
+// The plans for what was observed, with their inputs.
+static soma_status feed_plans(const soma_policy *p, runner *r, int64_t steps, soma_error *err) {
     soma_batch *b = &r->rows.batch;
-    const soma_saving saving = soma__batch_saving(&p->model->info, b, pilot->opts.steps);
+    const soma_saving saving = soma__batch_saving(&p->model->info, b, steps);
     SOMA_TRY(runner_plans(r, p, &saving, err));
     b->saving = &saving;
     soma_status status = p->model->family->prepare(p->model, b, &r->feed, err);
     b->saving = NULL;
-    if (status == SOMA_OK) status = soma__plan_set_feed(r->sets, &r->feed, err);
+    return status == SOMA_OK ? soma__plan_set_feed(r->sets, &r->feed, err) : status;
+}
+
+static soma_status denoise(const soma_policy *p, runner *r, const soma_pilot *pilot, soma_error *err) {
+    soma_status status = feed_plans(p, r, pilot->opts.steps, err);
     return status == SOMA_OK ? soma__plan_set_denoise(r->sets, pilot->time, r->x, err) : status;
 }
 
 static soma_status write_chunks(const soma_policy *p, runner *r, const soma_pilot_opts *o, soma_error *err) {
-    SOMA_TRY(p->model->family->prepare(p->model, &r->rows.batch, &r->feed, err));
-    SOMA_TRY(soma__plan_set_feed(r->sets, &r->feed, err));
+    SOMA_TRY(feed_plans(p, r, o->steps, err));
     return soma__write_chunks(&p->writing, &r->writing, o->temperature, *o->constrain, r->sets->frames[0], r->sets->frames[1], &r->feed,
                               r->x, err);
 }

@@ -172,8 +172,11 @@ static soma_status put_prompt(const soma_robot *r, soma_rows *rows, int64_t row,
     uint8_t *mask = rows->token_mask + row * soma__prompt_room(info);
     soma_status status = soma__prompt_encode(r->text, form, prompt, state, r->n_state, ids, mask, len, &needed, err);
     if (status == SOMA_OK && info->answer.lerobot) { // the answer's BOS; LeRobot puts it behind the padding, which is the same to the model
-        ids[len] = soma__answer_bos(r->text);
-        mask[len] = 1;
+        const size_t end = SOMA_MIN(needed, len);
+        ids[len] = SOMA_PROMPT_PAD;
+        mask[len] = 0;
+        ids[end] = soma__answer_bos(r->text);
+        mask[end] = 1;
     }
     if (same && status == SOMA_OK) return SOMA_OK;
     soma__free(rows->prompts[row]); // a failure leaves a row without a prompt, so that its tokens are made anew

@@ -7,14 +7,12 @@
 
 #include <string.h>
 
-static bool looked_at(const soma_batch *b, int64_t camera) { return !b->saving || b->saving->cameras >> camera & 1; }
-
 // One row of the prefix's keys: block 0 where there is something to see.
 static void prefix_row(const pi0_config *c, const soma_batch *b, int64_t row, int32_t *k_block) {
     int64_t side = c->vision.image / c->vision.patch, n = side * side, C = c->model.info.n_cameras, L = c->model.info.max_tokens;
     for (int64_t cam = 0; cam < C; cam++) {
         bool there = !b->image_mask || b->image_mask[row * C + cam];
-        for (int64_t i = 0; i < n && looked_at(b, cam); i++) *k_block++ = there ? 0 : SOMA_BLOCK_NEVER;
+        for (int64_t i = 0; i < n && soma__looked_at(b->saving, cam); i++) *k_block++ = there ? 0 : SOMA_BLOCK_NEVER;
     }
     for (int64_t i = 0; i < pi0_n_tokens(c, b->saving); i++) *k_block++ = b->token_mask[row * L + i] ? 0 : SOMA_BLOCK_NEVER;
 }
@@ -68,38 +66,6 @@ static soma_status prepare_masks(const pi0_config *c, const soma_batch *b, soma_
     return SOMA_OK;
 }
 
-// The pictures that are looked at, camera after camera: borrowed where that is all of them.
-static soma_status prepare_pictures(const pi0_config *c, const soma_batch *b, soma_feed *feed, soma_error *err) {
-    const soma_model_info *info = &c->model.info;
-    const int64_t C = info->n_cameras, chosen = pi0_n_cameras(c, b->saving);
-    const size_t each = (size_t)(info->image_size * info->image_size) * 3 * soma_dtype_size(b->image_dtype);
-    if (chosen == C) {
-        soma__feed_borrow(feed, "images", b->images, (size_t)(b->n * C) * each);
-        return SOMA_OK;
-    }
-    if (!chosen) return SOMA_OK;
-    char *out = soma__feed_own(feed, "images", (size_t)(b->n * chosen) * each);
-    if (!out) return soma__no_memory(err, "a batch's pictures");
-    for (int64_t i = 0; i < b->n * C; i++) {
-        if (!looked_at(b, i % C)) continue;
-        memcpy(out, (const char *)b->images + (size_t)i * each, each);
-        out += each;
-    }
-    return SOMA_OK;
-}
-
-static soma_status prepare_tokens(const pi0_config *c, const soma_batch *b, soma_feed *feed, soma_error *err) {
-    const int64_t L = c->model.info.max_tokens, n = pi0_n_tokens(c, b->saving);
-    if (n == L) {
-        soma__feed_borrow(feed, "tokens", b->tokens, sizeof *b->tokens * (size_t)(b->n * L));
-        return SOMA_OK;
-    }
-    int32_t *out = soma__feed_own(feed, "tokens", sizeof *out * (size_t)(b->n * n));
-    if (!out) return soma__no_memory(err, "a batch's tokens");
-    for (int64_t row = 0; row < b->n; row++) memcpy(out + row * n, b->tokens + row * L, sizeof *out * (size_t)n);
-    return SOMA_OK;
-}
-
 // Entries that count, as weights whose sum is one: the loss is a mean over them.
 static soma_status prepare_loss(const pi0_config *c, const soma_batch *b, soma_feed *feed, soma_error *err) {
     int64_t row = c->model.info.horizon * c->model.info.action_dim, n = b->n * row, counted = 0;
@@ -121,14 +87,8 @@ soma_status pi0_prepare(const soma_model *model, const soma_batch *given, soma_f
     if (!b->actions) b->draws = 1;
     SOMA_CHECK(b->n > 0 && b->draws > 0 && b->images && b->tokens && b->token_mask, "a batch has pictures, tokens and their mask");
     SOMA_CHECK(!info->state_input || b->state, "this model needs the state");
-    int64_t L = info->max_tokens;
-    for (int64_t i = 0; i < b->n * L; i++)
-        if (b->token_mask[i] && (b->tokens[i] < 0 || b->tokens[i] >= info->vocab))
-            return soma__fail(err, SOMA_BAD_INPUT, "token id %d at place %lld of the prompt: the model knows 0 to %lld", b->tokens[i],
-                              (long long)(i % L), (long long)info->vocab - 1);
+    SOMA_TRY(soma__feed_observation(feed, info, b, err));
     SOMA_TRY(prepare_masks(c, b, feed, err));
-    SOMA_TRY(prepare_pictures(c, b, feed, err));
-    SOMA_TRY(prepare_tokens(c, b, feed, err));
     if (info->state_input) soma__feed_borrow(feed, "state", b->state, sizeof *b->state * (size_t)(b->n * info->state_dim));
     if (!b->actions) return SOMA_OK;
     size_t chunk = sizeof(float) * (size_t)(info->horizon * info->action_dim), n = (size_t)b->n, N = (size_t)(b->n * b->draws);

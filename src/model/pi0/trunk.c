@@ -32,14 +32,9 @@ soma_kv pi0_trunk_layer(soma_stream s[2], int i, soma_kv past, const bool keys_o
     return past;
 }
 
-int64_t pi0_n_cameras(const pi0_config *c, const soma_saving *saving) {
-    if (!saving) return c->model.info.n_cameras;
-    int64_t n = 0;
-    for (int i = 0; i < c->model.info.n_cameras; i++) n += saving->cameras >> i & 1;
-    return n;
-}
+int64_t pi0_n_cameras(const pi0_config *c, const soma_saving *saving) { return soma__saved_cameras(&c->model.info, saving); }
 
-int64_t pi0_n_tokens(const pi0_config *c, const soma_saving *saving) { return saving ? saving->tokens : c->model.info.max_tokens; }
+int64_t pi0_n_tokens(const pi0_config *c, const soma_saving *saving) { return soma__saved_tokens(&c->model.info, saving); }
 
 int64_t pi0_prefix_len(const pi0_config *c, const soma_saving *saving) {
     int64_t side = c->vision.image / c->vision.patch;

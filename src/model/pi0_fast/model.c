@@ -28,16 +28,21 @@ static soma_tensor *embed(const builder *m, soma_tensor *ids) {
 
 static soma_stream sequence(const builder *m) {
     const pi0_fast_config *c = m->c;
-    int64_t C = c->model.info.n_cameras, side = c->vision.image, D = c->language.width;
+    int64_t C = soma__saved_cameras(&c->model.info, m->b->saving), side = c->vision.image;
     bool bytes = m->b->image == SOMA_U8;
-    soma_tensor *images =
-        soma_input(m->g, "images", m->b->image, 5, bytes ? (int64_t[]){m->B, C, side, side, 3} : (int64_t[]){m->B, C, 3, side, side});
-    images = soma_paligemma_pictures(m->paligemma, images, &c->vision, D, c->model.info.cameras);
+    soma_tensor *parts[2];
+    int n = 0;
+    if (C) {
+        soma_tensor *images =
+            soma_input(m->g, "images", m->b->image, 5, bytes ? (int64_t[]){m->B, C, side, side, 3} : (int64_t[]){m->B, C, 3, side, side});
+        images = soma_paligemma_pictures(m->paligemma, images, &c->vision, c->language.width, c->model.info.cameras);
+        parts[n++] = soma_cast(images, m->language->precision.activation);
+    }
     soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, m->L});
     soma_tensor *text = soma_tap(embed(m, tokens), "text_embs");
     soma_stream s = {.c = &c->language, .scope = m->language};
-    soma_tensor *parts[] = {soma_cast(images, m->language->precision.activation), soma_cast(text, m->language->precision.activation)};
-    s.x = soma_concat(parts, 2, 1); // [B, S, D]
+    parts[n++] = soma_cast(text, m->language->precision.activation);
+    s.x = soma_concat(parts, n, 1); // [B, S, D]
     s.pos = soma_input(m->g, "position", SOMA_I32, 2, (int64_t[]){m->B, m->S});
     s.mask.q_block = soma_input(m->g, "q_block", SOMA_I32, 2, (int64_t[]){m->B, m->S});
     s.mask.k_block = soma_input(m->g, "k_block", SOMA_I32, 2, (int64_t[]){m->B, m->S});
@@ -144,7 +149,7 @@ void pi0_fast_build(const soma_model *model, const soma_build *b, soma_graph *gr
                             .recompute = b->recompute};
     soma_scope root = soma_scope_root(graph, &spec);
     const soma_scope *paligemma = soma_scope_in(&root, "paligemma_with_expert.paligemma.model");
-    int64_t L = pi0_fast_tokens(c, b->n_tokens, b->program == SOMA_PROGRAM_TRAIN);
+    int64_t L = pi0_fast_tokens(c, b->n_tokens, b->saving, b->program == SOMA_PROGRAM_TRAIN);
     const builder m = {.c = c,
                        .b = b,
                        .g = graph,
@@ -153,7 +158,7 @@ void pi0_fast_build(const soma_model *model, const soma_build *b, soma_graph *gr
                        .language = soma_scope_in(paligemma, "language_model"),
                        .B = b->batch,
                        .L = L,
-                       .S = pi0_fast_pictures(c) + L,
+                       .S = pi0_fast_pictures(c, b->saving) + L,
                        .G = c->model.info.answer.max};
     switch (b->program) {
     case SOMA_PROGRAM_ENCODE: build_encode(&m); break;

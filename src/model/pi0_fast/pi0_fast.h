@@ -28,15 +28,15 @@ extern const soma_family soma__family_pi0_fast;
 // The head, which is also the table of embeddings unless a fine-tuning took them apart.
 #define PI0_FAST_HEAD "paligemma_with_expert.paligemma.lm_head"
 
-// tokens of the pictures, all cameras
-static inline int64_t pi0_fast_pictures(const pi0_fast_config *c) {
+// ---- how long things are, with a saving or (NULL) without
+static inline int64_t pi0_fast_pictures(const pi0_fast_config *c, const soma_saving *saving) {
     int64_t side = c->vision.image / c->vision.patch;
-    return c->model.info.n_cameras * side * side;
+    return soma__saved_cameras(&c->model.info, saving) * side * side;
 }
-// L where a build or a batch leaves it open
-static inline int64_t pi0_fast_tokens(const pi0_fast_config *c, int64_t given, bool train) {
+// L; given: by a build or a batch, 0: open
+static inline int64_t pi0_fast_tokens(const pi0_fast_config *c, int64_t given, const soma_saving *saving, bool train) {
     const soma_model_info *info = &c->model.info;
-    return given ? given : train ? info->max_tokens + info->answer.max : soma__prompt_room(info);
+    return given ? given : train ? info->max_tokens + info->answer.max : soma__saved_tokens(info, saving);
 }
 
 #endif

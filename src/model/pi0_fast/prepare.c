@@ -7,30 +7,43 @@
 #include <string.h>
 
 typedef struct sizes {
-    int64_t B, P, L, S, G; // observations; tokens of pictures; text; both; of an answer
+    int64_t B, P, L, S, G, row; // observations; tokens of pictures; text; both; of an answer; text tokens of a row of the batch
 } sizes;
 
 static sizes sizes_of(const pi0_fast_config *c, const soma_batch *b) {
-    sizes z = {.B = b->n, .P = pi0_fast_pictures(c), .L = pi0_fast_tokens(c, b->n_tokens, b->token_causal), .G = c->model.info.answer.max};
+    sizes z = {.B = b->n,
+               .P = pi0_fast_pictures(c, b->saving),
+               .L = pi0_fast_tokens(c, b->n_tokens, b->saving, b->token_causal),
+               .row = pi0_fast_tokens(c, b->n_tokens, NULL, b->token_causal),
+               .G = c->model.info.answer.max};
     z.S = z.P + z.L;
     return z;
 }
 
-// One row's blocks and positions; q_block may be read by padded queries too: they are finite, and nobody reads them. Returns how many
-// tokens are there.
-static int32_t fill_row(const pi0_fast_config *c, const soma_batch *b, const sizes *z, int64_t row, int32_t *pos, int32_t *q, int32_t *k) {
-    const soma_model_info *info = &c->model.info;
-    int32_t valid = 0, block = 0;
-    for (int64_t i = 0; i < z->S; i++) {
-        int64_t t = row * z->L + i - z->P, camera = i / (z->P / info->n_cameras);
-        bool there = i >= z->P ? b->token_mask[t] : !b->image_mask || b->image_mask[row * info->n_cameras + camera];
-        block += i >= z->P && b->token_causal && b->token_causal[t];
-        valid += there;
-        pos[i] = valid - 1;
-        q[i] = block;
-        k[i] = there ? block : SOMA_BLOCK_NEVER;
+// One row's blocks and positions, one token after the other.
+typedef struct walk {
+    int32_t *pos, *q, *k;
+    int32_t valid, block; // tokens so far that are there; the block that the next one belongs to
+} walk;
+
+static void step(walk *w, bool there) {
+    w->valid += there;
+    *w->pos++ = w->valid - 1;
+    *w->q++ = w->block; // padded queries see what stands before them: they are finite, and nobody reads them
+    *w->k++ = there ? w->block : SOMA_BLOCK_NEVER;
+}
+
+// Returns how many tokens are there.
+static int32_t fill_row(const pi0_fast_config *c, const soma_batch *b, const sizes *z, int64_t row, walk w) {
+    const int64_t C = c->model.info.n_cameras, side = c->vision.image / c->vision.patch;
+    for (int64_t camera = 0; camera < C; camera++)
+        for (int64_t i = 0; i < side * side && soma__looked_at(b->saving, camera); i++)
+            step(&w, !b->image_mask || b->image_mask[row * C + camera]);
+    for (int64_t t = row * z->row; t < row * z->row + z->L; t++) {
+        w.block += b->token_causal && b->token_causal[t];
+        step(&w, b->token_mask[t]);
     }
-    return valid;
+    return w.valid;
 }
 
 static soma_status prepare_masks(const pi0_fast_config *c, const soma_batch *b, const sizes *z, soma_feed *feed, soma_error *err) {
@@ -42,7 +55,7 @@ static soma_status prepare_masks(const pi0_fast_config *c, const soma_batch *b, 
     if (!pos || !q || !k || !last || !last_pos || !row || !cache_pos || !cache_k) return soma__no_memory(err, "a batch's masks");
     for (int64_t i = 0; i < z->B; i++) {
         int32_t *keys = k + i * z->S, *cached = cache_k + i * (z->S + z->G);
-        int32_t valid = fill_row(c, b, z, i, pos + i * z->S, q + i * z->S, keys), at = 0;
+        int32_t valid = fill_row(c, b, z, i, (walk){pos + i * z->S, q + i * z->S, keys, 0, 0}), at = 0;
         for (int32_t t = 0; t < (int32_t)z->S; t++)
             if (keys[t] != SOMA_BLOCK_NEVER) at = t;
         last[i] = (int32_t)(i * z->S) + at;
@@ -79,17 +92,10 @@ static soma_status prepare_loss(const pi0_fast_config *c, const soma_batch *b, c
 
 soma_status pi0_fast_prepare(const soma_model *model, const soma_batch *b, soma_feed *feed, soma_error *err) {
     const pi0_fast_config *c = (const pi0_fast_config *)model;
-    const soma_model_info *info = &model->info;
     const sizes z = sizes_of(c, b);
     SOMA_CHECK(b->n > 0 && b->images && b->tokens && b->token_mask, "a batch has pictures, tokens and their mask");
     SOMA_CHECK(!b->token_causal || b->token_loss, "an answer to learn from says which of its tokens count");
-    for (int64_t i = 0; i < z.B * z.L; i++)
-        if (b->token_mask[i] && (b->tokens[i] < 0 || b->tokens[i] >= info->vocab))
-            return soma__fail(err, SOMA_BAD_INPUT, "token id %d at place %lld of the text: the model knows 0 to %lld", b->tokens[i],
-                              (long long)(i % z.L), (long long)info->vocab - 1);
+    SOMA_TRY(soma__feed_observation(feed, &model->info, b, err));
     SOMA_TRY(prepare_masks(c, b, &z, feed, err));
-    size_t pixels = (size_t)(z.B * info->n_cameras * info->image_size * info->image_size) * 3;
-    soma__feed_borrow(feed, "images", b->images, pixels * soma_dtype_size(b->image_dtype));
-    soma__feed_borrow(feed, "tokens", b->tokens, sizeof *b->tokens * (size_t)(z.B * z.L));
     return b->token_causal ? prepare_loss(c, b, &z, feed, err) : SOMA_OK;
 }
