@@ -35,21 +35,10 @@ static soma_status save(json_t *value, const char *dir, const char *name, soma_e
     return status;
 }
 
-// Tokenizers are not made by soma: whichever there is goes along.
+// Tokenizers are not made by soma: the one that there is goes along, if any.
 static soma_status copy_vocabulary(const char *from, const char *to, soma_error *err) {
-    static const char *const names[] = {"tokenizer.model", "paligemma_tokenizer.model", "tokenizer.json", "vocab.json"};
-    for (size_t i = 0; i < SOMA_COUNT(names); i++) {
-        char in[SOMA_PATH_MAX], out[SOMA_PATH_MAX], *bytes;
-        size_t size;
-        SOMA_TRY(soma__path_join(in, from, names[i], err));
-        if (!soma__file_exists(in)) continue;
-        SOMA_TRY(soma__path_join(out, to, names[i], err));
-        SOMA_TRY(soma__file_read(&bytes, &size, in, 256 << 20, err));
-        soma_status status = soma__file_write(out, bytes, size, err);
-        soma__free(bytes);
-        if (status != SOMA_OK) return status;
-    }
-    return SOMA_OK;
+    char path[SOMA_PATH_MAX];
+    return soma__text_find(path, from, NULL) == SOMA_NOT_FOUND ? SOMA_OK : soma__text_copy(from, to, err);
 }
 
 // ---- openpi

@@ -122,6 +122,17 @@ soma_status soma__text_open_bytes(soma_text **text, const void *bytes, size_t si
     return open_bytes(text, (soma_bytes){bytes, size}, NULL, where, err);
 }
 
+// The processor_config.json of an action tokenizer lies beside its tokenizer.json, which is then no text tokenizer.
+static bool is_action_tokenizer(const char *path, const char *name) {
+    soma_bytes b = {0};
+    json_t *config = NULL;
+    if (strcmp(name, "tokenizer.json") || read_beside(&b, path, "processor_config.json", NULL) || !b.text) return false;
+    bool is = soma__json_parse(&config, b.text, b.size, path, NULL) == SOMA_OK && json_object_get(config, "min_token");
+    json_decref(config);
+    soma__free((char *)b.text);
+    return is;
+}
+
 soma_status soma__text_find(char path[SOMA_PATH_MAX], const char *dir, soma_error *err) {
     static const char *const folders[] = {"", "tokenizer", "assets"};
     static const char *const names[] = {"tokenizer.model", "paligemma_tokenizer.model", "tokenizer.json", "vocab.json"};
@@ -130,7 +141,7 @@ soma_status soma__text_find(char path[SOMA_PATH_MAX], const char *dir, soma_erro
         for (size_t i = 0; i < SOMA_COUNT(names); i++) {
             SOMA_TRY(soma__path_join(folder, dir, folders[f], err));
             SOMA_TRY(soma__path_join(path, f ? folder : dir, names[i], err));
-            if (soma__file_exists(path)) return SOMA_OK;
+            if (soma__file_exists(path) && !is_action_tokenizer(path, names[i])) return SOMA_OK;
         }
     return soma__fail(
         err, SOMA_NOT_FOUND,
@@ -141,17 +152,50 @@ soma_status soma__text_find(char path[SOMA_PATH_MAX], const char *dir, soma_erro
         dir, names[0], names[1], names[2], names[3]);
 }
 
-soma_status soma__text_open(soma_text **text, const char *path, soma_error *err) {
-    char inside[SOMA_PATH_MAX];
-    *text = NULL;
-    if (soma__dir_exists(path)) {
-        SOMA_TRY(soma__text_find(inside, path, err));
-        path = inside;
-    }
-    char *bytes;
+// The file itself and its bytes, which are released with soma__free. `path` is `from` or lies in that folder.
+static soma_status read_text(char path[SOMA_PATH_MAX], char **bytes, size_t *size, const char *from, soma_error *err) {
+    if (soma__dir_exists(from))
+        SOMA_TRY(soma__text_find(path, from, err));
+    else if (snprintf(path, SOMA_PATH_MAX, "%s", from) >= SOMA_PATH_MAX)
+        return soma__fail(err, SOMA_BAD_INPUT, "the path of the text tokenizer is longer than %d bytes", SOMA_PATH_MAX);
+    return soma__file_read(bytes, size, path, MAX_FILE_SIZE, err);
+}
+
+soma_status soma__text_open(soma_text **text, const char *from, soma_error *err) {
+    char path[SOMA_PATH_MAX], *bytes;
     size_t size;
-    SOMA_TRY(soma__file_read(&bytes, &size, path, MAX_FILE_SIZE, err));
+    *text = NULL;
+    SOMA_TRY(read_text(path, &bytes, &size, from, err));
     soma_status status = open_bytes(text, (soma_bytes){bytes, size}, path, path, err);
+    soma__free(bytes);
+    return status;
+}
+
+static soma_status write_in(const char *dir, const char *name, soma_bytes b, soma_error *err) {
+    char path[SOMA_PATH_MAX];
+    if (!b.text) return SOMA_OK;
+    SOMA_TRY(soma__path_join(path, dir, name, err));
+    return soma__file_write(path, b.text, b.size, err);
+}
+
+soma_status soma__text_copy(const char *from, const char *dir, soma_error *err) {
+    static const char *const names[] = {
+        [KIND_MODEL] = "tokenizer.model", [KIND_TOKENIZER] = "tokenizer.json", [KIND_WORDS] = "vocab.json", [KIND_PIECES] = "vocab.json"};
+    static const char *const others[] = {"merges.txt", "tokenizer_config.json"};
+    char path[SOMA_PATH_MAX], *bytes;
+    size_t size;
+    file_kind kind;
+    SOMA_TRY(read_text(path, &bytes, &size, from, err));
+    soma_status status = kind_of(&kind, bytes, size, path, err);
+    if (status == SOMA_OK && kind == KIND_MERGES)
+        status = soma__fail(err, SOMA_UNSUPPORTED, "%s: no policy's tokenizer is of this kind; give its tokenizer.json", path);
+    if (status == SOMA_OK) status = write_in(dir, names[kind], (soma_bytes){bytes, size}, err);
+    for (size_t i = 0; i < SOMA_COUNT(others) && status == SOMA_OK && kind == KIND_PIECES; i++) {
+        soma_bytes b;
+        status = read_beside(&b, path, others[i], err);
+        if (status == SOMA_OK) status = write_in(dir, others[i], b, err);
+        soma__free((char *)b.text);
+    }
     soma__free(bytes);
     return status;
 }

@@ -271,15 +271,29 @@ static soma_status make_robot(soma_trainer *t, soma_error *err) {
     return find_cameras(t, err);
 }
 
-static soma_status make_vocabulary(soma_trainer *t, soma_error *err) {
+// Where the vocabulary comes from; NULL: from the prompts of the data.
+static const char *given_vocabulary(const soma_trainer *t) {
     const char *given = *t->o.text_tokenizer ? t->o.text_tokenizer : t->o.init;
-    if (*given && strcmp(given, "words")) return soma__text_open(&t->robot.text, given, err);
+    return *given && strcmp(given, "words") ? given : NULL;
+}
+
+static soma_status make_vocabulary(soma_trainer *t, soma_error *err) {
+    const char *given = given_vocabulary(t);
+    if (given) return soma__text_open(&t->robot.text, given, err);
     const char **prompts = soma__calloc((size_t)t->n_training, sizeof *prompts);
     if (!prompts) return soma__no_memory(err, "the vocabulary");
     for (int64_t i = 0; i < t->n_training; i++) prompts[i] = t->data->episodes[t->training[i]].task;
     soma_status status = soma__text_from_prompts(&t->robot.text, prompts, (size_t)t->n_training, err);
     soma__free(prompts);
     return status;
+}
+
+static soma_status write_vocabulary(const soma_trainer *t, soma_error *err) {
+    char path[SOMA_PATH_MAX];
+    const char *given = given_vocabulary(t);
+    if (given) return soma__text_copy(given, t->o.out, err);
+    SOMA_TRY(soma__path_join(path, t->o.out, "vocab.json", err));
+    return soma__text_save(t->robot.text, path, err);
 }
 
 static soma_status write_folder(soma_trainer *t, soma_error *err) {
@@ -296,8 +310,7 @@ static soma_status write_folder(soma_trainer *t, soma_error *err) {
     if (status == SOMA_OK) status = soma__json_save(train, path, err);
     if (status == SOMA_OK) status = soma__path_join(path, t->o.out, "norm_stats.json", err);
     if (status == SOMA_OK) status = soma__norm_stats_write(t->robot.stats, path, err);
-    if (status == SOMA_OK) status = soma__path_join(path, t->o.out, "vocab.json", err);
-    if (status == SOMA_OK) status = soma__text_save(t->robot.text, path, err);
+    if (status == SOMA_OK) status = write_vocabulary(t, err);
     if (status == SOMA_OK && t->writing.fast) status = soma__path_join(path, t->o.out, "fast", err);
     if (status == SOMA_OK && t->writing.fast) status = soma__fast_save(t->writing.fast, path, err);
     json_decref(config);

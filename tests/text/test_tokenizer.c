@@ -312,6 +312,7 @@ static void test_find(void **state) {
     soma_text *text;
     assert_non_null(mkdtemp(dir));
     assert_int_equal(soma__text_find(path, dir, &err), SOMA_NOT_FOUND);
+    assert_int_equal(soma__text_copy(dir, dir, &err), SOMA_NOT_FOUND);
     assert_non_null(strstr(err.text, "--text-tokenizer"));
     put(dir, "assets", "paligemma_tokenizer.model", "x");
     found_in(dir, "assets/paligemma_tokenizer.model");
@@ -320,6 +321,11 @@ static void test_find(void **state) {
     assert_int_equal(soma__text_open(&text, dir, &err), SOMA_OK);
     assert_int_equal(soma__text_size(text), 6);
     soma__text_close(text);
+    // an action tokenizer in the checkpoint's folder is passed over
+    put(dir, "", "tokenizer.json", FILE_WITH(MERGES, ""));
+    found_in(dir, "tokenizer.json");
+    put(dir, "", "processor_config.json", "{\"min_token\": -354}");
+    found_in(dir, "tokenizer/tokenizer.json");
     // a vocabulary of pieces needs its merges
     put(dir, "tokenizer/pair", "vocab.json", "{\"a\": 0, \"b\": 1, \"ab\": 2}");
     assert_int_equal(soma__path_join(path, dir, "tokenizer/pair/vocab.json", NULL), SOMA_OK);
@@ -339,6 +345,15 @@ static void test_find(void **state) {
     assert_int_equal(n, 2);
     assert_int_equal(ids[0], 2);
     assert_int_equal(ids[1], 3);
+    soma__text_close(text);
+    // what is copied opens as before
+    char pair[SOMA_PATH_MAX], copy[SOMA_PATH_MAX];
+    assert_int_equal(soma__path_join(pair, dir, "tokenizer/pair", NULL), SOMA_OK);
+    assert_int_equal(soma__path_join(copy, dir, "copy", NULL), SOMA_OK);
+    put(dir, "copy", "config.json", "{}");
+    assert_int_equal(soma__text_copy(pair, copy, &err), SOMA_OK);
+    if (soma__text_open(&text, copy, &err)) fail_msg("%s", err.text);
+    assert_int_equal(soma__text_id(text, "<end>"), 3);
     soma__text_close(text);
     put(dir, "tokenizer/pair", "merges.txt", "a x\n");
     assert_int_equal(soma__text_open(&text, path, &err), SOMA_BAD_INPUT);
