@@ -31,6 +31,7 @@ extern "C" {
     X(TEXT, cameras, "", "picture features, separated by commas; empty: those of the dataset, as many as the model has")          \
     X(TEXT, normalise, "openpi_zscore", "openpi_zscore, openpi_quantile, lerobot_mean_std, lerobot_quantiles, lerobot_min_max")   \
     X(FLAG, delta, false, "actions are learned relative to the present state (grippers stay absolute)")                           \
+    X(TEXT, robot, "", "a built-in robot or a JSON file: how joints are converted and which actions are relative; empty: as they are") \
     X(INT, horizon, 0, "actions in a chunk; 0: the model's")                                                                      \
     X(INT, steps, 2000, "optimiser steps")                                                                                        \
     X(INT, batch, 32, "observations in a step")                                                                                   \

@@ -45,18 +45,10 @@ static soma_status find_vector(int *feature, const soma_dataset *data, const cha
 }
 
 static soma_status read_robot(job *j, soma_error *err) {
-    static const soma_model any = {.info = {.type = "pi0", .state_input = true}}; // a robot's conventions do not depend on the family
-    int n_state = (int)j->data->features[j->state_feature].size, n_actions = (int)j->data->features[j->action_feature].size;
-    json_t *config = json_object();
-    if (!*j->o->robot && config)
-        json_object_set_new(config, "robot", json_pack("{s:i, s:i, s:[]}", "n_state", n_state, "n_actions", n_actions, "cameras"));
-    soma_status status = config ? soma__robot_resolve(config, j->data->path, j->o->robot, err) : soma__no_memory(err, "a robot");
-    if (status == SOMA_OK) status = soma__robot_read(&j->robot, json_object_get(config, "robot"), &any, j->o->robot, err);
-    json_decref(config);
-    SOMA_TRY(status);
-    if (j->robot.n_state == n_state && j->robot.n_actions == n_actions) return SOMA_OK;
-    return soma__fail(err, SOMA_BAD_INPUT, "%s has %d state and %d action values, the robot %s %d and %d", j->data->path, n_state,
-                      n_actions, j->o->robot, j->robot.n_state, j->robot.n_actions);
+    soma_robot *r = &j->robot;
+    r->n_state = (int)j->data->features[j->state_feature].size;
+    r->n_actions = (int)j->data->features[j->action_feature].size;
+    return *j->o->robot ? soma__robot_adopt(r, j->o->robot, j->data->path, err) : SOMA_OK;
 }
 
 // One episode: every frame's state, and the chunk planned from it, which repeats the last action past the end.

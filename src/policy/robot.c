@@ -215,6 +215,17 @@ void soma__robot_action(const soma_robot *r, const double *state, const float *a
     soma__delta_apply(out, 1, r->n_actions, state, r->delta, SOMA_MIN(r->n_state, r->n_actions));
 }
 
+void soma__robot_convert(const soma_robot *r, float *states, float *actions, int64_t n) {
+    double row[SOMA_ROBOT_MAX_DIMS];
+    for (int64_t f = 0; f < n; f++) {
+        soma__robot_state(r, states + f * r->n_state, row);
+        for (int i = 0; i < r->n_state; i++) states[f * r->n_state + i] = (float)row[i];
+        for (int i = 0; i < r->n_actions; i++) row[i] = actions[f * r->n_actions + i];
+        soma__form_actions_in(r->action_forms, row, r->n_actions);
+        for (int i = 0; i < r->n_actions; i++) actions[f * r->n_actions + i] = (float)row[i];
+    }
+}
+
 void soma__robot_to_model(const soma_robot *r, const soma_model *model, const float *state, const float *values, float *out) {
     int64_t S = model->info.horizon, A = model->info.action_dim;
     double reference[SOMA_ROBOT_MAX_DIMS], action[SOMA_ROBOT_MAX_DIMS];

@@ -60,6 +60,11 @@ json_t *soma__robot_json(const soma_robot *robot); // the object "robot"; a new 
 // Checks that sizes and statistics fit the model, and finds the statistics of the two keys.
 soma_status soma__robot_check(soma_robot *robot, const soma_model *model, const char *where, soma_error *err);
 
+// Gives `robot`, whose sizes and cameras are known from elsewhere (a dataset), the conventions of `given` (a built-in name or a JSON file):
+// conversions, relative actions, the keys of its messages, its prompt. It may leave out sizes and cameras; sizes that differ are refused,
+// and `where` names whose they are.
+soma_status soma__robot_adopt(soma_robot *robot, const char *given, const char *where, soma_error *err);
+
 // The built-in robots: the JSON object of `name` as a new reference, NULL when there is none (or memory is out); and the i-th name, NULL
 // behind the last.
 json_t *soma__robot_builtin(const char *name);
@@ -101,6 +106,9 @@ soma_status soma__robot_observe(const soma_robot *robot, soma_rows *rows, int64_
 // the model means it, relative where it learns differences. `state` is the first call's result.
 void soma__robot_state(const soma_robot *robot, const float *state, double *out);
 void soma__robot_action(const soma_robot *robot, const double *state, const float *action, double *out);
+
+// Only the conversions, in place: states [n, n_state], actions [n, n_actions].
+void soma__robot_convert(const soma_robot *robot, float *states, float *actions, int64_t n);
 
 // values [horizon, n_actions] in robot units to out [horizon, action_dim] of the model (padded with zeros); state [n_state] in robot units.
 void soma__robot_to_model(const soma_robot *robot, const soma_model *model, const float *state, const float *values, float *out);

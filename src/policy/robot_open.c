@@ -89,6 +89,33 @@ soma_status soma__robot_resolve(json_t *config, const char *dir, const char *giv
     return status == SOMA_OK && failed ? soma__no_memory(err, "a robot") : status;
 }
 
+soma_status soma__robot_adopt(soma_robot *r, const char *given, const char *where, soma_error *err) {
+    static const soma_model any = {.info = {.type = "pi0", .state_input = true}}; // a robot's conventions do not depend on the family
+    json_t *robot = NULL;
+    soma_robot *other = soma__alloc(sizeof *other);
+    soma_status status = other ? lay_over(&robot, given, err) : soma__no_memory(err, "a robot");
+    if (status == SOMA_OK && !json_object_get(robot, "n_state")) json_object_set_new(robot, "n_state", json_integer(r->n_state));
+    if (status == SOMA_OK && !json_object_get(robot, "n_actions")) json_object_set_new(robot, "n_actions", json_integer(r->n_actions));
+    if (status == SOMA_OK && !json_object_get(robot, "cameras")) json_object_set_new(robot, "cameras", json_array());
+    if (status == SOMA_OK) status = soma__robot_read(other, robot, &any, given, err);
+    if (status == SOMA_OK && (other->n_state != r->n_state || other->n_actions != r->n_actions))
+        status = soma__fail(err, SOMA_BAD_INPUT, "%s has %d state and %d action values, the robot %s %d and %d", where, r->n_state,
+                            r->n_actions, given, other->n_state, other->n_actions);
+    if (status == SOMA_OK) {
+        memcpy(r->state_forms, other->state_forms, sizeof r->state_forms);
+        memcpy(r->action_forms, other->action_forms, sizeof r->action_forms);
+        memcpy(r->delta, other->delta, sizeof r->delta);
+        memcpy(r->ignored, other->ignored, sizeof r->ignored);
+        memcpy(r->state_keys, other->state_keys, sizeof r->state_keys);
+        memcpy(r->prompt, other->prompt, sizeof r->prompt);
+        r->n_ignored = other->n_ignored;
+        r->n_state_keys = other->n_state_keys;
+    }
+    soma__free(other);
+    json_decref(robot);
+    return status;
+}
+
 // ---- statistics
 
 // <feature>.<list> of LeRobot's file as the lists of `norm`, in `arena`; f32, as LeRobot itself computes. A feature without a mean is

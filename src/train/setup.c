@@ -213,16 +213,17 @@ static float *add_chunks(const soma_trainer *t, float *out, const float *states,
 
 static soma_status take_statistics(soma_trainer *t, soma_error *err) {
     int64_t frames = 0, S = t->model->info.horizon, repeat = 1;
+    bool relative = false;
     int A = t->robot.n_actions, N = t->robot.n_state;
     for (int i = 0; i < A; i++)
-        if (t->robot.delta[i]) repeat = S; // differences depend on the place in the chunk; absolute actions do not
+        if (t->robot.delta[i]) relative = true, repeat = S; // differences depend on the place in the chunk; absolute actions do not
     for (int64_t e = 0; e < t->n_training; e++) frames += t->data->episodes[t->training[e]].n_frames;
     float *states = soma__alloc(sizeof *states * (size_t)(frames * N)), *actions = soma__alloc(sizeof *actions * (size_t)(frames * A));
-    float *chunks = repeat > 1 ? soma__alloc(sizeof *chunks * (size_t)(frames * repeat * A)) : NULL,
+    float *chunks = relative ? soma__alloc(sizeof *chunks * (size_t)(frames * repeat * A)) : NULL,
           *column = soma__alloc(sizeof *column * (size_t)(frames * repeat));
     moments *m = soma__calloc(2, sizeof *m);
     soma_dataset_reader *reader = NULL;
-    soma_status status = states && actions && column && m && (chunks || repeat == 1) ? SOMA_OK : soma__no_memory(err, "the statistics");
+    soma_status status = states && actions && column && m && (chunks || !relative) ? SOMA_OK : soma__no_memory(err, "the statistics");
     if (status == SOMA_OK) status = t->data->format->reader_open(&reader, t->data, err);
     int64_t at = 0;
     float *next = chunks;
@@ -234,6 +235,7 @@ static soma_status take_statistics(soma_trainer *t, soma_error *err) {
             if (!isfinite(actions[at * A + i]) || (i < n * N && !isfinite(states[at * N + i])))
                 status = soma__fail(err, SOMA_BAD_INPUT, "%s: episode %lld, frame %lld: a state or action is not a finite number",
                                     t->data->path, (long long)episode, (long long)(i / A));
+        if (status == SOMA_OK) soma__robot_convert(&t->robot, states + at * N, actions + at * A, n);
         if (status == SOMA_OK && chunks) next = add_chunks(t, next, states + at * N, actions + at * A, n);
         at += n;
     }
@@ -266,6 +268,8 @@ static soma_status make_robot(soma_trainer *t, soma_error *err) {
                           r->n_state, r->n_actions);
     const char *const *names = t->data->features[t->action_feature].names;
     for (int i = 0; i < r->n_actions; i++) r->delta[i] = t->o.delta && !(names && strstr(names[i], "gripper"));
+    if (*t->o.robot && t->o.delta) return soma__fail(err, SOMA_BAD_INPUT, "--delta and --robot: the robot says which actions are relative");
+    if (*t->o.robot) SOMA_TRY(soma__robot_adopt(r, t->o.robot, t->data->path, err));
     SOMA_TRY(soma__norm_rule_parse(&r->state_rule, t->o.normalise, err));
     r->action_rule = r->state_rule;
     return find_cameras(t, err);
