@@ -19,6 +19,15 @@
     X(INT, threads, 0, "threads; 0: as many as processors")
 SOMA_OPTS_DECLARE(soma_bench_opts, SOMA_BENCH_OPTS)
 
+#define SOMA_BENCH_FAST_OPTS(X)                                                                        \
+    X(TEXT, tokenizer, "", "fast: folder of a FAST tokenizer")                                         \
+    X(TEXT, data, "", "fast: datasets, separated by commas, to take chunks from; none: smooth motion") \
+    X(INT, fit_chunks, 100000, "fast: chunks of 16x7 to fit a tokenizer to; 0: none")                  \
+    X(TEXT, save, "", "fast: write the chunks into this folder, for tools/bench_fast.py")
+SOMA_OPTS_DECLARE(soma_bench_fast_opts, SOMA_BENCH_FAST_OPTS)
+extern const struct soma_opt_table soma_bench_fast_opts_table;
+soma_bench_fast_opts soma__bench_fast_defaults(void);
+
 typedef struct soma_spread {
     double median, low, high; // seconds
 } soma_spread;
@@ -27,5 +36,9 @@ json_t *soma__bench_machine(const char *isa, int threads);  // {processor, isa, 
 
 soma_status soma__bench_train(json_t **out, const soma_bench_opts *opts, soma_error *err);   // one training step, op by op
 soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *opts, soma_error *err); // the ops that the time goes to
+
+// FAST: chunks one at a time, in batches, and fitting.
+soma_status soma__bench_fast(json_t **out, const soma_bench_opts *opts, const soma_bench_fast_opts *fast, soma_error *err);
+void soma__bench_fast_print(const json_t *result);
 
 #endif

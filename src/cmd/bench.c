@@ -45,25 +45,33 @@ static void print_kernels(const json_t *r) {
 
 static int run(int argc, char **argv) {
     soma_bench_opts o = bench_defaults();
+    soma_bench_fast_opts f = soma__bench_fast_defaults();
     soma_cmd cmd = {
-        .usage = "[train|kernels] [options]",
+        .usage = "[train|kernels|fast] [options]",
         .about =
-            "Measures a training step (train, the default) or single kernels against the machine's own limit, measured in the same run.\n\n"
-            "Examples:\n  soma bench\n  soma bench kernels --dtype f32\n",
+            "Measures a training step (train, the default) or single kernels against the machine's own limit, measured in the same run;\n"
+            "or FAST, the tokenizer of actions.\n\n"
+            "Examples:\n  soma bench\n  soma bench kernels --dtype f32\n  soma bench fast --tokenizer tokenizer\n",
         .has_json = true,
         .max_words = 1,
-        .groups = {{&soma_bench_opts_table, &o, "options"}}};
+        .groups = {{&soma_bench_opts_table, &o, "options"}, {&soma_bench_fast_opts_table, &f, "fast"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     const char *what = cmd.n_words ? cmd.words[0] : "train";
-    bool kernels = !strcmp(what, "kernels");
-    if (!kernels && strcmp(what, "train")) return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train and kernels can", what);
+    bool kernels = !strcmp(what, "kernels"), fast = !strcmp(what, "fast");
+    if (!kernels && !fast && strcmp(what, "train"))
+        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, kernels and fast can", what);
     soma_error err = {0};
     json_t *result;
-    if ((kernels ? soma__bench_kernels : soma__bench_train)(&result, &o, &err)) return soma__cmd_fail(&cmd, &err);
+    if (fast ? soma__bench_fast(&result, &o, &f, &err) : (kernels ? soma__bench_kernels : soma__bench_train)(&result, &o, &err))
+        return soma__cmd_fail(&cmd, &err);
     if (cmd.json) return soma__cmd_print_json(&cmd, result);
-    print_machine(result);
-    (kernels ? print_kernels : print_train)(result);
+    if (fast)
+        soma__bench_fast_print(result);
+    else {
+        print_machine(result);
+        (kernels ? print_kernels : print_train)(result);
+    }
     json_decref(result);
     return SOMA_EXIT_OK;
 }

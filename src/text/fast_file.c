@@ -105,9 +105,10 @@ static soma_status make_tables(soma_fast *f, soma_error *err) {
     f->codes = soma__alloc((size + 1) * sizeof *f->codes);
     if (!f->spans || !f->codes) return soma__no_memory(err, "the vocabulary");
     for (int64_t i = 0; i < f->vocab; i++) {
-        const char *s = (const char *)f->tokens[i].bytes, *end = s + f->tokens[i].len;
+        const char *s = (const char *)f->tokens[i].bytes;
         f->spans[i] = (soma_fast_span){(uint32_t)n, -1};
         if (!s || !soma__utf8_valid(s, f->tokens[i].len)) continue;
+        const char *end = s + f->tokens[i].len;
         for (uint32_t cp; s < end; f->codes[n++] = (int32_t)cp) s += soma__utf8_decode(s, end, &cp, NULL);
         f->spans[i].n = (int32_t)(n - f->spans[i].offset);
     }
