@@ -9,7 +9,7 @@
 
 #include "base/file.h"
 #include "data/dataset.h"
-#include "data/writer.h"
+#include "toy_dataset.h"
 #include "format/image.h"
 #include "format/parquet.h"
 #include "format/video.h"
@@ -22,7 +22,7 @@
 
 enum { W = 16, H = 16, EPISODES = 3, FRAMES = 8, N = 2 };
 static char root[] = "/tmp/soma_lerobot_XXXXXX", path[SOMA_PATH_MAX];
-static const char *const names[] = {"shoulder", "elbow"}, *const cameras[] = {"scene"};
+static const char *const names[] = {"shoulder", "elbow"};
 
 static const char *in_dataset(const char *name) {
     static char out[SOMA_PATH_MAX];
@@ -30,35 +30,17 @@ static const char *in_dataset(const char *name) {
     return out;
 }
 
+static int n_frames(int e) { return FRAMES; }
+static const char *task_of(int e) { return "move"; }
+static void frame_of(int e, int f, float *state, float *action, uint8_t *picture) {
+    action[0] = state[0] = (float)e;
+    action[1] = state[1] = (float)f;
+}
+
 // Each test starts from a fresh v3.0 dataset of three episodes, each in a shard of its own.
 static int make_dataset(void **state) {
-    soma_error err = {0};
-    soma_dataset_writer *w;
-    soma_dataset_spec spec = {.robot_type = "toy",
-                              .fps = 10,
-                              .n_state = N,
-                              .n_actions = N,
-                              .n_cameras = 1,
-                              .state_names = names,
-                              .action_names = names,
-                              .camera_names = cameras,
-                              .image_width = W,
-                              .image_height = H,
-                              .shard_episodes = 1};
-    if (soma__path_join(path, root, "toy", &err) || soma__dir_remove(path, &err) || soma__dataset_writer_open(&w, path, &spec, &err))
-        return -1;
-    for (int e = 0; e < EPISODES; e++) {
-        for (int f = 0; f < FRAMES; f++) {
-            float s[N] = {(float)e, (float)f};
-            uint8_t image[H * W * 3] = {0};
-            const uint8_t *images[] = {image};
-            if (soma__dataset_writer_frame(w, s, s, images, &err)) return -1;
-        }
-        if (soma__dataset_writer_episode(w, "move", &err)) return -1;
-    }
-    int failed = soma__dataset_writer_finish(w, &err);
-    soma__dataset_writer_close(w);
-    return failed ? -1 : 0;
+    const toy_dataset toy = {N, N, W, 10, names, EPISODES, 1, n_frames, task_of, frame_of};
+    return soma__path_join(path, root, "toy", NULL) || soma__dir_remove(path, NULL) || write_toy_dataset(&toy, path, NULL) ? -1 : 0;
 }
 
 static soma_dataset *open_dataset(void) {

@@ -10,7 +10,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "data/loader.h"
-#include "data/writer.h"
+#include "toy_dataset.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,35 +21,18 @@ static char root[] = "/tmp/soma_loader_XXXXXX", path[SOMA_PATH_MAX];
 
 static int length_of(int e) { return 4 + 3 * (e % 4); }
 
+static const char *task_of(int e) { return e % 2 ? "odd" : "even"; }
+
+static void frame_of(int e, int f, float *state, float *action, uint8_t *picture) {
+    action[0] = state[0] = (float)(100 * e + f);
+    action[1] = -state[0];
+    memset(picture, 30 * e + 3 * f, H * W * 3);
+}
+
 static int make_dataset(void **state) {
-    soma_error err = {0};
-    soma_dataset_writer *w;
-    static const char *const names[] = {"x", "y"}, *const cameras[] = {"scene"};
-    soma_dataset_spec spec = {.robot_type = "toy",
-                              .fps = 10,
-                              .n_state = 1,
-                              .n_actions = 2,
-                              .n_cameras = 1,
-                              .state_names = names,
-                              .action_names = names,
-                              .camera_names = cameras,
-                              .image_width = W,
-                              .image_height = H,
-                              .shard_episodes = 3};
-    if (!mkdtemp(root) || soma__path_join(path, root, "toy", &err) || soma__dataset_writer_open(&w, path, &spec, &err)) return -1;
-    for (int e = 0; e < EPISODES; e++) {
-        for (int f = 0; f < length_of(e); f++) {
-            float s = (float)(100 * e + f), a[] = {s, -s};
-            uint8_t image[H * W * 3];
-            const uint8_t *images[] = {image};
-            memset(image, 30 * e + 3 * f, sizeof image);
-            if (soma__dataset_writer_frame(w, &s, a, images, &err)) return -1;
-        }
-        if (soma__dataset_writer_episode(w, e % 2 ? "odd" : "even", &err)) return -1;
-    }
-    int failed = soma__dataset_writer_finish(w, &err);
-    soma__dataset_writer_close(w);
-    return failed ? -1 : 0;
+    static const char *const names[] = {"x", "y"};
+    const toy_dataset toy = {1, 2, W, 10, names, EPISODES, 3, length_of, task_of, frame_of};
+    return !mkdtemp(root) || soma__path_join(path, root, "toy", NULL) || write_toy_dataset(&toy, path, NULL) ? -1 : 0;
 }
 
 static int remove_dataset(void **state) { return soma__dir_remove(root, NULL) ? -1 : 0; }

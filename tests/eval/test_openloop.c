@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
-#include "data/writer.h"
+#include "toy_dataset.h"
 #include "eval/openloop.h"
 #include "eval/rollout.h"
 
@@ -26,32 +26,19 @@ static void near(double a, double b, double tolerance) {
     if (!(fabs(a - b) <= tolerance)) fail_msg("%.9g is not %.9g", a, b);
 }
 
+static int n_frames(int episode) { return FRAMES; }
+static const char *task(int episode) { return "climb"; }
+
 // Two actions: the first climbs by 0.01 a frame, the second never moves. The state is the action of the same frame.
+static void climb(int episode, int frame, float *state, float *action, uint8_t *picture) {
+    action[0] = state[0] = 0.01f * (float)frame;
+    action[1] = state[1] = 5;
+}
+
 static void write_dataset(void) {
-    static const char *const names[] = {"a", "b"}, *const cameras[] = {"scene"};
-    soma_dataset_spec spec = {.robot_type = "robot",
-                              .fps = 10,
-                              .n_state = 2,
-                              .n_actions = 2,
-                              .n_cameras = 1,
-                              .state_names = names,
-                              .action_names = names,
-                              .camera_names = cameras,
-                              .image_width = SIDE,
-                              .image_height = SIDE};
-    static uint8_t grey[SIDE * SIDE * 3];
-    const uint8_t *images[] = {grey};
-    soma_dataset_writer *w;
-    assert_int_equal(soma__dataset_writer_open(&w, data, &spec, NULL), SOMA_OK);
-    for (int e = 0; e < EPISODES; e++) {
-        for (int t = 0; t < FRAMES; t++) {
-            float action[2] = {0.01f * (float)t, 5};
-            assert_int_equal(soma__dataset_writer_frame(w, action, action, images, NULL), SOMA_OK);
-        }
-        assert_int_equal(soma__dataset_writer_episode(w, "climb", NULL), SOMA_OK);
-    }
-    assert_int_equal(soma__dataset_writer_finish(w, NULL), SOMA_OK);
-    soma__dataset_writer_close(w);
+    static const char *const names[] = {"a", "b"};
+    const toy_dataset toy = {2, 2, SIDE, 10, names, EPISODES, 0, n_frames, task, climb};
+    assert_int_equal(write_toy_dataset(&toy, data, NULL), SOMA_OK);
 }
 
 static soma_openloop_opts opts(const char *episodes) {

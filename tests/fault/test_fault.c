@@ -11,7 +11,7 @@
 
 #include "base/file.h"
 #include "data/loader.h"
-#include "data/writer.h"
+#include "toy_dataset.h"
 #include "policy/policy.h"
 #include "text/prompt.h"
 #include "transform/normalise.h"
@@ -144,36 +144,19 @@ static void test_small(void **state) {
 
 enum { SIDE = 16, FRAMES = 4 };
 
-static soma_status add_episode(soma_dataset_writer *w, soma_error *err) {
-    static uint8_t image[SIDE * SIDE * 3];
-    const uint8_t *images[] = {image};
-    for (int f = 0; f < FRAMES; f++) {
-        const float pose[] = {(float)f, 1}, action[] = {-(float)f};
-        memset(image, 40 * f, sizeof image);
-        SOMA_TRY(soma__dataset_writer_frame(w, pose, action, images, err));
-    }
-    return soma__dataset_writer_episode(w, "touch the red cube", err);
+static int n_frames(int episode) { return FRAMES; }
+static const char *task(int episode) { return "touch the red cube"; }
+static void frame_of(int episode, int f, float *pose, float *action, uint8_t *picture) {
+    pose[0] = (float)f, pose[1] = 1;
+    action[0] = -(float)f;
+    memset(picture, 40 * f, SIDE * SIDE * 3);
 }
 
 static soma_status write_dataset(soma_error *err) {
-    static const char *const names[] = {"a", "b"}, *const cameras[] = {"scene"};
-    const soma_dataset_spec spec = {.robot_type = "toy",
-                                    .fps = 20,
-                                    .n_state = 2,
-                                    .n_actions = 1,
-                                    .n_cameras = 1,
-                                    .state_names = names,
-                                    .action_names = names,
-                                    .camera_names = cameras,
-                                    .image_width = SIDE,
-                                    .image_height = SIDE};
-    soma_dataset_writer *w = NULL;
+    static const char *const names[] = {"a", "b"};
+    const toy_dataset toy = {2, 1, SIDE, 20, names, 1, 0, n_frames, task, frame_of};
     if (soma__dir_exists(in_root("demos"))) SOMA_TRY(soma__dir_remove(in_root("demos"), err));
-    soma_status status = soma__dataset_writer_open(&w, in_root("demos"), &spec, err);
-    if (status == SOMA_OK) status = add_episode(w, err);
-    if (status == SOMA_OK) status = soma__dataset_writer_finish(w, err);
-    soma__dataset_writer_close(w);
-    return status;
+    return write_toy_dataset(&toy, in_root("demos"), err);
 }
 
 static soma_status read_dataset(soma_error *err) {

@@ -5,7 +5,7 @@
 #define SOMA_TESTS_TRAIN_DOTS_H
 
 #include "base/file.h"
-#include "data/writer.h"
+#include "toy_dataset.h"
 
 #include <soma/opts.h>
 
@@ -20,40 +20,27 @@ static char root[] = "/tmp/soma_dots_XXXXXX"; // made by make_dots
 // root/name; out has SOMA_OPT_TEXT bytes or more
 static void path(char *out, const char *name) { snprintf(out, SOMA_OPT_TEXT, "%s/%s", root, name); }
 
+static int dot_frames(int episode) { return FRAMES; }
+static const char *dot_task(int episode) { return episode % 2 ? "follow the dot" : "chase the dot"; }
+
 // A dot moves over the picture; the state is its place a step ago, the action where it goes.
+static void dot(int episode, int frame, float *state, float *action, uint8_t *picture) {
+    float x = sinf(0.3f * (float)frame + (float)episode), y = cosf(0.2f * (float)frame);
+    int px = 16 + (int)(10 * x), py = 16 + (int)(10 * y);
+    memset(picture, 40, SIDE * SIDE * 3);
+    for (int i = -3; i < 3; i++)
+        for (int j = -3; j < 3; j++) picture[((py + i) * SIDE + px + j) * 3 + episode % 3] = 250;
+    state[0] = x, state[1] = y;
+    action[0] = x + 0.1f, action[1] = y - 0.1f;
+}
+
 static void write_dots(const char *name) {
     char dir[SOMA_PATH_MAX];
     path(dir, name);
-    static const char *const dims[] = {"x", "y"}, *const cameras[] = {"scene"};
-    soma_dataset_spec spec = {.robot_type = "dot",
-                              .fps = 10,
-                              .n_state = 2,
-                              .n_actions = 2,
-                              .n_cameras = 1,
-                              .state_names = dims,
-                              .action_names = dims,
-                              .camera_names = cameras,
-                              .image_width = SIDE,
-                              .image_height = SIDE};
-    soma_dataset_writer *w;
+    static const char *const dims[] = {"x", "y"};
+    const toy_dataset toy = {2, 2, SIDE, 10, dims, EPISODES, 0, dot_frames, dot_task, dot};
     soma_error err;
-    if (soma__dataset_writer_open(&w, dir, &spec, &err)) fail_msg("%s", err.text);
-    for (int e = 0; e < EPISODES; e++) {
-        for (int f = 0; f < FRAMES; f++) {
-            static uint8_t picture[SIDE * SIDE * 3];
-            memset(picture, 40, sizeof picture);
-            float x = sinf(0.3f * (float)f + (float)e), y = cosf(0.2f * (float)f);
-            int px = 16 + (int)(10 * x), py = 16 + (int)(10 * y);
-            for (int i = -3; i < 3; i++)
-                for (int j = -3; j < 3; j++) picture[((py + i) * SIDE + px + j) * 3 + e % 3] = 250;
-            const uint8_t *images[] = {picture};
-            float state[] = {x, y}, action[] = {x + 0.1f, y - 0.1f};
-            if (soma__dataset_writer_frame(w, state, action, images, &err)) fail_msg("%s", err.text);
-        }
-        if (soma__dataset_writer_episode(w, e % 2 ? "follow the dot" : "chase the dot", &err)) fail_msg("%s", err.text);
-    }
-    if (soma__dataset_writer_finish(w, &err)) fail_msg("%s", err.text);
-    soma__dataset_writer_close(w);
+    if (write_toy_dataset(&toy, dir, &err)) fail_msg("%s", err.text);
 }
 
 // root, root/data and root/model.json (sizes of a few thousand weights)
