@@ -165,7 +165,8 @@ static soma_status feed_pictures(soma_feed *feed, const soma_model_info *info, c
 }
 
 soma_status soma__feed_observation(soma_feed *feed, const soma_model_info *info, const soma_batch *b, soma_error *err) {
-    const int64_t L = b->n_tokens ? b->n_tokens : soma__prompt_room(info), n = b->saving ? b->saving->tokens : L;
+    const int64_t L = b->n_tokens ? b->n_tokens : b->token_causal ? info->max_tokens + info->answer.max : soma__prompt_room(info);
+    const int64_t n = b->saving ? b->saving->tokens : L;
     for (int64_t i = 0; i < b->n * L; i++)
         if (b->token_mask[i] && (b->tokens[i] < 0 || b->tokens[i] >= info->vocab))
             return soma__fail(err, SOMA_BAD_INPUT, "token id %d at place %lld of the prompt: the model knows 0 to %lld", b->tokens[i],
