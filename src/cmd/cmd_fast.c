@@ -120,16 +120,17 @@ static soma_status point(json_t *list, const soma_chunks *c, double scale, int64
     json_t *one = NULL;
     SOMA_TRY(soma__fast_fit_new(&fit, scale, err));
     soma_status status = soma__fast_fit_add(fit, c->values, c->n, c->T, c->A, pool, err);
-    if (status == SOMA_OK) status = soma__fast_fit_run(&fast, fit, vocab, pool, err);
-    if (status == SOMA_OK) status = soma__fast_measure(&one, fast, "", c, pool, err);
-    if (status == SOMA_OK)
+    bool room = status == SOMA_OK && soma__fast_fit_range(fit) + 100 <= vocab; // else there is no point worth drawing
+    if (room) status = soma__fast_fit_run(&fast, fit, vocab, pool, err);
+    if (room && status == SOMA_OK) status = soma__fast_measure(&one, fast, "", c, pool, err);
+    if (room && status == SOMA_OK)
         json_array_append_new(list, json_pack("{s:f,s:I,s:O,s:O}", "scale", scale, "vocab", (json_int_t)vocab, "tokens",
                                               json_object_get(json_object_get(one, "tokens"), "mean"), "error_rms",
                                               json_object_get(one, "error_rms")));
     json_decref(one);
     soma__fast_close(fast);
     soma__fast_fit_free(fit);
-    return status == SOMA_BAD_INPUT ? SOMA_OK : status; // a vocabulary too small for its scale has no point
+    return status;
 }
 
 soma_status soma__fast_curve(json_t **result, const soma_chunks *c, soma_pool *pool, soma_error *err) {

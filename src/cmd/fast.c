@@ -119,7 +119,10 @@ static soma_status fit(json_t **result, const fast_opts *o, soma_pool *pool, som
     json_t *sources = json_array();
     double from = soma__seconds();
     soma_status status = sources ? add_sources(f, sources, o, pool, err) : soma__no_memory(err, "the result");
-    int64_t n = soma__fast_fit_chunks(f), codes = soma__fast_fit_codes(f);
+    int64_t n = soma__fast_fit_chunks(f), codes = soma__fast_fit_codes(f), range = soma__fast_fit_range(f);
+    if (status == SOMA_OK && range <= o->vocab && range + 100 > o->vocab)
+        soma__log(SOMA_LOG_WARN, "the codes alone take %lld of %lld tokens; little is left for merges", (long long)range,
+                  (long long)o->vocab);
     if (status == SOMA_OK) status = soma__fast_fit_run(&fast, f, o->vocab, pool, err);
     soma__fast_fit_free(f);
     if (status == SOMA_OK) {

@@ -233,13 +233,25 @@ static bool make_alphabet(building *b) {
     return true;
 }
 
+static void limits(const soma_fast_fit *f, int32_t *min, int32_t *max) {
+    *min = INT16_MAX;
+    *max = INT16_MIN;
+    for (size_t i = 0; i < f->n_values; i++) {
+        *min = SOMA_MIN(*min, f->values[i]);
+        *max = SOMA_MAX(*max, f->values[i]);
+    }
+}
+
+int64_t soma__fast_fit_range(const soma_fast_fit *f) {
+    int32_t min, max;
+    limits(f, &min, &max);
+    return f->n_values ? max - min : 0;
+}
+
 static soma_status measure(building *b, int64_t vocab, soma_error *err) {
     const soma_fast_fit *f = b->fit;
-    int32_t min = INT16_MAX, max = INT16_MIN;
-    for (size_t i = 0; i < f->n_values; i++) {
-        min = SOMA_MIN(min, f->values[i]);
-        max = SOMA_MAX(max, f->values[i]);
-    }
+    int32_t min, max;
+    limits(f, &min, &max);
     b->min = min;
     b->n_codes = max - min + 1;
     if (max - min > vocab)
@@ -248,8 +260,6 @@ static soma_status measure(building *b, int64_t vocab, soma_error *err) {
                           "larger vocabulary, or chunks that are normalised (and clipped) help",
                           min, max, (long long)vocab);
     if (b->n_codes > 0xd800) return soma__fail(err, SOMA_BAD_INPUT, "%d different codes: there are no characters for so many", b->n_codes);
-    if (max - min + 100 > vocab)
-        soma__log(SOMA_LOG_WARN, "FAST: the codes alone take %d of %lld tokens; little is left for merges", max - min, (long long)vocab);
     b->class_of = soma__alloc((size_t)b->n_codes);
     b->used = soma__calloc((size_t)b->n_codes, sizeof *b->used);
     if (!b->class_of || !b->used) return soma__no_memory(err, "the alphabet");

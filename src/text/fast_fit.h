@@ -17,6 +17,9 @@ void soma__fast_fit_free(soma_fast_fit *fit);                                   
 soma_status soma__fast_fit_add(soma_fast_fit *fit, const double *chunks, int64_t n, int64_t T, int64_t A, soma_pool *pool, soma_error *err);
 int64_t soma__fast_fit_chunks(const soma_fast_fit *fit); // so far
 int64_t soma__fast_fit_codes(const soma_fast_fit *fit);
+// The largest quantised coefficient less the least: how many tokens the codes alone take. The published fit() warns when fewer than 100 of
+// the vocabulary are left for merges.
+int64_t soma__fast_fit_range(const soma_fast_fit *fit);
 
 // Learns a vocabulary of at most `vocab` tokens and makes the tokenizer; the fit's memory is used up. The merges are the same for any
 // number of threads. Refused: no chunks, and a vocabulary smaller than the range of codes.
