@@ -33,6 +33,12 @@ static int unload(void **state) {
     return 0;
 }
 
+static void need_unicode(void) {
+#ifndef SOMA_UTF8PROC
+    skip();
+#endif
+}
+
 static const json_t *named(const char *list, const char *name) {
     size_t i;
     json_t *entry;
@@ -82,6 +88,7 @@ static void check_cases(const soma_tokenizer *t, const char *name, const json_t 
 static void test_small(void **state) {
     size_t i;
     json_t *golden;
+    need_unicode();
     assert_int_equal(json_array_size(json_object_get(goldens, "small")), 8);
     json_array_foreach(json_object_get(goldens, "small"), i, golden) {
         const char *name = json_string_value(json_object_get(golden, "name"));
@@ -155,6 +162,7 @@ static soma_bytes read_whole(const char *path) {
 }
 
 static void test_qwen2(void **state) {
+    need_unicode();
     if (!soma__file_exists(TOKENIZERS "/qwen2/vocab.json")) skip();
     soma_bytes vocab = read_whole(TOKENIZERS "/qwen2/vocab.json"), merges = read_whole(TOKENIZERS "/qwen2/merges.txt");
     soma_bytes config = read_whole(TOKENIZERS "/qwen2/tokenizer_config.json");
@@ -177,6 +185,7 @@ static void test_qwen2(void **state) {
 
 // The file is published compressed; gzip is asked to open it.
 static void test_clip(void **state) {
+    need_unicode();
     if (!soma__file_exists(TOKENIZERS "/clip_bpe/bpe_simple_vocab_16e6.txt.gz")) skip();
     FILE *pipe = popen("gzip -dc '" TOKENIZERS "/clip_bpe/bpe_simple_vocab_16e6.txt.gz'", "r");
     static char bytes[4 << 20];
