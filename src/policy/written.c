@@ -135,7 +135,9 @@ soma_status soma__lesson_fill(soma_lesson *k, const soma_writing *w, int64_t i, 
     for (int64_t j = 0; j < w->T * w->A; j++) k->chunk[j] = (double)x[j / w->A * info->action_dim + j % w->A];
     SOMA_TRY(soma__fast_encode(k->fast, k->chunk, w->T, w->A, &ids, err));
     int64_t P = 0;
-    for (; P < info->max_tokens && mask[P]; P++) tokens[P] = prompt[P]; // without a gap: the first token is learned from the prompt's last
+    while (P < soma__prompt_room(info) && mask[P]) P++;
+    P -= info->answer.lerobot;                          // its BOS is the answer's here
+    memcpy(tokens, prompt, sizeof *prompt * (size_t)P); // without a gap: the first token is learned from the prompt's last
     int64_t n = (int64_t)soma__answer_write(&w->form, ids.ids, ids.n, tokens + P, (size_t)G), end = P + SOMA_MIN(n, G);
     if (n > G && !k->n_cut++)
         soma__log(SOMA_LOG_WARN, "an answer has %lld tokens, the model writes at most %lld (max_decoding_steps): its end is not learned",

@@ -51,7 +51,7 @@ typedef struct soma_lesson {
 } soma_lesson;
 soma_status soma__lesson_new(soma_lesson *lesson, const soma_writing *writing, int64_t n, soma_error *err);
 void soma__lesson_free(soma_lesson *lesson); // {0} allowed
-// Row i: the prompt's tokens and mask [max_tokens], then the answer for x [horizon, action_dim] of the model.
+// Row i: the prompt's tokens and mask [soma__prompt_room], then the answer for x [horizon, action_dim] of the model.
 soma_status soma__lesson_fill(soma_lesson *lesson, const soma_writing *writing, int64_t i, const int32_t *prompt, const uint8_t *mask,
                               const float *x, soma_error *err);
 
