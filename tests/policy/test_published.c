@@ -165,6 +165,35 @@ static void refuse(const char *const *words) {
 }
 #define REFUSE(...) refuse((const char *const[]){__VA_ARGS__, NULL})
 
+// What the released files hold, and what of it acting reads (facts of the published checkpoints).
+static void released_sizes(void **state) {
+    const struct {
+        const char *type;
+        size_t tensors;
+        int64_t values, used;
+    } released[] = {{"pi0", 777, 3501372176, 3238048528}, {"pi05", 812, 3616757520, 3353433872}};
+    for (int i = 0; i < 2; i++) {
+        soma_model *m;
+        soma_error err = {0};
+        json_t *config = json_pack("{s:s}", "model_type", released[i].type);
+        ok(soma__model_new(&m, config, "released", &err), &err);
+        int64_t values[2] = {0};
+        for (int all = 0; all < 2; all++) {
+            soma_layout layout = {0};
+            ok(soma__model_weights(&layout, m, all, &err), &err);
+            if (all) assert_int_equal(layout.n_slots, released[i].tensors);
+            for (size_t s = 0; s < layout.n_slots; s++) values[all] += (int64_t)(layout.slots[s].size / sizeof(float));
+            soma__layout_free(&layout);
+        }
+        assert_true(values[1] == released[i].values);
+        // the prefix's last layer is cut after its keys and values: o_proj, the MLP, its norm, and the last norm are not read either
+        const int64_t cut = 2048 * 2048 + 3 * (int64_t)16384 * 2048 + 2 * 2048;
+        assert_true(values[0] == released[i].used - cut - 2048 * 2048);
+        soma__model_free(m);
+        json_decref(config);
+    }
+}
+
 // The same weights in two files and an index, as LeRobot and transformers shard them.
 static void an_index_of_files_is_read(void **state) {
     soma_error err = {0};
@@ -267,9 +296,13 @@ static void every_allocation_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tensors_alone_make_a_model),         cmocka_unit_test(a_config_adds_what_no_tensor_says),
-        cmocka_unit_test(an_index_of_files_is_read),          cmocka_unit_test(contradictions_are_named),
-        cmocka_unit_test(everything_wrong_is_listed_at_once), cmocka_unit_test(what_is_no_checkpoint_is_told),
+        cmocka_unit_test(tensors_alone_make_a_model),
+        cmocka_unit_test(a_config_adds_what_no_tensor_says),
+        cmocka_unit_test(released_sizes),
+        cmocka_unit_test(an_index_of_files_is_read),
+        cmocka_unit_test(contradictions_are_named),
+        cmocka_unit_test(everything_wrong_is_listed_at_once),
+        cmocka_unit_test(what_is_no_checkpoint_is_told),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, make_dir, remove_dir);
