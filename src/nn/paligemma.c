@@ -43,9 +43,8 @@ soma_tensor *soma_paligemma_pictures(const soma_scope *scope, soma_tensor *image
     return x; // [B, C n, D]
 }
 
-soma_tensor *soma_paligemma_text(const soma_scope *table, soma_tensor *ids, int64_t vocab, int64_t D) {
-    soma_tensor *w = soma_scope_weight(table, "weight", soma_init_normal(1 / sqrt((double)D)), 2, (int64_t[]){vocab, D});
-    return soma_affine(soma_cast(soma_embed(w, ids), table->precision.activation), sqrtf((float)D), 0); // [B, L, D]
+soma_tensor *soma_paligemma_text(const soma_scope *s, const char *name, soma_tensor *ids, int64_t vocab, int64_t D) {
+    return soma_affine(soma_embedding(s, name, ids, vocab, D), sqrtf((float)D), 0); // [B, L, D]
 }
 
 // ---- Gemma's layer

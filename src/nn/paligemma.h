@@ -45,8 +45,8 @@ soma_normed soma_gemma_norm(const soma_stream *s, const soma_scope *scope, const
 // cameras [C]: names for taps.
 soma_tensor *soma_paligemma_pictures(const soma_scope *scope, soma_tensor *images, const soma_vit_config *vision, int64_t D,
                                      const char *const *cameras);
-// Ids i32 [B, L] -> [B, L, D]: rows of the scope's "weight" [vocab, D] times sqrt(D). Text alone is scaled, pictures are not.
-soma_tensor *soma_paligemma_text(const soma_scope *table, soma_tensor *ids, int64_t vocab, int64_t D);
+// Ids i32 [B, L] -> [B, L, D]: rows of the table "<name>.weight" [vocab, D] times sqrt(D). Text alone is scaled, pictures are not.
+soma_tensor *soma_paligemma_text(const soma_scope *s, const char *name, soma_tensor *ids, int64_t vocab, int64_t D);
 
 // What the references keep in f32 whatever the rest runs in: norms, the patch convolution, positions.
 enum { SOMA_PALIGEMMA_RULES = 4 };

@@ -49,7 +49,7 @@ static soma_stream prefix_stream(const builder *m) {
     if (pi0_n_cameras(c, m->saving)) parts[n++] = soma_cast(embed_pictures(m), activation);
     soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, pi0_n_tokens(c, m->saving)});
     parts[n++] =
-        soma_cast(soma_paligemma_text(soma_scope_in(s.scope, "embed_tokens"), tokens, c->model.info.vocab, c->language.width), activation);
+        soma_cast(soma_paligemma_text(s.scope, "embed_tokens", tokens, c->model.info.vocab, c->language.width), activation);
     s.x = n == 2 ? soma_concat(parts, 2, 1) : parts[0]; // [B, S, D]
     add_mask(m, &s, "prefix", m->B, m->S, m->S);
     return s;

@@ -20,8 +20,8 @@ typedef struct builder {
 // ids [B, T] -> [B, T, D]
 static soma_tensor *embed(const builder *m, soma_tensor *ids) {
     const pi0_fast_config *c = m->c;
-    const soma_scope *table = c->tied ? soma_scope_in(m->root, PI0_FAST_HEAD) : soma_scope_in(m->language, "embed_tokens");
-    return soma_paligemma_text(table, ids, c->model.info.vocab, c->language.width);
+    const int64_t V = c->model.info.vocab, D = c->language.width;
+    return c->tied ? soma_paligemma_text(m->root, PI0_FAST_HEAD, ids, V, D) : soma_paligemma_text(m->language, "embed_tokens", ids, V, D);
 }
 
 // ---- [pictures | text], with what says who sees whom
