@@ -28,6 +28,13 @@ SOMA_OPTS_DECLARE(soma_bench_fast_opts, SOMA_BENCH_FAST_OPTS)
 extern const struct soma_opt_table soma_bench_fast_opts_table;
 soma_bench_fast_opts soma__bench_fast_defaults(void);
 
+#define SOMA_BENCH_TEXT_OPTS(X)                                                        \
+    X(TEXT, text_tokenizer, "", "text: a text tokenizer's file, or a folder with one") \
+    X(TEXT, text, "", "text: a file to encode")
+SOMA_OPTS_DECLARE(soma_bench_text_opts, SOMA_BENCH_TEXT_OPTS)
+extern const struct soma_opt_table soma_bench_text_opts_table;
+soma_bench_text_opts soma__bench_text_defaults(void);
+
 typedef struct soma_spread {
     double median, low, high; // seconds
 } soma_spread;
@@ -40,5 +47,9 @@ soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *opts, soma_
 // FAST: chunks one at a time, in batches, and fitting.
 soma_status soma__bench_fast(json_t **out, const soma_bench_opts *opts, const soma_bench_fast_opts *fast, soma_error *err);
 void soma__bench_fast_print(const json_t *result);
+
+// Text to ids, a file and a prompt.
+soma_status soma__bench_text(json_t **out, const soma_bench_opts *opts, const soma_bench_text_opts *text, soma_error *err);
+void soma__bench_text_print(const json_t *result);
 
 #endif

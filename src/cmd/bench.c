@@ -46,28 +46,35 @@ static void print_kernels(const json_t *r) {
 static int run(int argc, char **argv) {
     soma_bench_opts o = bench_defaults();
     soma_bench_fast_opts f = soma__bench_fast_defaults();
+    soma_bench_text_opts t = soma__bench_text_defaults();
     soma_cmd cmd = {
-        .usage = "[train|kernels|fast] [options]",
+        .usage = "[train|kernels|fast|text] [options]",
         .about =
             "Measures a training step (train, the default) or single kernels against the machine's own limit, measured in the same run;\n"
-            "or FAST, the tokenizer of actions.\n\n"
-            "Examples:\n  soma bench\n  soma bench kernels --dtype f32\n  soma bench fast --tokenizer tokenizer\n",
+            "or FAST, the tokenizer of actions; or a tokenizer of text.\n\n"
+            "Examples:\n  soma bench\n  soma bench kernels --dtype f32\n  soma bench fast --tokenizer tokenizer\n"
+            "  soma bench text --text-tokenizer tokenizer.json --text book.txt\n",
         .has_json = true,
         .max_words = 1,
-        .groups = {{&soma_bench_opts_table, &o, "options"}, {&soma_bench_fast_opts_table, &f, "fast"}}};
+        .groups = {
+            {&soma_bench_opts_table, &o, "options"}, {&soma_bench_fast_opts_table, &f, "fast"}, {&soma_bench_text_opts_table, &t, "text"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     const char *what = cmd.n_words ? cmd.words[0] : "train";
-    bool kernels = !strcmp(what, "kernels"), fast = !strcmp(what, "fast");
-    if (!kernels && !fast && strcmp(what, "train"))
-        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, kernels and fast can", what);
+    bool kernels = !strcmp(what, "kernels"), fast = !strcmp(what, "fast"), words = !strcmp(what, "text");
+    if (!kernels && !fast && !words && strcmp(what, "train"))
+        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, kernels, fast and text can", what);
     soma_error err = {0};
     json_t *result;
-    if (fast ? soma__bench_fast(&result, &o, &f, &err) : (kernels ? soma__bench_kernels : soma__bench_train)(&result, &o, &err))
+    if (fast    ? soma__bench_fast(&result, &o, &f, &err)
+        : words ? soma__bench_text(&result, &o, &t, &err)
+                : (kernels ? soma__bench_kernels : soma__bench_train)(&result, &o, &err))
         return soma__cmd_fail(&cmd, &err);
     if (cmd.json) return soma__cmd_print_json(&cmd, result);
     if (fast)
         soma__bench_fast_print(result);
+    else if (words)
+        soma__bench_text_print(result);
     else {
         print_machine(result);
         (kernels ? print_kernels : print_train)(result);
