@@ -13,6 +13,8 @@ typedef struct {
     bool started;
 } report;
 
+static int digits(double rate) { return rate < 10 ? 3 : 0; } // a large model takes a minute per sample
+
 static bool show(void *user, const soma_train_progress *p) {
     report *r = user;
     if (!r->started) {
@@ -23,8 +25,8 @@ static bool show(void *user, const soma_train_progress *p) {
     r->last = *p;
     if (!isnan(p->eval_loss)) r->eval_loss = p->eval_loss;
     char detail[160];
-    snprintf(detail, sizeof detail, "loss %.4f  held out %.4f  lr %.2e  %.0f samples/s  %.1f GFLOP/s", p->loss, r->eval_loss, p->lr,
-             p->samples_per_second, p->samples_per_second * p->gflop_per_sample);
+    snprintf(detail, sizeof detail, "loss %.4f  held out %.4f  lr %.2e  %.*f samples/s  %.1f GFLOP/s", p->loss, r->eval_loss, p->lr,
+             digits(p->samples_per_second), p->samples_per_second, p->samples_per_second * p->gflop_per_sample);
     if (p->step == p->steps)
         soma__progress_end(&r->progress, p->step, detail);
     else
@@ -100,8 +102,8 @@ static int run(int argc, char **argv) {
                                     json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f}", "policy", o.out, "steps", (json_int_t)o.steps, "loss",
                                               r.last.loss, "eval_loss", isnan(r.eval_loss) ? 0 : r.eval_loss, "samples_per_second",
                                               r.last.samples_per_second, "gflop_per_sample", r.last.gflop_per_sample, "seconds", seconds));
-    printf("%s: %lld steps in %.1f s, loss %.4f, held out %.4f, %.3f GFLOP per sample, %.0f samples/s\n", o.out, (long long)o.steps,
-           seconds, r.last.loss, r.eval_loss, r.last.gflop_per_sample, r.last.samples_per_second);
+    printf("%s: %lld steps in %.1f s, loss %.4f, held out %.4f, %.3f GFLOP per sample, %.*f samples/s\n", o.out, (long long)o.steps,
+           seconds, r.last.loss, r.eval_loss, r.last.gflop_per_sample, digits(r.last.samples_per_second), r.last.samples_per_second);
     return SOMA_EXIT_OK;
 }
 
