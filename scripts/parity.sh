@@ -8,15 +8,20 @@ set -eu
 build=$(cd "${1:?usage: scripts/parity.sh BUILD [GOLDENS]}" && pwd)
 goldens=${2:-$(dirname "$0")/../../shared/golden}
 status=0 n=0
-for dir in "$goldens"/pi0_tiny "$goldens"/pi05_tiny; do
-    [ -f "$dir/outputs.safetensors" ] || continue
-    echo "== ${dir##*/}"
-    "$build/soma" trace --policy "$dir" --inputs "$dir/inputs.safetensors" --against "$dir/outputs.safetensors" || status=1
-    if [ -f "$dir/outputs_bf16.safetensors" ]; then
-        echo "== ${dir##*/}, bf16 products"
-        "$build/soma" trace --policy "$dir" --dtype bf16 --inputs "$dir/inputs.safetensors" --against "$dir/outputs_bf16.safetensors" || status=1
-    fi
+hold() { # folder, outputs' suffix, inputs' suffix, options: one file of reference outputs, if it is there
+    dir=$goldens/$1 outputs=outputs$2.safetensors inputs=inputs$3.safetensors
+    [ -f "$dir/$outputs" ] || return 0
+    shift 3
+    echo "== ${dir##*/} $outputs $*"
+    "$build/soma" trace --policy "$dir" --inputs "$dir/$inputs" --against "$dir/$outputs" "$@" || status=1
     n=$((n + 1))
+}
+for family in pi0_tiny pi05_tiny; do
+    hold $family "" "" --time openpi
+    hold $family _lerobot "" --time lerobot
+    hold $family _bf16 "" --dtype bf16
 done
-echo "parity: $n goldens compared in $goldens"
+hold pi0_fast_tiny "" ""
+hold pi0_fast_tiny _openpi _openpi
+echo "parity: $n files compared in $goldens"
 exit $status
