@@ -63,6 +63,22 @@ void soma__str_free(soma_str *s) {
     *s = (soma_str){0};
 }
 
+soma_status soma__name_parse(int *index, const char *const *names, int n_names, const char *name, const char *kind, soma_error *err) {
+    soma_str known = {0};
+    for (int i = 0; i < n_names; i++) {
+        if (!strcmp(name, names[i])) {
+            soma__str_free(&known);
+            *index = i;
+            return SOMA_OK;
+        }
+        soma__str_printf(&known, "%s%s", i ? ", " : "", names[i]);
+    }
+    soma_status status =
+        soma__fail(err, SOMA_BAD_INPUT, "no %s is called \"%.60s\"; there are %s", kind, name, known.text ? known.text : "none");
+    soma__str_free(&known);
+    return status;
+}
+
 size_t soma__str_distance(const char *a, const char *b) {
     enum { LONGEST = 63 };
     size_t n = strlen(a), m = strlen(b), row[LONGEST + 1]; // row[j]: distance of the first i bytes of a to the first j of b

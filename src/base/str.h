@@ -18,6 +18,9 @@ void soma__str_add_base64(soma_str *s, const void *bytes, size_t len);
 void soma__str_add_html(soma_str *s, const char *text); // with & < > " ' escaped
 void soma__str_free(soma_str *s);
 
+// Which of the names `name` is; otherwise the error says what kind of thing is meant and lists them all.
+soma_status soma__name_parse(int *index, const char *const *names, int n_names, const char *name, const char *kind, soma_error *err);
+
 // Edits (insert, delete, replace one byte) from `a` to `b`; texts longer than 63 bytes count as 64 apart. For "did you mean".
 size_t soma__str_distance(const char *a, const char *b);
 // Whether `distance` is small enough for a word of this length to be worth suggesting.

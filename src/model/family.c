@@ -11,6 +11,16 @@ soma_build soma__build_defaults(soma_program program, int64_t batch) {
     return (soma_build){.program = program, .batch = batch, .draws = 1, .image = SOMA_U8, .precision = SOMA_PRECISION_F32};
 }
 
+soma_scope_spec soma__build_scopes(const soma_build *b, const soma_precision_rule *rules, size_t n_rules) {
+    return (soma_scope_spec){.rules = rules,
+                             .n_rules = n_rules,
+                             .adapters = b->adapters,
+                             .n_adapters = b->n_adapters,
+                             .frozen = b->frozen,
+                             .n_frozen = b->n_frozen,
+                             .recompute = b->recompute};
+}
+
 static const soma_family *find_family(const char *type) {
     for (const soma_family *const *f = soma__family_registry; *f; f++)
         for (const char *const *t = (*f)->types; *t; t++)

@@ -71,15 +71,10 @@ const char *soma__prompt_form_name(soma_prompt_form form) {
 }
 
 soma_status soma__prompt_form_parse(soma_prompt_form *form, const char *name, soma_error *err) {
-    char known[120] = "";
-    for (int i = 1; i < SOMA_PROMPT_COUNT; i++) {
-        if (!strcmp(name, form_names[i])) {
-            *form = (soma_prompt_form)i;
-            return SOMA_OK;
-        }
-        strcat(strcat(known, i > 1 ? ", " : ""), form_names[i]);
-    }
-    return soma__fail(err, SOMA_BAD_INPUT, "no form of prompt is called \"%.60s\"; there are %s", name, known);
+    int index;
+    SOMA_TRY(soma__name_parse(&index, form_names + 1, SOMA_PROMPT_COUNT - 1, name, "form of prompt", err));
+    *form = (soma_prompt_form)(index + 1);
+    return SOMA_OK;
 }
 
 bool soma__prompt_has_state(soma_prompt_form form) { return form != SOMA_PROMPT_PI0 && form != SOMA_PROMPT_LEROBOT_PI0; }

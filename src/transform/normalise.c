@@ -42,15 +42,10 @@ const char *soma__norm_rule_name(soma_norm_rule rule) {
 }
 
 soma_status soma__norm_rule_parse(soma_norm_rule *rule, const char *name, soma_error *err) {
-    char known[200] = "";
-    for (int i = 0; i < SOMA_NORM_COUNT; i++) {
-        if (!strcmp(name, rule_names[i])) {
-            *rule = (soma_norm_rule)i;
-            return SOMA_OK;
-        }
-        strcat(strcat(known, i ? ", " : ""), rule_names[i]);
-    }
-    return soma__fail(err, SOMA_BAD_INPUT, "no rule of normalisation is called \"%.60s\"; there are %s", name, known);
+    int index;
+    SOMA_TRY(soma__name_parse(&index, rule_names, SOMA_NORM_COUNT, name, "rule of normalisation", err));
+    *rule = (soma_norm_rule)index;
+    return SOMA_OK;
 }
 
 // ---- statistics

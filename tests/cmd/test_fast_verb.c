@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `soma fast` from chunks to a tokenizer, to ids, and back; statistics and their page; what it refuses.
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "cmd/program.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -15,25 +11,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 enum { N = 300, T = 10, A = 3 };
 
-static char said[1 << 17], dir[] = "/tmp/soma_fast_verb_XXXXXX";
+static char dir[] = "/tmp/soma_fast_verb_XXXXXX";
 static double chunks[N * T * A];
 
 // Runs in the folder of this test.
 static int soma(const char *arguments) {
-    char command[2000];
-    size_t len = (size_t)snprintf(command, sizeof command, "cd %s && %s ", dir, SOMA_BINARY);
-    snprintf(command + len, sizeof command - len, "%s 2>&1", arguments);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    said[fread(said, 1, sizeof said - 1, f)] = 0;
-    int status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    char line[1900];
+    snprintf(line, sizeof line, "%s 2>&1", arguments);
+    return run_soma(dir, line);
 }
 
 static void must(const char *arguments) {

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random checkpoints by the program: same seed same bytes, a policy that acts at once, tensors with their purposes, and nothing left behind
 // when it is stopped.
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "cmd/program.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -15,25 +11,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-static char dir[] = "/tmp/soma-init-XXXXXX", said[1 << 20];
+static char dir[] = "/tmp/soma-init-XXXXXX";
 
 static int make_dir(void **state) { return !mkdtemp(dir); }
 static int remove_dir(void **state) { return soma__dir_remove(dir, NULL) != SOMA_OK; }
 
 // %1$s in the arguments stands for the test's folder.
 static int soma(const char *arguments) {
-    char line[1000], command[1200];
+    char line[1000], with[1200];
     snprintf(line, sizeof line, arguments, dir);
-    snprintf(command, sizeof command, "%s %s 2>%s/errors", SOMA_BINARY, line, dir);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    said[fread(said, 1, sizeof said - 1, f)] = 0;
-    int status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    snprintf(with, sizeof with, "%s 2>%s/errors", line, dir);
+    return run_soma(NULL, with);
 }
 
 static json_t *json_said(void) {

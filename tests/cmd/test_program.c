@@ -1,28 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // The program itself: exit codes, help of every verb, what a wrong verb is told.
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "cmd/program.h"
 
 #include "base/json.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
-
-static char said[1 << 16];
 
 static int soma(const char *arguments) {
-    char command[1000];
-    snprintf(command, sizeof command, "%s %s 2>&1", SOMA_BINARY, arguments);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    said[fread(said, 1, sizeof said - 1, f)] = 0;
-    int status = pclose(f);
-    assert_true(WIFEXITED(status));
-    return WEXITSTATUS(status);
+    char line[1000];
+    snprintf(line, sizeof line, "%s 2>&1", arguments);
+    return run_soma(NULL, line);
 }
 
 static void help_and_exit_codes(void **state) {

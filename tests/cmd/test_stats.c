@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // `soma stats` on a real arm's demonstrations: the numbers that LeRobot wrote beside them, and those of a robot with its own conventions.
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <stdint.h>
-#include <cmocka.h>
+#include "cmd/program.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -12,22 +8,16 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define DATA SOMA_SOURCE_DIR "/../shared/data/lerobot/so101_real_v30"
 
 enum { SIZE = 6 };
 
-static char said[1 << 14];
-
 static int soma(const char *arguments) {
-    char command[2000];
-    snprintf(command, sizeof command, "%s %s 2>&1", SOMA_BINARY, arguments);
-    FILE *f = popen(command, "r");
-    assert_non_null(f);
-    said[fread(said, 1, sizeof said - 1, f)] = 0;
-    return WEXITSTATUS(pclose(f));
+    char line[2000];
+    snprintf(line, sizeof line, "%s 2>&1", arguments);
+    return run_soma(NULL, line);
 }
 
 static json_t *load(const char *path) {

@@ -44,6 +44,25 @@ static inline golden_error golden_compare(const float *a, const float *b, int64_
     return e;
 }
 
+// A tensor of a reference against what was found under its name: its error, all shapes and values checked. rows, row: as above; *finite:
+// all that was found is.
+static inline golden_error golden_hold(const soma_safetensor *got, const soma_safetensor *want, int64_t row, const uint8_t *rows,
+                                       bool *finite) {
+    char a[160], b[160];
+    if (!got) fail_msg("%s is not given", want->name);
+    if (got->n_dims != want->n_dims || memcmp(got->shape, want->shape, sizeof *want->shape * (size_t)want->n_dims))
+        fail_msg("%s is %s, not %s", want->name, soma__safetensor_shape(a, got), soma__safetensor_shape(b, want));
+    soma_safetensor whole = *got;
+    whole.n_values = want->n_values;
+    float *x = golden_floats(&whole), *y = golden_floats(want);
+    golden_error e = golden_compare(x, y, want->n_values, row, rows);
+    *finite = true;
+    for (int64_t k = 0; k < want->n_values; k++) *finite &= isfinite(x[k]) != 0;
+    free(x);
+    free(y);
+    return e;
+}
+
 static inline bool golden_folder(char path[SOMA_PATH_MAX], const char *name) {
     snprintf(path, SOMA_PATH_MAX, SOMA_SOURCE_DIR "/../shared/golden/%s", name);
     if (soma__dir_exists(path)) return true;

@@ -18,23 +18,13 @@ static const uint8_t *mask_of(const soma_trace *trace, const char *name) {
 }
 
 static void hold(const soma_trace *trace, const soma_safetensor *want) {
-    const soma_safetensor *got = soma__trace_find(trace, want->name);
-    char a[160], b[160];
-    if (!got) fail_msg("%s is not given", want->name);
-    if (got->n_dims != want->n_dims || memcmp(got->shape, want->shape, sizeof *want->shape * (size_t)want->n_dims))
-        fail_msg("%s is %s, not %s", want->name, soma__safetensor_shape(a, got), soma__safetensor_shape(b, want));
-    soma_safetensor whole = *got;
-    whole.n_values = want->n_values;
-    float *x = golden_floats(&whole), *y = golden_floats(want);
     double allowed = want->dtype == SOMA_F32 ? 1e-5 : 0;
-    bool hidden = strstr(want->name, "layer_out") || strstr(want->name, "embs") || strstr(want->name, "final_norm");
-    golden_error e =
-        golden_compare(x, y, want->n_values, strstr(want->name, "logp") ? 1 : want->shape[want->n_dims - 1], mask_of(trace, want->name));
+    bool hidden = strstr(want->name, "layer_out") || strstr(want->name, "embs") || strstr(want->name, "final_norm"), finite;
+    golden_error e = golden_hold(soma__trace_find(trace, want->name), want, strstr(want->name, "logp") ? 1 : want->shape[want->n_dims - 1],
+                                 mask_of(trace, want->name), &finite);
     double off = hidden ? e.relative : e.max_abs;
     print_message("  %-28s max %.2e  rel. L2 %.2e  allowed %.0e %s\n", want->name, e.max_abs, e.relative, allowed, hidden ? "(rel.)" : "");
     if (!(off <= allowed)) fail_msg("%s is off by %.3g, allowed are %.3g", want->name, off, allowed);
-    free(x);
-    free(y);
 }
 
 // Of each weight, relative to its own length; those that are nothing but rounding (keys' biases in softmax), to the length of all.

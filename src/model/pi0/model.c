@@ -207,13 +207,7 @@ void pi0_build(const soma_model *model, const soma_build *b, soma_graph *graph) 
     const pi0_config *c = (const pi0_config *)model;
     soma_precision_rule rules[PI0_RULES];
     pi0_precision_rules(b->precision, rules);
-    soma_scope_spec spec = {.rules = rules,
-                            .n_rules = PI0_RULES,
-                            .adapters = b->adapters,
-                            .n_adapters = b->n_adapters,
-                            .frozen = b->frozen,
-                            .n_frozen = b->n_frozen,
-                            .recompute = b->recompute};
+    soma_scope_spec spec = soma__build_scopes(b, rules, PI0_RULES);
     soma_scope root = soma_scope_root(graph, &spec);
     const builder m = {.c = c,
                        .b = b,

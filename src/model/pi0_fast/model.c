@@ -140,13 +140,7 @@ void pi0_fast_build(const soma_model *model, const soma_build *b, soma_graph *gr
     const pi0_fast_config *c = (const pi0_fast_config *)model;
     soma_precision_rule rules[SOMA_PALIGEMMA_RULES];
     soma_paligemma_rules(b->precision, rules);
-    soma_scope_spec spec = {.rules = rules,
-                            .n_rules = SOMA_PALIGEMMA_RULES,
-                            .adapters = b->adapters,
-                            .n_adapters = b->n_adapters,
-                            .frozen = b->frozen,
-                            .n_frozen = b->n_frozen,
-                            .recompute = b->recompute};
+    soma_scope_spec spec = soma__build_scopes(b, rules, SOMA_PALIGEMMA_RULES);
     soma_scope root = soma_scope_root(graph, &spec);
     const soma_scope *paligemma = soma_scope_in(&root, "paligemma_with_expert.paligemma.model");
     int64_t L = pi0_fast_tokens(c, b->n_tokens, b->saving, b->program == SOMA_PROGRAM_TRAIN);
