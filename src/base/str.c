@@ -64,15 +64,13 @@ void soma__str_free(soma_str *s) {
 }
 
 soma_status soma__name_parse(int *index, const char *const *names, int n_names, const char *name, const char *kind, soma_error *err) {
-    soma_str known = {0};
-    for (int i = 0; i < n_names; i++) {
+    for (int i = 0; i < n_names; i++)
         if (!strcmp(name, names[i])) {
-            soma__str_free(&known);
             *index = i;
             return SOMA_OK;
         }
-        soma__str_printf(&known, "%s%s", i ? ", " : "", names[i]);
-    }
+    soma_str known = {0};
+    for (int i = 0; i < n_names; i++) soma__str_printf(&known, "%s%s", i ? ", " : "", names[i]);
     soma_status status =
         soma__fail(err, SOMA_BAD_INPUT, "no %s is called \"%.60s\"; there are %s", kind, name, known.text ? known.text : "none");
     soma__str_free(&known);
