@@ -148,16 +148,28 @@ static soma_status keep_habits(soma_robot *robot, const json_t *config, const so
     return SOMA_OK;
 }
 
+// A mean chunk is served as it is trained: from no noise, in one step. Whoever goes on from such a checkpoint with the flow samples it.
+static void set_sampler(json_t *config, const soma_train_opts *o) {
+    const json_t *noise = json_object_get(config, "noise_scale");
+    if (mean_only(o)) {
+        json_object_set_new(config, "num_steps", json_integer(1));
+        json_object_set_new(config, "noise_scale", json_real(0));
+    } else if (o->steps && json_is_number(noise) && json_number_value(noise) == 0) {
+        json_object_del(config, "num_steps");
+        json_object_del(config, "noise_scale");
+    }
+}
+
 static soma_status make_model(soma_trainer *t, soma_error *err) {
     json_t *config = NULL;
     const char *where = *t->o.init ? t->o.init : *t->o.model ? t->o.model : "the model's options";
     SOMA_TRY(*t->o.init ? init_config(&config, &t->o, err) : new_config(&config, t, err));
-    if (mean_only(&t->o)) { // served as it was trained: from no noise, in one step
-        json_object_set_new(config, "num_steps", json_integer(1));
-        json_object_set_new(config, "noise_scale", json_real(0));
-    }
+    set_sampler(config, &t->o);
     if (t->o.horizon) json_object_set_new(config, "action_horizon", json_integer(t->o.horizon));
     soma_status status = soma__model_new(&t->model, config, where, err);
+    if (status == SOMA_OK && t->o.mean_steps && t->model->info.answer.max)
+        status =
+            soma__fail(err, SOMA_BAD_INPUT, "%s writes its chunks as tokens: there is no mean chunk for --mean-steps", t->model->info.type);
     if (status == SOMA_OK && *t->o.init) status = keep_habits(&t->robot, config, t->model, where, err);
     json_decref(config);
     if (status != SOMA_OK) return status;

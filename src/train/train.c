@@ -59,7 +59,8 @@ static soma_status after_step(soma_trainer *t, soma_train_progress *p, soma_erro
     p->eval_loss = NAN;
     if (t->n_heldout && (t->step % o->eval_every == 0 || end)) {
         SOMA_TRY(look(t, &p->eval_loss, err));
-        if (t->step > o->mean_steps && t->step - o->eval_every <= o->mean_steps) t->best = INFINITY; // the first look at the flow
+        int64_t before = (t->step - 1) / o->eval_every * o->eval_every; // the last look; its loss was another if it was of the means
+        if (t->step > o->mean_steps && before <= o->mean_steps) t->best = INFINITY;
         if (p->eval_loss < t->best) {
             t->best = p->eval_loss;
             if (!strcmp(o->keep, "best")) SOMA_TRY(soma__trainer_publish(t, "ema", err));

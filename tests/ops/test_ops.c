@@ -300,7 +300,7 @@ static void test_fast_against_plain(void **state) {
             soma__frame_run(a.frame);
             soma__frame_run(b.frame);
             for (int o = -1; o < a.n_in; o++) {
-                char name[8] = "y";
+                char name[16] = "y";
                 if (o >= 0) snprintf(name, sizeof name, "g%d", o);
                 int64_t n = o < 0 ? a.n_out : a.n_grad[o];
                 if (!n) continue;

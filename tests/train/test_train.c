@@ -107,6 +107,16 @@ static void test_mean_chunk_alone(void **state) {
     assert_int_equal(soma__policy_model(p)->info.n_steps, 1);
     assert_true(soma__policy_model(p)->info.noise == 0);
     soma_policy_close(p);
+    o = options("flow"); // what goes on from it learns the flow, and is served so again
+    path(o.init, "mean");
+    o.model[0] = 0;
+    o.mean_steps = 0;
+    train(&o, NULL, NULL, SOMA_OK);
+    path(dir, "flow");
+    assert_int_equal(soma_policy_open(&p, dir, NULL, NULL), SOMA_OK);
+    assert_int_equal(soma__policy_model(p)->info.n_steps, 10);
+    assert_true(soma__policy_model(p)->info.noise == 1);
+    soma_policy_close(p);
     o = options("both");
     o.steps = 62;
     o.mean_steps = 60;
