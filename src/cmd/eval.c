@@ -69,7 +69,7 @@ static void print_rate(const char *name, soma_rate r) {
 }
 
 static void print_rollouts(const options *p, const soma_rollouts *r) {
-    printf("%s: %s%s\n", label_of(p), r->task->name, r->opts.wrong_prompt ? ", the prompt names another object" : "");
+    printf("%s: %s%s\n", label_of(p), r->task.name, r->opts.wrong_prompt ? ", the prompt names another object" : "");
     print_rate("success", r->success);
     print_rate("as prompted", r->prompted);
     printf("%.1f steps per success, %.1f ms per chunk (%.1f in the model), %.1f s%s\n", r->mean_steps, r->act_ms, r->model_ms, r->seconds,
@@ -78,7 +78,7 @@ static void print_rollouts(const options *p, const soma_rollouts *r) {
 
 static int closed_loop(soma_cmd *cmd, const options *p) {
     soma_error err = {0};
-    const soma_task *task;
+    soma_task task;
     soma_driver driver = {0};
     soma_policy *policy = NULL;
     soma_rollouts r = {0};
@@ -86,7 +86,7 @@ static int closed_loop(soma_cmd *cmd, const options *p) {
     int code;
     soma_progress progress = soma__progress_start("eval", p->rollout.seeds);
     soma_status status = soma__rollout_task(&task, &p->rollout, &err);
-    if (status == SOMA_OK) status = make_driver(p, task, &driver, &policy, &err);
+    if (status == SOMA_OK) status = make_driver(p, &task, &driver, &policy, &err);
     if (status == SOMA_OK) status = soma__rollouts_run(&r, &driver, &p->rollout, watch, &progress, &err);
     if (status == SOMA_OK) {
         soma__progress_end(&progress, r.n, NULL);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The shared simulator of the table-top tasks. 5 ms physics steps, 50 ms control; randomness only from soma_rng, so equal seeds give equal
-// bits. What it refuses: an action that is not finite, a picture size that makes no sense.
+// The shared simulator of the table-top tasks. 5 ms physics steps, 50 ms control or another whole number of them; randomness only from
+// soma_rng, so equal seeds give equal bits. What it refuses: an action that is not finite, a picture size that makes no sense, a control
+// period that is no whole number of physics steps.
 #include "env/tabletop.h"
 #include "base/str.h"
 
@@ -9,8 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TIMESTEP 0.005 // seconds; 10 per control period
-enum { SUBSTEPS = 10, ARM_CONTYPE = 1, PICTURE_MIN = 8, PICTURE_MAX = 1024 };
+#define TIMESTEP 0.005 // seconds
+enum { ARM_CONTYPE = 1, PICTURE_MIN = 8, PICTURE_MAX = 1024 };
 #define FUNNEL 0.05 // metres from the target's axis where a descent begins
 #define SUNK 0.04   // metres under the funnel: here the hand only rises
 
@@ -106,9 +107,17 @@ soma_status soma__tabletop_open(soma_env **out, const soma_task *task, const cha
         return soma__fail(err, SOMA_BAD_INPUT, "%s: pictures of %d x %d pixels; each side must be %d to %d", task->name, w, h, PICTURE_MIN,
                           PICTURE_MAX);
     }
+    soma_task at = soma__task_at(task, opts->rate);
+    double period = 1 / (at.rate * TIMESTEP);
+    if (!(opts->rate >= 0 && at.rate >= 1 && period > 0.999 && fabs(period - round(period)) < 1e-9)) {
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: %g Hz; a control period must be a whole number of %g s, and a second at most",
+                          task->name, opts->rate, TIMESTEP);
+    }
     soma_env *env = soma__calloc(1, sizeof *env);
     if (!env) return soma__no_memory(err, "an environment");
     env->task = task;
+    env->substeps = (int)lround(period);
+    env->max_steps = at.max_steps;
     env->opts = *opts;
     soma_status status = load(&env->model, bodies, fovy, err);
     for (int i = 0; status == SOMA_OK && i < SOMA_TABLETOP_CAMERAS; i++) {
@@ -258,7 +267,7 @@ soma_status soma__tabletop_step(soma_env *env, const float *action, soma_error *
         }
     }
     soma__arm_command(env->model, env->data, action);
-    for (int i = 0; i < SUBSTEPS; i++) {
+    for (int i = 0; i < env->substeps; i++) {
         mj_step1(env->model, env->data);
         note_touch(env);
         soma__arm_compensate(env->data);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the table-top tasks share: the arm on a table with a red, a green and a blue cube, two cameras, light, 20 Hz control, the record of
+// What the table-top tasks share: the arm on a table with a red, a green and a blue cube, two cameras, light, 20 Hz control unless asked otherwise, the record of
 // which cube was touched first. A task adds its own bodies, its rules and its expert.
 #ifndef SOMA_ENV_TABLETOP_H
 #define SOMA_ENV_TABLETOP_H
@@ -34,6 +34,7 @@ struct soma_env {
     char prompt[SOMA_ENV_PROMPT_MAX];
     double camera_pos[SOMA_TABLETOP_CAMERAS][3], camera_quat[SOMA_TABLETOP_CAMERAS][4]; // before jitter
     int cube_bodies[SOMA_CUBES], tip_site;
+    int substeps, max_steps;  // physics steps in a control period; the time limit in control steps
     int goal, named;          // cubes: the one success is judged by, the one the prompt names
     int touched_first;        // a cube, SOMA_CUBE_NONE, or SOMA_CUBE_SEVERAL when one physics step brought two contacts
     bool ready;               // has been reset

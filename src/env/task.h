@@ -15,6 +15,7 @@ enum { SOMA_ENV_MAX_CAMERAS = 4, SOMA_ENV_PROMPT_MAX = 128 };
 typedef struct soma_env_opts {
     int image_width, image_height; // pixels of every camera, e.g. 96 x 96
     bool jitter;                   // lighting and camera pose vary from seed to seed
+    double rate;                   // control rate, Hz; 0: the task's own
 } soma_env_opts;
 
 typedef struct soma_env_reset {
@@ -39,8 +40,8 @@ typedef struct soma_env_outcome {
 typedef struct soma_task {
     const char *name, *about;          // "touch_color", one sentence
     const char *robot;                 // the arm whose link lengths and limits the model has
-    double rate;                       // control rate, Hz
-    int max_steps;                     // the time limit in control steps
+    double rate;                       // control rate, Hz; an environment may be opened at another one
+    int max_steps;                     // the time limit in control steps at that rate
     int n_state, n_actions, n_cameras;
     const char *const *state_names, *const *action_names, *const *camera_names;
 
@@ -57,7 +58,9 @@ typedef struct soma_task {
     void (*expert)(const soma_env *env, float *action);
 } soma_task;
 
-extern const soma_task *const soma__task_registry[];                   // NULL at its end
-const soma_task *soma__task_find(const char *name);                    // NULL when there is none
+extern const soma_task *const soma__task_registry[]; // NULL at its end
+const soma_task *soma__task_find(const char *name);  // NULL when there is none
+// The task as it is when driven `rate` times a second (0: its own rate): the same time limit, in other steps.
+soma_task soma__task_at(const soma_task *task, double rate);
 
 #endif

@@ -3,6 +3,7 @@
 #include "eval/driver.h"
 #include "format/wire.h"
 
+#include <math.h>
 #include <string.h>
 
 void soma__driver_close(soma_driver *d) {
@@ -14,6 +15,13 @@ static soma_status check_plan(const soma_actions *plan, const soma_task *task, c
     if (plan->n_actions == task->n_actions && plan->horizon >= 1) return SOMA_OK;
     return soma__fail(err, SOMA_BAD_INPUT, "%s gives actions [%d, %d]; %s takes %d values", who, plan->horizon, plan->n_actions, task->name,
                       task->n_actions);
+}
+
+// A policy's chunk is of one rate; at another, the arm would go too fast or too slow.
+static soma_status check_rate(double rate, const soma_task *task, const char *who, soma_error *err) {
+    if (!(rate > 0) || fabs(rate - task->rate) < 1e-6 * rate) return SOMA_OK;
+    return soma__fail(err, SOMA_BAD_INPUT, "%s acts %g times a second and %s is driven at %g Hz: --rate %g", who, rate, task->name,
+                      task->rate, rate);
 }
 
 // ---- a policy in this process
@@ -77,6 +85,7 @@ soma_status soma__driver_policy(soma_driver *driver, const soma_policy *policy, 
         return soma__fail(err, SOMA_BAD_INPUT, "the policy is for a robot with %d state and %d action values; %s has %d and %d",
                           info.n_state, info.n_actions, task->name, task->n_state, task->n_actions);
     }
+    SOMA_TRY(check_rate(info.rate, task, "the policy", err));
     pilots *p = soma__calloc(1, sizeof *p);
     if (!p) return soma__no_memory(err, "the pilots");
     size_t n = (size_t)seats;
@@ -125,11 +134,18 @@ static soma_status wires_act(void *ctx, soma_seat **seats, int n, soma_error *er
     return SOMA_OK;
 }
 
+// What soma's server says of its policy; openpi's says nothing.
+static double server_rate(const soma_wire *wire) {
+    const soma_msg *rate = soma__msg_get(soma__wire_metadata(wire), "control_frequency");
+    return rate && soma__msg_n_numbers(rate) == 1 ? soma__msg_number(rate, 0) : 0;
+}
+
 soma_status soma__driver_server(soma_driver *driver, const char *address, const soma_task *task, int seats, soma_error *err) {
     wires *w = soma__calloc(1, sizeof *w);
     if (!w) return soma__no_memory(err, "the connections");
     *w = (wires){.address = address, .task = task, .n_seats = seats, .wires = soma__calloc((size_t)seats, sizeof *w->wires)};
     soma_status status = w->wires ? wires_begin(w, 0, err) : soma__no_memory(err, "the connections"); // is anybody there?
+    if (status == SOMA_OK) status = check_rate(server_rate(w->wires[0]), task, address, err);
     if (status == SOMA_OK)
         *driver = (soma_driver){.name = "server", .seats = seats, .ctx = w, .begin = wires_begin, .act = wires_act, .close = wires_close};
     else

@@ -62,7 +62,7 @@ static void draw_header(const canvas *v, const soma_rollout *e, int step) {
         double x = MARGIN + text_width(v->cr, e->prompt) + 14;
         text(v->cr, x, 33, 20, true, o->success || (v->r->opts.wrong_prompt && o->prompted) ? GOOD : BAD, word);
     }
-    snprintf(line, sizeof line, "seed %llu   %4.1f s", (unsigned long long)e->seed, step / v->r->task->rate);
+    snprintf(line, sizeof line, "seed %llu   %4.1f s", (unsigned long long)e->seed, step / v->r->task.rate);
     cairo_set_font_size(v->cr, 15);
     text(v->cr, v->width - MARGIN - text_width(v->cr, line), 33, 15, false, PALE, line);
 }
@@ -120,7 +120,7 @@ static void draw_curve(const canvas *v, const axes *a, const float *values, int 
 }
 
 static void draw_plot(const canvas *v, const soma_film *f, int k, int step) {
-    const soma_task *t = v->r->task;
+    const soma_task *t = &v->r->task;
     cairo_t *cr = v->cr;
     double width = (v->width - MARGIN * (COLUMNS + 1.0)) / COLUMNS;
     axes a = {.x = MARGIN + k % COLUMNS * (width + MARGIN),
@@ -174,7 +174,7 @@ static void draw_legend(const canvas *v, int slot) {
 }
 
 static void draw_frame(const canvas *v, const soma_rollout *e, int step, uint8_t *rgb) {
-    const soma_task *t = v->r->task;
+    const soma_task *t = &v->r->task;
     size_t picture = (size_t)v->r->opts.image * (size_t)v->r->opts.image * 3;
     set(v->cr, PAPER);
     cairo_paint(v->cr);
@@ -199,7 +199,7 @@ static void draw_frame(const canvas *v, const soma_rollout *e, int step, uint8_t
 // ---- the canvas
 
 static void widen(canvas *v, const float *values, int stride, int n) {
-    for (int k = 0; k < v->r->task->n_actions && k < stride; k++) {
+    for (int k = 0; k < v->r->task.n_actions && k < stride; k++) {
         for (int i = 0; i < n; i++) {
             v->low[k] = fmin(v->low[k], values[(size_t)i * stride + k]);
             v->high[k] = fmax(v->high[k], values[(size_t)i * stride + k]);
@@ -215,7 +215,7 @@ static void canvas_close(canvas *v) {
 }
 
 static soma_status canvas_open(canvas *v, const soma_rollouts *r, soma_error *err) {
-    const soma_task *t = r->task;
+    const soma_task *t = &r->task;
     int rows = t->n_actions / COLUMNS + 1; // the legend takes one place
     *v = (canvas){.r = r, .width = MARGIN + t->n_cameras * (PICTURE + MARGIN)};
     v->height = HEADER + PICTURE + rows * (PLOT + CAPTION) + MARGIN;
@@ -271,7 +271,7 @@ soma_status soma__film_write(const char *path, const soma_rollouts *r, soma_erro
     canvas v;
     SOMA_TRY(canvas_open(&v, r, err));
     soma_video_writer *writer = NULL;
-    soma_video_spec spec = {.width = v.width, .height = v.height, .fps = r->task->rate, .gop = 30, .crf = 20, .preset = "fast"};
+    soma_video_spec spec = {.width = v.width, .height = v.height, .fps = r->task.rate, .gop = 30, .crf = 20, .preset = "fast"};
     uint8_t *rgb = soma__alloc((size_t)v.width * (size_t)v.height * 3);
     soma_status status = rgb ? soma__video_writer_open(&writer, path, &spec, err) : soma__no_memory(err, "a video's frame");
     if (status == SOMA_OK) status = write_films(&v, writer, rgb, err);

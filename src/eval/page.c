@@ -153,12 +153,12 @@ static soma_status add_card(soma_str *page, const soma_rollouts *r, const soma_r
                      : half ? "as prompted"
                             : "failure");
     soma__str_add_html(page, e->prompt);
-    soma__str_printf(page, "</b> <small>seed %llu, %.1f s</small><div>", (unsigned long long)e->seed, e->outcome.steps / r->task->rate);
-    for (int c = 0; c < r->task->n_cameras; c++) {
+    soma__str_printf(page, "</b> <small>seed %llu, %.1f s</small><div>", (unsigned long long)e->seed, e->outcome.steps / r->task.rate);
+    for (int c = 0; c < r->task.n_cameras; c++) {
         char what[80];
-        snprintf(what, sizeof what, "%s, first", r->task->camera_names[c]);
+        snprintf(what, sizeof what, "%s, first", r->task.camera_names[c]);
         SOMA_TRY(add_picture(page, r, e->first + c * picture, what, err));
-        snprintf(what, sizeof what, "%s, last", r->task->camera_names[c]);
+        snprintf(what, sizeof what, "%s, last", r->task.camera_names[c]);
         SOMA_TRY(add_picture(page, r, e->last + c * picture, what, err));
     }
     soma__str_add(page, "</div></div>\n");
@@ -222,12 +222,12 @@ soma_status soma__page_rollouts(const char *path, const soma_rollouts *r, const 
                                 soma_error *err) {
     rows s = {0};
     soma_str page = {0};
-    page_begin(&page, r->task->name);
+    page_begin(&page, r->task.name);
     soma__str_add(&page, "<p>The task: ");
-    soma__str_add_html(&page, r->task->about);
+    soma__str_add_html(&page, r->task.about);
     soma__str_printf(
         &page, ". Closed loop in simulation at %.0f Hz on a %s; the first %lld actions of each chunk are executed; %d s at most.</p>\n",
-        r->task->rate, r->task->robot, (long long)r->opts.execute, (int)(r->task->max_steps / r->task->rate));
+        r->task.rate, r->task.robot, (long long)r->opts.execute, (int)(r->task.max_steps / r->task.rate));
     soma_status status = load_rows(&s, result, compare, err);
     if (status == SOMA_OK) status = add_results(&page, s.results, s.names, s.n, err);
     if (status == SOMA_OK) status = add_episodes(&page, r, err);

@@ -43,8 +43,8 @@ typedef struct {
 
 typedef struct {
     const soma_record_opts *opts;
-    const soma_task *tasks[MAX_TASKS]; // taken in turn
-    int n_tasks, max_steps;            // the longest episode of any
+    soma_task tasks[MAX_TASKS]; // at this rate; taken in turn
+    int n_tasks, max_steps;     // the longest episode of any
     soma_pool *pool;
     soma_env **envs;   // [n_threads, n_tasks], opened when first needed
     attempt *attempts; // one round
@@ -93,8 +93,9 @@ static void disturb(disturbance *d, int step, int n, float *action) {
 
 static soma_status open_env(soma_env **env, recorder *r, int thread, int task, soma_error *err) {
     soma_env **kept = &r->envs[thread * r->n_tasks + task];
-    soma_env_opts o = {.image_width = (int)r->opts->image, .image_height = (int)r->opts->image, .jitter = r->opts->jitter};
-    if (!*kept) SOMA_TRY(r->tasks[task]->open(kept, &o, err));
+    soma_env_opts o = {
+        .image_width = (int)r->opts->image, .image_height = (int)r->opts->image, .jitter = r->opts->jitter, .rate = r->opts->rate};
+    if (!*kept) SOMA_TRY(r->tasks[task].open(kept, &o, err));
     *env = *kept;
     return SOMA_OK;
 }
@@ -129,7 +130,7 @@ static soma_status go_to(const soma_task *t, soma_env *env, const disturbance *d
 
 // The start of an episode: at home or elsewhere.
 static soma_status begin(recorder *r, soma_env *env, const attempt *a, disturbance *d, soma_error *err) {
-    const soma_task *t = r->tasks[a->task];
+    const soma_task *t = &r->tasks[a->task];
     float pose[MAX_VALUES];
     bool elsewhere = soma__rng_uniform(&d->rng) < r->opts->scatter && t->n_state == t->n_actions;
     if (elsewhere) SOMA_TRY(pose_elsewhere(t, env, &d->rng, pose, err));
@@ -138,7 +139,7 @@ static soma_status begin(recorder *r, soma_env *env, const attempt *a, disturban
 }
 
 static soma_status play(recorder *r, soma_env *env, attempt *a, soma_error *err) {
-    const soma_task *t = r->tasks[a->task];
+    const soma_task *t = &r->tasks[a->task];
     disturbance d = disturbance_new(r->opts, t, a->seed);
     SOMA_TRY(begin(r, env, a, &d, err));
     a->n_frames = 0;
@@ -176,7 +177,7 @@ static void attempt_run(void *ctx, int64_t item, int thread) {
 // ---- rounds
 
 static soma_status write_episode(recorder *r, const attempt *a, soma_error *err) {
-    const soma_task *t = r->tasks[a->task];
+    const soma_task *t = &r->tasks[a->task];
     for (size_t i = 0; i < (size_t)a->n_frames; i++) {
         const uint8_t *images[SOMA_ENV_MAX_CAMERAS];
         for (size_t c = 0; c < (size_t)t->n_cameras; c++) images[c] = a->images + (i * t->n_cameras + c) * r->picture;
@@ -200,7 +201,7 @@ static soma_status keep_round(recorder *r, soma_record_watch *watch, void *user,
             SOMA_TRY(write_episode(r, a, err));
         else if (++r->result.dropped >= HOPELESS && !r->result.episodes)
             return soma__fail(err, SOMA_BAD_INPUT, "the expert of %s failed in its first %d attempts; record with less noise than %g",
-                              r->tasks[a->task]->name, HOPELESS, r->opts->noise);
+                              r->tasks[a->task].name, HOPELESS, r->opts->noise);
         r->result.stopped = watch && !watch(user, &r->result);
     }
     return SOMA_OK;
@@ -240,11 +241,12 @@ static soma_status find_tasks(recorder *r, soma_error *err) {
         if (!t) return soma__fail(err, SOMA_NOT_FOUND, "no task is named \"%s\"; touch_color is the first to try", name);
         if (r->n_tasks == MAX_TASKS) return soma__fail(err, SOMA_BAD_INPUT, "at most %d tasks in one dataset", MAX_TASKS);
         SOMA_CHECK(t->n_actions <= MAX_VALUES && t->n_state <= MAX_VALUES, "a task has more values than the recorder has room for");
-        r->tasks[r->n_tasks++] = t;
-        r->max_steps = SOMA_MAX(r->max_steps, t->max_steps);
-        if (!alike(t, r->tasks[0]))
+        soma_task *at = &r->tasks[r->n_tasks++];
+        *at = soma__task_at(t, r->opts->rate);
+        r->max_steps = SOMA_MAX(r->max_steps, at->max_steps);
+        if (!alike(at, &r->tasks[0]))
             return soma__fail(err, SOMA_BAD_INPUT, "%s and %s differ in robot, rate or cameras: one dataset cannot hold both",
-                              r->tasks[0]->name, name);
+                              r->tasks[0].name, name);
     }
     return SOMA_OK;
 }
@@ -259,12 +261,13 @@ static soma_status check_opts(const soma_record_opts *o, soma_error *err) {
     }
     if (!(o->scatter >= 0 && o->scatter <= 1)) return soma__fail(err, SOMA_BAD_INPUT, "scatter is %g; a share is 0 to 1", o->scatter);
     if (!(o->noise >= 0 && o->noise <= 1)) return soma__fail(err, SOMA_BAD_INPUT, "noise is %g rad; 0 to 1 makes sense", o->noise);
+    if (!(o->rate >= 0)) return soma__fail(err, SOMA_BAD_INPUT, "rate is %g Hz; 0 is the task's own", o->rate);
     if (o->image % 2) return soma__fail(err, SOMA_BAD_INPUT, "pictures of %lld pixels; video wants an even number", (long long)o->image);
     return SOMA_OK;
 }
 
 static soma_status recorder_open(recorder *r, soma_error *err) {
-    const soma_task *t = r->tasks[0];
+    const soma_task *t = &r->tasks[0];
     SOMA_TRY(soma__pool_new(&r->pool, (int)r->opts->threads, err));
     r->n_threads = soma__pool_threads(r->pool);
     // never more attempts in the air than episodes wanted: a recording of one episode plays one
@@ -303,7 +306,7 @@ static void recorder_close(recorder *r) {
         soma__free(r->attempts[i].images);
     }
     soma__free(r->attempts);
-    for (int i = 0; r->envs && i < r->n_threads * r->n_tasks; i++) r->tasks[i % r->n_tasks]->close(r->envs[i]);
+    for (int i = 0; r->envs && i < r->n_threads * r->n_tasks; i++) r->tasks[i % r->n_tasks].close(r->envs[i]);
     soma__free(r->envs);
     soma__pool_free(r->pool);
 }

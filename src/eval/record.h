@@ -16,6 +16,7 @@
     X(INT, seed, 0, "seed of the first scene; the following take seed + 1, seed + 2, ... below 1000000")           \
     X(TEXT, out, "", "folder of the new dataset; it must not exist or be empty")                                   \
     X(INT, image, 96, "pixels per side of every camera's picture; even")                                           \
+    X(REAL, rate, 0, "observations and actions in a second; 0: the task's own rate")                               \
     X(REAL, noise, 0.03, "largest standard deviation of the disturbance of a joint, radians; 0: none")             \
     X(REAL, scatter, 0.5, "share of the episodes that begin where the arm would be in another scene, not at home") \
     X(FLAG, jitter, true, "vary lighting and camera pose from scene to scene")                                     \

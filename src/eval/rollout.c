@@ -225,16 +225,18 @@ static void sum_up(loop *l) {
 
 // ---- set up and clear away
 
-soma_status soma__rollout_task(const soma_task **task, const soma_rollout_opts *o, soma_error *err) {
+soma_status soma__rollout_task(soma_task *task, const soma_rollout_opts *o, soma_error *err) {
     SOMA_OPTS_CHECK(o);
-    *task = soma__task_find(o->task);
+    const soma_task *found = soma__task_find(o->task);
     if (!soma__task_registry[0]) return soma__fail(err, SOMA_UNSUPPORTED, "this build has no simulator: it was made without MuJoCo");
-    if (!*task) return soma__fail(err, SOMA_NOT_FOUND, "no task is named \"%s\"; touch_color is the first to try", o->task);
+    if (!found) return soma__fail(err, SOMA_NOT_FOUND, "no task is named \"%s\"; touch_color is the first to try", o->task);
     if (o->seeds < 1 || o->seeds > 1000000) return soma__fail(err, SOMA_BAD_INPUT, "seeds is %lld; 1 to 1000000", (long long)o->seeds);
     if (o->first_seed < 0) return soma__fail(err, SOMA_BAD_INPUT, "first-seed is %lld; at least 0", (long long)o->first_seed);
     if (o->execute < 1) return soma__fail(err, SOMA_BAD_INPUT, "execute is %lld; at least one action per chunk", (long long)o->execute);
     if (o->seats < 1 || o->seats > MAX_SEATS)
         return soma__fail(err, SOMA_BAD_INPUT, "seats is %lld; 1 to %d", (long long)o->seats, MAX_SEATS);
+    if (!(o->rate >= 0)) return soma__fail(err, SOMA_BAD_INPUT, "rate is %g Hz; 0 is the task's own", o->rate);
+    *task = soma__task_at(found, o->rate);
     return SOMA_OK;
 }
 
@@ -247,7 +249,7 @@ static soma_status loop_open(loop *l, soma_error *err) {
     l->places = soma__calloc((size_t)l->n_places, sizeof *l->places);
     l->result->episodes = soma__calloc((size_t)o->seeds, sizeof *l->result->episodes);
     if (!l->places || !l->result->episodes) return soma__no_memory(err, "the episodes");
-    soma_env_opts eo = {.image_width = (int)o->image, .image_height = (int)o->image, .jitter = o->jitter};
+    soma_env_opts eo = {.image_width = (int)o->image, .image_height = (int)o->image, .jitter = o->jitter, .rate = o->rate};
     for (int i = 0; i < l->n_places; i++) {
         SOMA_TRY(l->task->open(&l->places[i].env, &eo, err));
         l->places[i].seat = (soma_seat){.index = i, .env = l->places[i].env};
@@ -266,7 +268,7 @@ soma_status soma__rollouts_run(soma_rollouts *r, const soma_driver *driver, cons
     *r = (soma_rollouts){.opts = *opts};
     double start = soma__seconds();
     SOMA_TRY(soma__rollout_task(&r->task, opts, err));
-    loop l = {.result = r, .task = r->task, .opts = &r->opts, .driver = driver};
+    loop l = {.result = r, .task = &r->task, .opts = &r->opts, .driver = driver};
     soma_status status = loop_open(&l, err);
     while (status == SOMA_OK && r->n < opts->seeds && !r->stopped) {
         status = one_round(&l, err);
@@ -296,9 +298,9 @@ json_t *soma__rollouts_json(const soma_rollouts *r) {
         json_array_append_new(list, json_pack("{s:I, s:b, s:b, s:i, s:s}", "seed", (json_int_t)e->seed, "success", e->outcome.success,
                                               "prompted", e->outcome.prompted, "steps", e->outcome.steps, "prompt", e->prompt));
     }
-    return json_pack("{s:s, s:s, s:I, s:I, s:o, s:o, s:f, s:I, s:f, s:f, s:f, s:b, s:o}", "task", r->task->name, "mode",
-                     r->opts.wrong_prompt ? "wrong prompt" : "normal", "first_seed", (json_int_t)r->opts.first_seed, "execute",
-                     (json_int_t)r->opts.execute, "success", soma__rate_json(r->success), "prompted", soma__rate_json(r->prompted),
-                     "mean_steps", r->mean_steps, "acts", (json_int_t)r->acts, "act_ms", r->act_ms, "model_ms", r->model_ms, "seconds",
-                     r->seconds, "stopped", r->stopped, "episodes", list);
+    return json_pack("{s:s, s:s, s:f, s:I, s:I, s:o, s:o, s:f, s:I, s:f, s:f, s:f, s:b, s:o}", "task", r->task.name, "mode",
+                     r->opts.wrong_prompt ? "wrong prompt" : "normal", "rate", r->task.rate, "first_seed", (json_int_t)r->opts.first_seed,
+                     "execute", (json_int_t)r->opts.execute, "success", soma__rate_json(r->success), "prompted",
+                     soma__rate_json(r->prompted), "mean_steps", r->mean_steps, "acts", (json_int_t)r->acts, "act_ms", r->act_ms,
+                     "model_ms", r->model_ms, "seconds", r->seconds, "stopped", r->stopped, "episodes", list);
 }

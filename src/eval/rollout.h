@@ -19,6 +19,7 @@
     X(FLAG, wrong_prompt, false, "the prompt names another object; success is still judged by the goal")     \
     X(INT, execute, 10, "actions of each chunk that are executed before the policy is asked again")          \
     X(INT, image, 96, "pixels per side of every camera's picture; as recorded")                              \
+    X(REAL, rate, 0, "observations and actions in a second; 0: the task's own rate")                         \
     X(FLAG, jitter, true, "vary lighting and camera pose from scene to scene")                               \
     X(INT, seats, 8, "environments in lockstep")                                                             \
     X(INT, films, 4, "how many episodes, from the first on, are kept picture by picture for the video")      \
@@ -46,7 +47,7 @@ typedef struct soma_rollout {
 } soma_rollout;
 
 typedef struct soma_rollouts {
-    const soma_task *task;
+    soma_task task; // at the rate it was driven
     soma_rollout_opts opts;
     soma_rollout *episodes; // in the order of their seeds; [n] of them are over
     int64_t n;
@@ -61,8 +62,8 @@ typedef struct soma_rollouts {
 
 typedef bool soma_rollout_watch(void *user, int64_t done, int64_t successes); // false: stop
 
-// Looks up the task and checks the options; the driver is made with its result.
-soma_status soma__rollout_task(const soma_task **task, const soma_rollout_opts *opts, soma_error *err);
+// Looks up the task, at the options' rate, and checks them; the driver is made with the result.
+soma_status soma__rollout_task(soma_task *task, const soma_rollout_opts *opts, soma_error *err);
 // Release the result with soma__rollouts_free. `watch` may be NULL.
 soma_status soma__rollouts_run(soma_rollouts *r, const soma_driver *driver, const soma_rollout_opts *opts, soma_rollout_watch *watch,
                                void *user, soma_error *err);

@@ -92,6 +92,32 @@ static void test_doing_nothing_times_out(void **state) {
     }
 }
 
+// The same arm, limit and expert at other rates; a period that is no whole number of physics steps is refused.
+static void test_other_rates(void **state) {
+    static const double rates[] = {10, 20, 50};
+    for (size_t t = 0; t < SOMA_COUNT(tasks); t++) {
+        const soma_task *task = soma__task_find(tasks[t]);
+        for (size_t i = 0; i < SOMA_COUNT(rates); i++) {
+            soma_error err = {0};
+            soma_env *env;
+            soma_task at = soma__task_at(task, rates[i]);
+            assert_int_equal(at.max_steps, lround(task->max_steps * rates[i] / 20));
+            must(at.open(&env, &(soma_env_opts){.image_width = SIZE, .image_height = SIZE, .rate = rates[i]}, &err), &err);
+            double change = 0;
+            soma_env_outcome o = episode(env, 3, false, 0, &change);
+            assert_true(o.success);
+            double seconds = env->data->time;
+            assert_true(fabs(seconds - o.steps / rates[i]) < 1e-9);
+            soma__tabletop_close(env);
+        }
+        soma_error err = {0};
+        soma_env *env = NULL;
+        assert_int_equal(task->open(&env, &(soma_env_opts){.image_width = SIZE, .image_height = SIZE, .rate = 30}, &err), SOMA_BAD_INPUT);
+        assert_non_null(strstr(err.text, "30 Hz"));
+        assert_int_equal(soma__task_at(task, 0).max_steps, task->max_steps);
+    }
+}
+
 // Two cubes under the hand at once: a failure, whichever was meant.
 static void test_two_at_once_fail(void **state) {
     soma_env *env = must_open("touch_color", SIZE, false);
@@ -150,9 +176,10 @@ static void test_registry(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_registry),         cmocka_unit_test(test_expert_succeeds),
-        cmocka_unit_test(test_wrong_prompt),     cmocka_unit_test(test_doing_nothing_times_out),
-        cmocka_unit_test(test_two_at_once_fail), cmocka_unit_test(test_bowl_counts),
+        cmocka_unit_test(test_registry),     cmocka_unit_test(test_expert_succeeds),
+        cmocka_unit_test(test_wrong_prompt), cmocka_unit_test(test_doing_nothing_times_out),
+        cmocka_unit_test(test_other_rates),  cmocka_unit_test(test_two_at_once_fail),
+        cmocka_unit_test(test_bowl_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,7 +24,7 @@ static char path[SOMA_PATH_MAX], other[SOMA_PATH_MAX];
 // A result as the loop leaves it, without a simulator.
 static soma_rollouts rollouts(void) {
     const soma_task *t = soma__task_find("touch_color");
-    soma_rollouts r = {.task = t, .opts = soma_rollout_defaults(), .n = N, .success = soma__rate(1, N), .prompted = soma__rate(1, N)};
+    soma_rollouts r = {.task = *t, .opts = soma_rollout_defaults(), .n = N, .success = soma__rate(1, N), .prompted = soma__rate(1, N)};
     r.opts.seeds = N;
     r.opts.image = SIDE;
     r.episodes = soma__calloc(N, sizeof *r.episodes);

@@ -175,7 +175,7 @@ static void failures_name_the_seed(void **state) {
 }
 
 static void wrong_options_are_told(void **state) {
-    const soma_task *task;
+    soma_task task;
     soma_error err = {0};
     soma_rollout_opts o = small(1);
     strcpy(o.task, "juggle");
