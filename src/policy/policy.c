@@ -238,11 +238,11 @@ static soma_status describe(soma_policy *p, const json_t *config, soma_error *er
     return SOMA_OK;
 }
 
-static soma_status set_precision(soma_policy *p, const char *dtype, soma_error *err) {
+soma_status soma__policy_precision(soma_precision *precision, const char *dtype, soma_error *err) {
     if (!strcmp(dtype, "f32"))
-        p->precision = SOMA_PRECISION_F32;
+        *precision = SOMA_PRECISION_F32;
     else if (!strcmp(dtype, "bf16"))
-        p->precision = (soma_precision){.weight = SOMA_BF16, .activation = SOMA_F32, .product = SOMA_BF16};
+        *precision = (soma_precision){.weight = SOMA_BF16, .activation = SOMA_F32, .product = SOMA_BF16};
     else
         return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", dtype);
     return SOMA_OK;
@@ -265,7 +265,7 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     if (status == SOMA_OK && p->model->info.answer.max)
         status = soma__writing_open(&p->writing, path, o.action_tokenizer, &p->robot, p->model, err);
     if (status == SOMA_OK) status = soma__time_rule(&p->time, "", c.config, err);
-    if (status == SOMA_OK) status = set_precision(p, o.dtype, err);
+    if (status == SOMA_OK) status = soma__policy_precision(&p->precision, o.dtype, err);
     if (status == SOMA_OK) status = soma__device_open(&p->device, o.device, &d, err);
     if (status == SOMA_OK) status = load_weights(p, &c, path, err);
     if (status == SOMA_OK) status = describe(p, c.config, err);

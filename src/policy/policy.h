@@ -13,5 +13,7 @@ extern const soma_opt_table soma_policy_opts_table, soma_pilot_opts_table;
 const soma_robot *soma__policy_robot(const soma_policy *policy); // borrowed
 const soma_model *soma__policy_model(const soma_policy *policy);
 const char *soma__policy_device(const soma_policy *policy); // "cpu avx512bf16, 2 threads"
+// What a policy of this --dtype computes in, before the family's own table; a word that is none is refused.
+soma_status soma__policy_precision(soma_precision *precision, const char *dtype, soma_error *err);
 
 #endif
