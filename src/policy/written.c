@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { BINS = 256 }; // as RT-2 and OpenVLA cut each value
+
 static bool holds(const char *dir, char path[SOMA_PATH_MAX]) {
     return soma__path_join(path, dir, "processor_config.json", NULL) == SOMA_OK && soma__file_exists(path);
 }
@@ -33,11 +35,8 @@ soma_status soma__writing_open(soma_writing *w, const char *dir, const char *giv
     const soma_model_info *info = &model->info;
     char folder[SOMA_PATH_MAX];
     *w = (soma_writing){.model = model, .T = info->horizon, .A = robot->n_actions};
-    if (*given)
-        snprintf(folder, sizeof folder, "%s", given);
-    else
-        SOMA_TRY(find_tokenizer(folder, dir, err));
-    SOMA_TRY(soma__fast_open(&w->fast, folder, err));
+    if (!*given) SOMA_TRY(find_tokenizer(folder, dir, err));
+    SOMA_TRY(!strcmp(given, "bins") ? soma__fast_bins(&w->fast, BINS, err) : soma__fast_open(&w->fast, *given ? given : folder, err));
     return soma__answer_form(&w->form, robot->text, info->vocab, info->answer.skip, soma__fast_vocab(w->fast), info->answer.lerobot, err);
 }
 

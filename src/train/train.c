@@ -57,17 +57,16 @@ static soma_status after_step(soma_trainer *t, soma_train_progress *p, soma_erro
     const soma_train_opts *o = &t->o;
     bool end = t->step == o->steps;
     p->eval_loss = NAN;
-    if (t->n_heldout && (t->step % o->eval_every == 0 || end)) {
+    bool due = t->step % o->eval_every == 0 || end, keep = !t->n_heldout || !strcmp(o->keep, "last");
+    if (t->n_heldout && due) {
         SOMA_TRY(look(t, &p->eval_loss, err));
         int64_t before = (t->step - 1) / o->eval_every * o->eval_every; // the last look; its loss was another if it was of the means
         if (t->step > o->mean_steps && before <= o->mean_steps) t->best = INFINITY;
-        if (p->eval_loss < t->best) {
-            t->best = p->eval_loss;
-            if (!strcmp(o->keep, "best")) SOMA_TRY(soma__trainer_publish(t, "ema", err));
-        }
+        keep |= p->eval_loss < t->best;
+        t->best = fmin(t->best, p->eval_loss);
     }
+    if (due && keep) SOMA_TRY(soma__trainer_publish(t, "ema", err));
     SOMA_TRY(soma__metrics_add(o->out, p, err));
-    if (end && (!t->n_heldout || !strcmp(o->keep, "last"))) SOMA_TRY(soma__trainer_publish(t, "ema", err));
     if (t->step % o->save_every == 0 || end) SOMA_TRY(soma__trainer_save(t, err));
     return SOMA_OK;
 }
