@@ -24,6 +24,12 @@ typedef struct soma_device_kind {
     void (*free)(soma_device *device, void *memory);
     void (*put)(soma_device *device, void *memory, const void *host, size_t size);
     void (*get)(soma_device *device, void *host, const void *memory, size_t size);
+    // Weights that are only read may lie in a form that the device's kernels read faster than the published one; both NULL: there is none.
+    // choose_form sets slot->form and slot->size, or leaves them, by dtypes, the weight's shape and the instruction set alone; readers: every
+    // node that reads the weight, of all graphs over it. pack writes the weight in its form; data: as published, of any dtype of graphs,
+    // aligned, in the host's memory.
+    void (*choose_form)(const soma_device *device, soma_slot *slot, const soma_tensor *const *readers, size_t n_readers);
+    void (*pack)(soma_device *device, const soma_slot *slot, void *memory, const void *data, soma_dtype dtype);
     bool (*has)(const soma_device *device, const soma_tensor *t);                  // can it run this op on these shapes and dtypes
     soma_status (*prepare)(soma_device *device, soma_plan *plan, soma_error *err); // chooses kernels; fills plan->device_data
     void (*release)(soma_device *device, soma_plan *plan);
@@ -38,5 +44,8 @@ struct soma_device {
 extern const soma_device_kind soma__device_cpu;
 soma_status soma__device_open(soma_device **device, const char *name, const soma_device_opts *opts, soma_error *err);
 void soma__device_close(soma_device *device); // NULL allowed
+// Lets the device choose a form for each weight of the layout by what reads it in `graphs`, which are all that will be planned over it.
+soma_status soma__choose_forms(soma_device *device, soma_layout *layout, const soma_graph *const *graphs, size_t n_graphs, soma_role role,
+                               soma_error *err);
 
 #endif

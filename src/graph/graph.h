@@ -146,6 +146,7 @@ struct soma_tensor {
     int id;        // position in the graph
     int segment;   // which recomputed part it was built in; 0: none
     int64_t place; // set by the planner on tensors that own memory: byte offset in the role's buffer; -1 before
+    int form;      // set by the planner on weights: how the device keeps them (soma_slot); 0: as published
 };
 
 struct soma_graph {

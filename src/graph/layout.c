@@ -10,6 +10,12 @@ const soma_slot *soma__layout_find(const soma_layout *layout, const char *name) 
     return NULL;
 }
 
+int64_t soma__slot_count(const soma_slot *slot) {
+    int64_t n = 1;
+    for (int i = 0; i < slot->n_dims; i++) n *= slot->shape[i];
+    return n;
+}
+
 static soma_status add_leaf(soma_layout *layout, const soma_tensor *t, soma_error *err) {
     const soma_slot *known = soma__layout_find(layout, t->name);
     if (known) {
@@ -23,8 +29,7 @@ static soma_status add_leaf(soma_layout *layout, const soma_tensor *t, soma_erro
     *slot = (soma_slot){
         .name = name, .dtype = t->dtype, .n_dims = t->n_dims, .place = (int64_t)layout->size, .init = t->init};
     memcpy(slot->shape, t->shape, sizeof slot->shape);
-    slot->size = soma_dtype_size(t->dtype);
-    for (int i = 0; i < t->n_dims; i++) slot->size *= (size_t)t->shape[i];
+    slot->size = (size_t)soma__slot_count(slot) * soma_dtype_size(t->dtype);
     layout->size += (slot->size + 63) & ~(size_t)63;
     return SOMA_OK;
 }

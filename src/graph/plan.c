@@ -179,6 +179,7 @@ static soma_status place_named(soma_graph *g, soma_plan *plan, const soma_layout
         if (t->role == SOMA_ROLE_GRAD && slot->dtype != SOMA_F32)
             return soma__fail(err, SOMA_BAD_GRAPH, "%s: a trained weight is F32, this one is %s", name, soma_dtype_name(slot->dtype));
         t->place = slot->place;
+        t->form = slot->form;
         plan->size[t->role] = layout->size;
     }
     return SOMA_OK;

@@ -20,7 +20,8 @@ typedef struct soma_slot {
     int n_dims;
     int64_t shape[SOMA_MAX_DIMS];
     int64_t place; // bytes from the start of the buffer, 64-aligned
-    size_t size;
+    size_t size;   // bytes that it takes there
+    int form;      // 0: as published; else a form of the device's own (device.h), which only the kernels that chose it can read
     soma_init init;
 } soma_slot;
 
@@ -35,6 +36,7 @@ typedef struct soma_layout {
 // Adds the graph's leaves of `role` (WEIGHT, FROZEN or STATE) that the layout does not know yet; a known name with another shape is an error.
 soma_status soma__layout_add(soma_layout *layout, const soma_graph *graph, soma_role role, soma_error *err);
 const soma_slot *soma__layout_find(const soma_layout *layout, const char *name); // NULL when absent
+int64_t soma__slot_count(const soma_slot *slot);                                 // values
 void soma__layout_free(soma_layout *layout);
 
 typedef struct soma_plan {

@@ -50,8 +50,6 @@ void soma__params_free(soma_params *p) {
     soma__free(p);
 }
 
-static int64_t count(const soma_slot *slot) { return (int64_t)(slot->size / soma_dtype_size(slot->dtype)); }
-
 uint16_t soma__to_bf16(float x) { // to nearest, ties to even; a NaN stays one
     uint32_t u;
     memcpy(&u, &x, sizeof u);
@@ -87,8 +85,8 @@ soma_status soma__params_init(soma_params *p, uint64_t seed, soma_error *err) {
     soma_status status = values && bf16 ? SOMA_OK : soma__no_memory(err, "initialising weights");
     for (size_t s = 0; status == SOMA_OK && s < p->layout.n_slots; s++) {
         const soma_slot *slot = &p->layout.slots[s];
-        for (int64_t at = 0, n; at < count(slot); at += n) {
-            n = SOMA_MIN(PIECE, count(slot) - at);
+        for (int64_t at = 0, n; at < soma__slot_count(slot); at += n) {
+            n = SOMA_MIN(PIECE, soma__slot_count(slot) - at);
             initial_values(slot, seed, at, n, values);
             put_piece(p, slot, p->memory, at, values, bf16, n);
         }
@@ -258,8 +256,8 @@ soma_status soma__check_weights(const soma_layout *used, const soma_layout *publ
 static void read_weight(const soma_params *p, const soma_slot *slot, char *memory, const soma_safetensors *file, const soma_safetensor *t,
                         float *values, uint16_t *bf16) {
     const int64_t size = (int64_t)soma_dtype_size(t->dtype);
-    for (int64_t at = 0, n; at < count(slot); at += n) {
-        n = SOMA_MIN(PIECE, count(slot) - at);
+    for (int64_t at = 0, n; at < soma__slot_count(slot); at += n) {
+        n = SOMA_MIN(PIECE, soma__slot_count(slot) - at);
         const char *from = (const char *)t->data + at * size;
         if (t->dtype == slot->dtype)
             p->device->kind->put(p->device, memory + slot->place + at * size, from, (size_t)(n * size));
@@ -269,6 +267,23 @@ static void read_weight(const soma_params *p, const soma_slot *slot, char *memor
         }
         soma__safetensors_forget(file, from, (size_t)(n * size));
     }
+}
+
+// The same into the form that the device chose for it. What the device cannot read in place is converted first.
+static soma_status pack_weight(const soma_params *p, const soma_slot *slot, char *memory, const soma_safetensors *file,
+                               const soma_safetensor *t, soma_error *err) {
+    const soma_device_kind *kind = p->device->kind;
+    if ((t->dtype == SOMA_F32 || t->dtype == SOMA_BF16) && soma__safetensor_aligned(t))
+        kind->pack(p->device, slot, memory + slot->place, t->data, t->dtype);
+    else {
+        float *values = soma__alloc((size_t)t->n_values * sizeof *values);
+        if (!values) return soma__no_memory(err, "reading weights");
+        soma__to_f32(values, t->dtype, t->data, t->n_values);
+        kind->pack(p->device, slot, memory + slot->place, values, SOMA_F32);
+        soma__free(values);
+    }
+    soma__safetensors_forget(file, t->data, (size_t)t->n_values * soma_dtype_size(t->dtype));
+    return SOMA_OK;
 }
 
 // Is the weight where the file is mapped? Its place then lies outside of the buffer.
@@ -283,7 +298,11 @@ static soma_status read_weights(const soma_params *p, void *memory, const soma_s
     soma_status status = values && bf16 ? SOMA_OK : soma__no_memory(err, "reading weights");
     for (size_t s = 0; status == SOMA_OK && s < p->layout.n_slots; s++) {
         const soma_slot *slot = &p->layout.slots[s];
-        if (!is_borrowed(p, slot)) read_weight(p, slot, memory, file, soma__find_weight(file, slot->name, aliases), values, bf16);
+        const soma_safetensor *t = soma__find_weight(file, slot->name, aliases);
+        if (slot->form)
+            status = pack_weight(p, slot, memory, file, t, err);
+        else if (!is_borrowed(p, slot))
+            read_weight(p, slot, memory, file, t, values, bf16);
     }
     soma__free(values);
     soma__free(bf16);
@@ -311,7 +330,7 @@ static soma_status place_weights(soma_params *p, const soma_alias *aliases, soma
     for (size_t s = 0; s < p->layout.n_slots; s++) {
         soma_slot *slot = &p->layout.slots[s];
         const soma_safetensor *t = soma__find_weight(p->file, slot->name, aliases);
-        if (kind->reads_host && t->dtype == slot->dtype && slot->size && soma__safetensor_aligned(t)) {
+        if (kind->reads_host && !slot->form && t->dtype == slot->dtype && slot->size && soma__safetensor_aligned(t)) {
             from[s] = t->data;
             continue;
         }
@@ -335,6 +354,7 @@ soma_status soma__params_open(soma_params **out, soma_device *device, const soma
     else
         soma__safetensors_close(file);
     if (status == SOMA_OK) status = soma__check_weights(&p->layout, NULL, file, aliases, err);
+    if (status == SOMA_OK) status = soma__choose_forms(device, &p->layout, graphs, n_graphs, role, err);
     if (status == SOMA_OK) status = place_weights(p, aliases, err);
     if (status == SOMA_OK) status = read_weights(p, p->memory, file, aliases, err);
     if (status == SOMA_OK) {
@@ -431,7 +451,7 @@ soma_status soma__params_write_random(const soma_layout *layout, const soma_alia
             status = soma__no_memory(err, "a checkpoint's table");
         tensors[s] = (soma_safetensor){.name = name, .dtype = dtype, .n_dims = slot->n_dims};
         memcpy(tensors[s].shape, slot->shape, sizeof slot->shape);
-        r.total += count(slot);
+        r.total += soma__slot_count(slot);
     }
     if (status == SOMA_OK)
         status = soma__safetensors_write_made(path, tensors, layout->n_slots, json_object_size(metadata) ? metadata : NULL, make_random, &r,

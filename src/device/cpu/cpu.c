@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The CPU device: chooses a kernel for each step once, sizes the workspace, runs the steps in order. A plan's run allocates nothing.
 #include "device/cpu/cpu.h"
+#include "device/cpu/packed.h"
 #include "device/cpu/plain.h"
 
 #include <pthread.h>
@@ -125,9 +126,27 @@ static void cpu_put(soma_device *device, void *memory, const void *host, size_t 
 static void cpu_get(soma_device *device, void *host, const void *memory, size_t size) { memcpy(host, memory, size); }
 static bool cpu_has(const soma_device *device, const soma_tensor *t) { return t->dtype <= SOMA_U8 && cpu_plain[t->op]; }
 
+static void cpu_choose_form(const soma_device *device, soma_slot *slot, const soma_tensor *const *readers, size_t n_readers) {
+    const soma_isa isa = ((const cpu_device *)device)->isa;
+    if (isa != SOMA_ISA_PLAIN) cpu_form_choose(slot, readers, n_readers, isa);
+}
+
+static void cpu_pack(soma_device *device, const soma_slot *slot, void *memory, const void *data, soma_dtype dtype) {
+    const cpu_device *d = (const cpu_device *)device;
+    cpu_form_pack(slot, memory, data, dtype, d->isa, d->pool);
+}
+
+static const soma_tensor *packed_source(const soma_step *step) { // a weight that the step reads and that is not as published; NULL: none
+    for (int i = 0; i < step->n_nodes; i++)
+        for (int s = 0; s < SOMA_MAX_SRC; s++)
+            if (step->nodes[i]->src[s] && soma__owner(step->nodes[i]->src[s])->form) return soma__owner(step->nodes[i]->src[s]);
+    return NULL;
+}
+
 static cpu_choice choose(const soma_step *step, soma_isa isa) {
     const soma_tensor *t = step->nodes[step->n_nodes - 1];
     cpu_choice c = {0};
+    if (packed_source(step)) return t->op == SOMA_OP_MATMUL ? cpu_fast_packed(step, isa) : c;
     if (isa != SOMA_ISA_PLAIN && choosers[t->op]) c = choosers[t->op](step, isa);
     if (c.run) return c;
     c = (cpu_choice){.run = cpu_plain[t->op]};
@@ -141,6 +160,9 @@ static soma_status cpu_prepare(soma_device *device, soma_plan *plan, soma_error 
     if (!p) return soma__no_memory(err, "a plan's kernels");
     for (size_t i = 0; i < plan->n_steps; i++) {
         cpu_choice c = choose(&plan->steps[i], d->isa);
+        if (!c.run)
+            return soma__fail(err, SOMA_UNSUPPORTED, "%s was packed for products that only read it, and a graph has another use for it",
+                              packed_source(&plan->steps[i])->name);
         p->kernels[i] = c.run;
         p->shared_size = SOMA_MAX(p->shared_size, (c.shared_size + 63) & ~(size_t)63);
         p->thread_size = SOMA_MAX(p->thread_size, (c.thread_size + 63) & ~(size_t)63);
@@ -194,6 +216,8 @@ const soma_device_kind soma__device_cpu = {
     .free = cpu_free,
     .put = cpu_put,
     .get = cpu_get,
+    .choose_form = cpu_choose_form,
+    .pack = cpu_pack,
     .has = cpu_has,
     .prepare = cpu_prepare,
     .release = cpu_release,

@@ -8,8 +8,8 @@
 // place.
 //
 // Declined: factors with no stride of 1 in the last two dimensions, other dtypes than f32 and bf16.
-#include "device/cpu/fast_matmul.h"
 #include "device/cpu/fast.h"
+#include "device/cpu/side.h"
 
 enum {
     KC_WORDS = 128,     // 32 KiB panels; 64 and 256 were slower for the shapes of bench/kernels.c
@@ -21,16 +21,9 @@ enum {
     DOT_WORK = 1 << 15, // elements of b read by one item of dot products
 };
 
-typedef struct side {
-    cpu_factor f;
-    int64_t rows, inner, outer_stride; // row r is (r / inner, r % inner): its element is at (r / inner) * outer_stride + ...
-    int64_t batch_stride[SOMA_MAX_DIMS];
-    bool by_columns; // its rows are contiguous, not its k
-} side;
-
 typedef struct gemm {
     const cpu_gemm *isa;
-    side a, b;
+    cpu_side a, b;
     int64_t M, N, K, batches;
     int n_batch_dims;
     int64_t batch_shape[SOMA_MAX_DIMS];
@@ -58,44 +51,12 @@ const cpu_gemm *cpu_gemm_of(soma_isa isa, soma_dtype product) {
 
 // ---- how the factors lie in memory
 
-static bool side_of(side *s, const soma_tensor *t, bool merge_batches, soma_dtype product) {
-    const int d = t->n_dims;
-    if (d < 2 || (t->dtype != SOMA_F32 && t->dtype != SOMA_BF16)) return false;
-    const int64_t K = t->shape[d - 1];
-    *s = (side){.rows = t->shape[d - 2], .inner = t->shape[d - 2]};
-    int64_t row_stride = t->stride[d - 2], k_stride = K == 1 ? 1 : t->stride[d - 1];
-    if (merge_batches) { // [B, T, K] without gaps, or with one gap between B and T, is a matrix of B*T rows
-        int64_t levels = 1, stride = row_stride, n = s->rows;
-        int64_t outer = 0;
-        for (int i = d - 3; i >= 0; i--) {
-            if (t->shape[i] == 1) continue;
-            if (n == 1 && levels == 1)
-                row_stride = stride = t->stride[i], n = s->inner = t->shape[i];
-            else if (t->stride[i] == n * stride) {
-                n *= t->shape[i];
-                if (levels == 1) s->inner = n;
-            } else if (levels == 1)
-                levels = 2, outer = stride = t->stride[i], n = t->shape[i];
-            else
-                return false;
-            s->rows = levels == 1 ? n : s->inner * n;
-        }
-        s->outer_stride = outer;
-    } else
-        for (int i = 0; i < d - 2; i++) s->batch_stride[i] = t->shape[i] == 1 ? 0 : t->stride[i];
-    if (k_stride != 1 && s->inner == 1) row_stride = 1; // the stride of a single row says nothing
-    if (k_stride != 1 && row_stride != 1) return false;
-    s->by_columns = k_stride != 1;
-    s->f = (cpu_factor){.bf16 = t->dtype == SOMA_BF16, .round = product == SOMA_BF16, .row_stride = row_stride, .k_stride = k_stride};
-    return true;
-}
-
 static bool sides_of(gemm *g, const soma_tensor *out) {
     const soma_tensor *a = out->src[0], *b = out->src[1];
     const soma_dtype product = out->p.matmul.product;
     bool b_batched = false;
     for (int i = 0; i < b->n_dims - 2; i++) b_batched |= b->shape[i] != 1;
-    if (!side_of(&g->a, a, !b_batched, product) || !side_of(&g->b, b, false, product)) return false;
+    if (!cpu_side_of(&g->a, a, !b_batched, product) || !cpu_side_of(&g->b, b, false, product)) return false;
     g->batches = 1;
     if (b_batched) {
         if (a->n_dims != out->n_dims || b->n_dims != out->n_dims) return false;
@@ -146,20 +107,6 @@ static bool gemm_new(gemm *g, const soma_step *step, soma_isa isa) {
 
 // ---- the work
 
-// Packs rows [row0, row0 + rows) of a, chunk by k0; runs end where the outer of two levels of rows steps.
-static void pack_a(const gemm *g, uint32_t *out, int64_t ld, int64_t row0, int64_t rows, int64_t k0, int64_t kn) {
-    for (int64_t r = 0; r < rows;) {
-        const int64_t at = row0 + r, first = at % g->a.inner, run = SOMA_MIN(rows - r, g->a.inner - first);
-        cpu_factor f = g->a.f;
-        f.data = (const char *)f.data + at / g->a.inner * g->a.outer_stride * (f.bf16 ? 2 : 4);
-        if (g->a.by_columns)
-            g->isa->pack_columns(out + r, ld, &f, first, run, k0, kn);
-        else
-            g->isa->pack_rows(out + r * ld, ld, &f, first, run, k0, kn);
-        r += run;
-    }
-}
-
 static int64_t chunk_length(const gemm *g, int64_t chunk) { return SOMA_MIN(g->chunk, g->K - chunk * g->chunk); }
 static int64_t words(const gemm *g, int64_t kn) { return cpu_ceil(kn, g->isa->step); }
 
@@ -185,9 +132,9 @@ static void pack_item(void *ctx, int64_t item, int thread) {
     if (g->stream_a)
         g->isa->pack_panels(out + row0 * kw, &g->b.f, row0, rows, chunk * g->chunk, kn);
     else if (g->a.by_columns)
-        pack_a(g, out + row0, g->columns_ld, row0, rows, chunk * g->chunk, kn);
+        cpu_side_pack(g->isa, &g->a, out + row0, g->columns_ld, row0, rows, chunk * g->chunk, kn);
     else
-        pack_a(g, out + row0 * kw, kw, row0, rows, chunk * g->chunk, kn);
+        cpu_side_pack(g->isa, &g->a, out + row0 * kw, kw, row0, rows, chunk * g->chunk, kn);
 }
 
 static void block_item(void *ctx, int64_t item, int thread) {
@@ -205,7 +152,7 @@ static void block_item(void *ctx, int64_t item, int thread) {
         const uint32_t *packed = g->packed + chunk * KC_WORDS * g->whole;
         const int64_t a_row = g->a.by_columns ? 1 : kw, a_k = g->a.by_columns ? g->columns_ld : 1;
         if (g->stream_a) {
-            pack_a(g, own, g->a.by_columns ? g->columns_ld : kw, row0, rows, chunk * g->chunk, kn);
+            cpu_side_pack(g->isa, &g->a, own, g->a.by_columns ? g->columns_ld : kw, row0, rows, chunk * g->chunk, kn);
             g->isa->block(rows, g->N, kw, own, a_row, a_k, packed, init, init_ld, c, g->N);
         } else {
             g->isa->pack_panels(own, &g->b.f, row0, rows, chunk * g->chunk, kn);
@@ -233,7 +180,7 @@ static void dot_item(void *ctx, int64_t item, int thread) {
 static void run_one(gemm *g) {
     soma_pool *pool = g->run->pool;
     if (g->dot) {
-        pack_a(g, g->packed, g->a.by_columns ? 1 : words(g, g->K), 0, g->M, 0, g->K);
+        cpu_side_pack(g->isa, &g->a, g->packed, g->a.by_columns ? 1 : words(g, g->K), 0, g->M, 0, g->K);
         soma__pool_run(pool, cpu_ceil(g->N, dot_width(g)), dot_item, g);
         return;
     }

@@ -18,6 +18,9 @@ typedef struct cpu_factor {
     int64_t row_stride, k_stride;
 } cpu_factor;
 
+typedef void cpu_gemm_block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
+                            const float *init, int64_t init_ld, float *c, int64_t c_ld);
+
 typedef struct cpu_gemm {
     int nr;   // columns of a panel
     int mr;   // rows of a register tile
@@ -27,9 +30,12 @@ typedef struct cpu_gemm {
     void (*pack_rows)(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn);
     void (*pack_columns)(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn);
     void (*pack_panels)(uint32_t *out, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn);
-    // c [rows, cols] = init + a b over kw words. a: word (row, k) at a[row * a_row + k * a_k]; b: panels. init NULL: zeros; it may be c.
-    void (*block)(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
-                  const float *init, int64_t init_ld, float *c, int64_t c_ld);
+    // One panel of at most nr rows of bf16 pairs, whatever `step` is: f32 is rounded. k_stride is 1; a last half word is zero.
+    void (*pack_pairs)(uint32_t *out, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k);
+    // c [rows, cols] = init + a b over kw words of b. a: word (row, k) at a[row * a_row + k * a_k]; b: panels.
+    // init NULL: zeros; it may be c. block_pairs: panels of bf16 pairs, whatever `step` is, so that a has 2 / step words for each.
+    // An element of c is one sum in the order of k, whatever the rest of the block is.
+    cpu_gemm_block *block, *block_pairs;
     // c [rows, cols] = bias + a b^T for few rows, b read where it lies (k_stride 1): a is packed by rows with ld words.
     void (*dot)(int64_t rows, int64_t cols, int64_t k, const uint32_t *a, int64_t ld, const cpu_factor *b, int64_t b_row0,
                 const float *bias, float *c, int64_t c_ld);

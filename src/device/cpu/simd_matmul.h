@@ -166,10 +166,50 @@ static void pack_panels(uint32_t *out, const cpu_factor *f, int64_t row0, int64_
     }
 }
 
+// A panel of pairs: VW rows of bf16, rounded where they are f32, become VW columns of words of two k each.
+SIMD_INLINE vi load_pair_words(const void *p, bool bf16, int64_t n) {
+    _Alignas(64) uint16_t pairs16[2 * VW] = {0};
+    if (bf16) {
+        if (n >= 2 * VW) return vi_load(p);
+        memcpy(pairs16, p, (size_t)n * 2);
+    } else if (n >= 2 * VW) {
+        vf_store_bf16(pairs16, vf_load(p));
+        vf_store_bf16(pairs16 + VW, vf_load((const float *)p + VW));
+    } else
+        for (int64_t i = 0; i < n; i++) pairs16[i] = cpu_to_bf16(((const float *)p)[i]);
+    return vi_load(pairs16);
+}
+SIMD_INLINE void pair_panel_of(uint32_t *out, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k_end, bool bf16) {
+    const int64_t kw = (k_end + 1) / 2, size = bf16 ? 2 : 4;
+    for (int64_t j = 0; j < NR; j += VW)
+        for (int64_t k = 0; k < kw; k += VW) {
+            vi t[VW];
+            for (int64_t r = 0; r < VW; r++)
+                t[r] = j + r < rows ? load_pair_words(factor_at(f, bf16, row0 + j + r, 0) + 2 * k * size, bf16, k_end - 2 * k) : vi_set(0);
+            vi_transpose(t);
+            const int64_t n = SOMA_MIN(VW, kw - k);
+            for (int64_t i = 0; i < n; i++) vi_store(out + (k + i) * NR + j, t[i]);
+        }
+}
+static void pack_pairs(uint32_t *out, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k_end) {
+    if (f->bf16)
+        pair_panel_of(out, f, row0, rows, k_end, true);
+    else
+        pair_panel_of(out, f, row0, rows, k_end, false);
+}
+
 // ---- products of words
 
-SIMD_INLINE void tile_of(const int rows, const int vecs, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
-                         const float *init, int64_t init_ld, float *c, int64_t c_ld, int tail) {
+// The elements of b that word `half` of a meets. Where a word is one f32, a packed pair of bf16 is two words: the earlier k in the low
+// half.
+SIMD_INLINE vi words_of(const uint32_t *b, bool pairs, int half) {
+    const vi w = vi_load(b);
+    if (!pairs || GEMM_STEP == 2) return w;
+    return half ? vi_and(w, vi_set((int32_t)0xffff0000u)) : vi_left(w, 16);
+}
+
+SIMD_INLINE void tile_of(const bool pairs, const int rows, const int vecs, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k,
+                         const uint32_t *b, const float *init, int64_t init_ld, float *c, int64_t c_ld, int tail) {
     vf sum[GEMM_MR][GEMM_NV];
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
@@ -182,18 +222,18 @@ SIMD_INLINE void tile_of(const int rows, const int vecs, int64_t kw, const uint3
             else
                 sum[i][j] = vf_load_n(init + i * init_ld + j * VW, tail);
         }
-    for (int64_t k = 0; k < kw; k++, b += NR) {
-        vi bv[GEMM_NV];
+    for (int64_t k = 0; k < kw; k++, b += NR)
+        for (int half = 0; half < (pairs && GEMM_STEP == 1 ? 2 : 1); half++, a += a_k) {
+            vi bv[GEMM_NV];
 #pragma GCC unroll 4
-        for (int j = 0; j < vecs; j++) bv[j] = vi_load(b + j * VW);
+            for (int j = 0; j < vecs; j++) bv[j] = words_of(b + j * VW, pairs, half);
 #pragma GCC unroll 8
-        for (int i = 0; i < rows; i++) {
-            const vi av = vi_set((int32_t)a[i * a_row]);
+            for (int i = 0; i < rows; i++) {
+                const vi av = vi_set((int32_t)a[i * a_row]);
 #pragma GCC unroll 4
-            for (int j = 0; j < vecs; j++) sum[i][j] = dot_word(sum[i][j], av, bv[j]);
+                for (int j = 0; j < vecs; j++) sum[i][j] = dot_word(sum[i][j], av, bv[j]);
+            }
         }
-        a += a_k;
-    }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
@@ -207,29 +247,38 @@ SIMD_INLINE void tile_of(const int rows, const int vecs, int64_t kw, const uint3
 
 typedef void tile_fn(int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b, const float *init, int64_t init_ld,
                      float *c, int64_t c_ld, int tail);
-#define TILE(rows, vecs)                                                                                                              \
-    static void tile_##rows##_##vecs(int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b, const float *init, \
-                                     int64_t init_ld, float *c, int64_t c_ld, int tail) {                                             \
-        tile_of(rows, vecs, kw, a, a_row, a_k, b, init, init_ld, c, c_ld, tail);                                                      \
+typedef tile_fn *const tile_table[GEMM_MR][GEMM_NV];
+#define TILE(kind, rows, vecs)                                                                                                          \
+    static void kind##_##rows##_##vecs(int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b, const float *init, \
+                                       int64_t init_ld, float *c, int64_t c_ld, int tail) {                                             \
+        tile_of(kind, rows, vecs, kw, a, a_row, a_k, b, init, init_ld, c, c_ld, tail);                                                  \
     }
 #if GEMM_NV == 4
-#define TILES(rows) TILE(rows, 1) TILE(rows, 2) TILE(rows, 3) TILE(rows, 4)
-#define TILE_ROW(rows) \
-    { tile_##rows##_1, tile_##rows##_2, tile_##rows##_3, tile_##rows##_4 }
+#define TILES(kind, rows) TILE(kind, rows, 1) TILE(kind, rows, 2) TILE(kind, rows, 3) TILE(kind, rows, 4)
+#define TILE_ROW(kind, rows) \
+    { kind##_##rows##_1, kind##_##rows##_2, kind##_##rows##_3, kind##_##rows##_4 }
 #else
-#define TILES(rows) TILE(rows, 1) TILE(rows, 2)
-#define TILE_ROW(rows) \
-    { tile_##rows##_1, tile_##rows##_2 }
+#define TILES(kind, rows) TILE(kind, rows, 1) TILE(kind, rows, 2)
+#define TILE_ROW(kind, rows) \
+    { kind##_##rows##_1, kind##_##rows##_2 }
 #endif
-TILES(1)
-TILES(2)
-TILES(3)
-TILES(4)
-TILES(5)
-TILES(6) static tile_fn *const tiles[GEMM_MR][GEMM_NV] = {TILE_ROW(1), TILE_ROW(2), TILE_ROW(3), TILE_ROW(4), TILE_ROW(5), TILE_ROW(6)};
+#define TILE_TABLE(kind)                                                                       \
+    TILES(kind, 1)                                                                             \
+    TILES(kind, 2)                                                                             \
+    TILES(kind, 3)                                                                             \
+    TILES(kind, 4)                                                                             \
+    TILES(kind, 5)                                                                             \
+    TILES(kind, 6)                                                                             \
+    static tile_table kind##_tiles = {TILE_ROW(kind, 1), TILE_ROW(kind, 2), TILE_ROW(kind, 3), \
+                                      TILE_ROW(kind, 4), TILE_ROW(kind, 5), TILE_ROW(kind, 6)};
+enum { words = false, pairs = true };
+TILE_TABLE(words)
+#if GEMM_STEP == 1
+TILE_TABLE(pairs)
+#endif
 
-static void block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
-                  const float *init, int64_t init_ld, float *c, int64_t c_ld) {
+SIMD_INLINE void blocks_of(tile_table tiles, int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k,
+                           const uint32_t *b, const float *init, int64_t init_ld, float *c, int64_t c_ld) {
     for (int64_t n = 0; n < cols; n += NR, b += kw * NR) {
         const int64_t width = SOMA_MIN(NR, cols - n), vecs = (width + VW - 1) / VW;
         for (int64_t m = 0; m < rows; m += GEMM_MR) {
@@ -239,6 +288,18 @@ static void block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int
         }
     }
 }
+static void block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
+                  const float *init, int64_t init_ld, float *c, int64_t c_ld) {
+    blocks_of(words_tiles, rows, cols, kw, a, a_row, a_k, b, init, init_ld, c, c_ld);
+}
+#if GEMM_STEP == 1
+static void block_pairs(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
+                        const float *init, int64_t init_ld, float *c, int64_t c_ld) {
+    blocks_of(pairs_tiles, rows, cols, kw, a, a_row, a_k, b, init, init_ld, c, c_ld);
+}
+#else
+#define block_pairs block
+#endif
 
 // rows x cols dot products along k, both factors read along k.
 SIMD_INLINE void dot_of(const int rows, const int cols, int64_t k, const uint32_t *a, int64_t ld, const cpu_factor *b, int64_t b_row0,
@@ -310,4 +371,5 @@ static void finish(void *out, bool out_bf16, int64_t n, const float *parts, int6
     }
 }
 
-const cpu_gemm SIMD_NAME(cpu_gemm) = {NR, GEMM_MR, GEMM_STEP, pack_rows, pack_columns, pack_panels, block, dot, finish};
+const cpu_gemm SIMD_NAME(cpu_gemm) = {NR,         GEMM_MR, GEMM_STEP,   pack_rows, pack_columns, pack_panels,
+                                      pack_pairs, block,   block_pairs, dot,       finish};

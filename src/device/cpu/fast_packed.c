@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// The matrix product out [M, N] = a [M, K] b [N, K]^T + bias where b was packed when the policy was opened (packed.h).
+//
+// Factor a is packed whole, chunk by chunk of k; then each item multiplies a group of its rows with one panel of b, chunk after chunk.
+// Every element is one sum in the order of k that begins with the bias: its bits depend neither on the other rows nor on the threads, and
+// one row is computed as a thousand are.
+#include "device/cpu/fast.h"
+#include "device/cpu/packed.h"
+#include "device/cpu/side.h"
+
+enum {
+    CHUNK = 256,     // elements of k: a panel's part stays in the first-level cache (f32: 64 KiB, the second)
+    ROW_GROUP = 192, // rows of an item: with a chunk of a and the group's sums in the second-level cache; a multiple of the tiles' 6 rows
+    PACK_ROWS = 96,  // rows of a packed by one item, per chunk
+};
+
+typedef struct product {
+    const cpu_gemm *isa;
+    cpu_gemm_block *block;
+    cpu_side a;
+    int64_t M, N, K;
+    int64_t k_of_word;            // elements of k in a word of b
+    int64_t panel;                // words between panels
+    int64_t n_chunks, columns_ld; // columns_ld: words from one k to the next where a is packed by columns
+    size_t bias_size, packed_size;
+    // while running
+    const cpu_run *run;
+    const float *bias;
+    float *out;
+    uint32_t *packed;
+    const uint32_t *b;
+} product;
+
+static int64_t chunk_length(const product *p, int64_t chunk) { return SOMA_MIN(CHUNK, p->K - chunk * CHUNK); }
+// Words of a's k in a chunk of kn elements: whole words of b, so that a last half word of b meets a zero.
+static int64_t a_words(const product *p, int64_t kn) { return cpu_ceil(kn, p->k_of_word) * p->k_of_word / p->isa->step; }
+
+static bool product_new(product *p, const soma_step *step, soma_isa isa) {
+    const soma_tensor *out = step->nodes[0], *b = out->src[1], *bias = out->src[2];
+    const soma_dtype kind = out->p.matmul.product;
+    const cpu_form form = soma__owner(b)->form;
+    *p = (product){.isa = cpu_gemm_of(isa, kind), .M = soma__numel(out) / out->shape[out->n_dims - 1], .N = b->shape[0], .K = b->shape[1]};
+    if (!p->isa || out->dtype != SOMA_F32 || b->n_dims != 2 || !cpu_side_of(&p->a, out->src[0], true, kind)) return false;
+    if (bias && ((bias->dtype != SOMA_F32 && bias->dtype != SOMA_BF16) || bias->stride[0] != 1)) return false;
+    p->k_of_word = form == CPU_FORM_PAIRS ? 2 : 1;
+    p->block = form == CPU_FORM_PAIRS ? p->isa->block_pairs : p->isa->block;
+    p->panel = cpu_form_panel(form, p->K, p->isa->nr);
+    p->n_chunks = cpu_ceil(p->K, CHUNK);
+    p->columns_ld = (cpu_ceil(p->M, 16) | 1) * 16; // an odd number of cache lines: the words of a tile spread over the whole cache
+    p->bias_size = bias ? cpu_align((size_t)p->N * 4) : 0;
+    p->packed_size = cpu_align((size_t)((p->a.by_columns ? p->columns_ld : p->M) * p->n_chunks * CHUNK / p->isa->step) * 4);
+    return p->M > 0 && p->N > 0 && p->K > 0;
+}
+
+// Chunk c of a begins at c * CHUNK / step words of all its rows.
+static uint32_t *chunk_of(const product *p, int64_t chunk) {
+    return p->packed + chunk * (CHUNK / p->isa->step) * (p->a.by_columns ? p->columns_ld : p->M);
+}
+
+static void pack_item(void *ctx, int64_t item, int thread) {
+    const product *p = ctx;
+    const int64_t groups = cpu_ceil(p->M, PACK_ROWS), chunk = item / groups, row0 = item % groups * PACK_ROWS;
+    const int64_t rows = SOMA_MIN(PACK_ROWS, p->M - row0), kn = chunk_length(p, chunk), words = a_words(p, kn);
+    const int64_t had = cpu_ceil(kn, p->isa->step); // words of a's own
+    const int64_t row_ld = p->a.by_columns ? 1 : words, k_ld = p->a.by_columns ? p->columns_ld : 1;
+    uint32_t *out = chunk_of(p, chunk) + row0 * row_ld;
+    cpu_side_pack(p->isa, &p->a, out, p->a.by_columns ? k_ld : row_ld, row0, rows, chunk * CHUNK, kn);
+    for (int64_t r = 0; r < rows && had < words; r++) out[r * row_ld + had * k_ld] = 0;
+}
+
+static void block_item(void *ctx, int64_t item, int thread) {
+    const product *p = ctx;
+    const int64_t groups = cpu_ceil(p->M, ROW_GROUP), panel = item / groups, row0 = item % groups * ROW_GROUP;
+    const int64_t rows = SOMA_MIN(ROW_GROUP, p->M - row0), nr = p->isa->nr, col0 = panel * nr, cols = SOMA_MIN(nr, p->N - col0);
+    const uint32_t *b = p->b + panel * p->panel;
+    float *c = p->out + row0 * p->N + col0;
+    const float *init = p->bias ? p->bias + col0 : NULL;
+    int64_t init_ld = 0;
+    for (int64_t chunk = 0; chunk < p->n_chunks; chunk++, init = c, init_ld = p->N) {
+        const int64_t kn = chunk_length(p, chunk), words = a_words(p, kn);
+        const int64_t a_row = p->a.by_columns ? 1 : words, a_k = p->a.by_columns ? p->columns_ld : 1;
+        p->block(rows, cols, cpu_ceil(kn, p->k_of_word), chunk_of(p, chunk) + row0 * a_row, a_row, a_k,
+                 b + chunk * (CHUNK / p->k_of_word) * nr, init, init_ld, c, p->N);
+    }
+}
+
+static const float *take_bias(const product *p, const soma_tensor *t) {
+    if (!t) return NULL;
+    float *bias = (float *)p->run->shared;
+    const void *data = cpu_at(p->run, t);
+    for (int64_t i = 0; i < p->N; i++)
+        bias[i] = t->dtype == SOMA_F32 ? ((const float *)data)[i] : cpu_from_bf16(((const uint16_t *)data)[i]);
+    return bias;
+}
+
+static void multiply(const cpu_run *run, const soma_step *step, soma_isa isa) {
+    const soma_tensor *out = step->nodes[0];
+    product p;
+    if (!product_new(&p, step, isa)) return; // was refused by the chooser
+    p.run = run;
+    p.packed = (uint32_t *)(run->shared + p.bias_size);
+    p.bias = take_bias(&p, out->src[2]);
+    p.a.f.data = cpu_at(run, out->src[0]);
+    p.b = cpu_at(run, out->src[1]);
+    p.out = cpu_at(run, out);
+    soma__pool_run(run->pool, cpu_ceil(p.M, PACK_ROWS) * p.n_chunks, pack_item, &p);
+    soma__pool_run(run->pool, cpu_ceil(p.N, p.isa->nr) * cpu_ceil(p.M, ROW_GROUP), block_item, &p);
+}
+static void packed_avx2(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX2); }
+static void packed_avx512(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX512); }
+static void packed_avx512bf16(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX512BF16); }
+
+cpu_choice cpu_fast_packed(const soma_step *step, soma_isa isa) {
+    product p;
+    if (step->n_nodes != 1 || !product_new(&p, step, isa)) return (cpu_choice){0};
+    cpu_kernel *kernel = isa >= SOMA_ISA_AVX512BF16 ? packed_avx512bf16 : isa >= SOMA_ISA_AVX512 ? packed_avx512 : packed_avx2;
+    return (cpu_choice){kernel, p.bias_size + p.packed_size, 0};
+}

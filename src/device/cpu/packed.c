@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Chooses and writes the packed forms of weights.
+#include "device/cpu/packed.h"
+#include "device/cpu/fast.h"
+#include "device/cpu/fast_matmul.h"
+
+#include <string.h>
+
+// A weight [N, ..] is a matrix [N, K]: what follows N is one row (a kernel over patches has three dimensions of it).
+static int64_t rows_of(const soma_slot *slot) { return slot->shape[0]; }
+static int64_t k_of(const soma_slot *slot) {
+    int64_t K = 1;
+    for (int i = 1; i < slot->n_dims; i++) K *= slot->shape[i];
+    return K;
+}
+
+int64_t cpu_form_panel(cpu_form form, int64_t K, int nr) {
+    return (form == CPU_FORM_PAIRS ? cpu_ceil(K, CPU_PAIRS_K) * (CPU_PAIRS_K / 2) : K) * nr;
+}
+
+// Is the weight this product's second factor, whole, and can the product be done with a packed one?
+static bool packs(const soma_tensor *t, const soma_slot *slot, soma_isa isa) {
+    if (t->op != SOMA_OP_MATMUL || t->dtype != SOMA_F32) return false;
+    const soma_tensor *b = t->src[1], *w = soma__owner(b);
+    for (int i = 0; i < SOMA_MAX_SRC; i++)
+        if (i != 1 && t->src[i] && soma__owner(t->src[i]) == w) return false;
+    if (b->n_dims != 2 || !soma__is_contiguous(b) || (b->base && b->offset) || b->shape[0] != rows_of(slot) || b->shape[1] != k_of(slot))
+        return false;
+    return cpu_fast_packed(&(soma_step){(soma_tensor *[]){(soma_tensor *)t}, 1}, isa).run != NULL;
+}
+
+void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t n_readers, soma_isa isa) {
+    if (slot->n_dims < 2 || !n_readers || rows_of(slot) < 1 || k_of(slot) < 1) return;
+    const soma_dtype product = readers[0]->op == SOMA_OP_MATMUL ? readers[0]->p.matmul.product : SOMA_F32;
+    for (size_t i = 0; i < n_readers; i++)
+        if (!packs(readers[i], slot, isa) || readers[i]->p.matmul.product != product) return;
+    if (slot->dtype != SOMA_F32 && slot->dtype != SOMA_BF16) return;
+    const cpu_gemm *gemm = cpu_gemm_of(isa, product);
+    // every product of an f32 weight in bf16 would round it first
+    slot->form = slot->dtype == SOMA_F32 && product == SOMA_F32 ? CPU_FORM_FLOATS : CPU_FORM_PAIRS;
+    slot->size = (size_t)(cpu_ceil(rows_of(slot), gemm->nr) * cpu_form_panel(slot->form, k_of(slot), gemm->nr)) * 4;
+}
+
+typedef struct packing {
+    const cpu_gemm *gemm;
+    cpu_factor f;
+    cpu_form form;
+    uint32_t *out;
+    int64_t N, K, panel;
+} packing;
+
+static void pack_item(void *ctx, int64_t item, int thread) {
+    const packing *p = ctx;
+    const int64_t row0 = item * p->gemm->nr, rows = SOMA_MIN(p->gemm->nr, p->N - row0), used = cpu_ceil(p->K, 2) * p->gemm->nr;
+    uint32_t *out = p->out + item * p->panel;
+    if (p->form == CPU_FORM_FLOATS)
+        p->gemm->pack_panels(out, &p->f, row0, rows, 0, p->K);
+    else {
+        p->gemm->pack_pairs(out, &p->f, row0, rows, p->K);
+        memset(out + used, 0, (size_t)(p->panel - used) * 4);
+    }
+}
+
+void cpu_form_pack(const soma_slot *slot, void *memory, const void *data, soma_dtype dtype, soma_isa isa, soma_pool *pool) {
+    packing p = {.gemm = cpu_gemm_of(isa, SOMA_F32), .form = slot->form, .out = memory, .N = rows_of(slot), .K = k_of(slot)};
+    p.f = (cpu_factor){.data = data, .bf16 = dtype == SOMA_BF16, .row_stride = p.K, .k_stride = 1};
+    p.panel = cpu_form_panel(p.form, p.K, p.gemm->nr);
+    soma__pool_run(pool, cpu_ceil(p.N, p.gemm->nr), pack_item, &p);
+}

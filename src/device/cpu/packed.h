@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Forms in which the CPU keeps weights that are only read, and only as the second factor of matrix products: packed once, when a policy is
+// opened, into the panels that the tiles read. A form depends on dtypes, the weight's shape and the instruction set alone.
+#ifndef SOMA_DEVICE_CPU_PACKED_H
+#define SOMA_DEVICE_CPU_PACKED_H
+
+#include "device/cpu/cpu.h"
+
+typedef enum cpu_form {
+    CPU_FORM_PUBLISHED, // as the checkpoint has it
+    CPU_FORM_FLOATS,    // word [panel][k][nr]: f32
+    CPU_FORM_PAIRS,     // word [panel][k / 2][nr]: two neighbouring bf16; k is filled with zeros to a multiple of CPU_PAIRS_K
+} cpu_form;
+enum { CPU_PAIRS_K = 32 }; // what a tile of AMX takes at once
+
+// Sets slot->form and slot->size, or leaves them. readers: every node that reads the weight, of every graph over it.
+void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t n_readers, soma_isa isa);
+// Writes the weight in its form. data: as published, f32 or bf16, aligned.
+void cpu_form_pack(const soma_slot *slot, void *memory, const void *data, soma_dtype dtype, soma_isa isa, soma_pool *pool);
+
+// Words between the panels of a packed weight [N, K].
+int64_t cpu_form_panel(cpu_form form, int64_t K, int nr);
+// The matrix product with a packed second factor; run is NULL where the first factor cannot be read.
+cpu_chooser cpu_fast_packed;
+
+#endif
