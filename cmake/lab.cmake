@@ -14,6 +14,7 @@ target_link_libraries(duckdb_import INTERFACE ${DUCKDB_LIBRARY})
 
 pkg_check_modules(AV REQUIRED IMPORTED_TARGET libavformat libavcodec libavutil libswscale)
 pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)
+pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
 pkg_check_modules(CAIRO REQUIRED IMPORTED_TARGET cairo)
 pkg_check_modules(WEBSOCKETS REQUIRED IMPORTED_TARGET libwebsockets)
 pkg_check_modules(MSGPACK REQUIRED IMPORTED_TARGET msgpack)
@@ -26,7 +27,7 @@ find_library(GL_LIBRARY GL)
 find_library(OSMESA_LIBRARY OSMesa)
 
 soma_folder(format EXCLUDE safetensors.c npy.c
-            LINK soma_format_core soma_base duckdb_import PkgConfig::AV PkgConfig::PNG PkgConfig::CAIRO PkgConfig::WEBSOCKETS PkgConfig::MSGPACK)
+            LINK soma_format_core soma_base duckdb_import PkgConfig::AV PkgConfig::PNG PkgConfig::JPEG PkgConfig::CAIRO PkgConfig::WEBSOCKETS PkgConfig::MSGPACK)
 soma_families(data REGISTRY soma__dataset_registry TYPE soma_dataset_format HEADER data/dataset.h SYMBOL soma__dataset_format
               LINK soma_format soma_transform soma_base)
 if(MUJOCO_LIBRARY AND MUJOCO_INCLUDE AND (OSMESA_LIBRARY OR EGL_LIBRARY))

@@ -51,6 +51,8 @@ static void print_dataset(const soma_dataset *d, int64_t rows) {
     print_tasks(d, 8);
     printf("features\n");
     for (int i = 0; i < d->n_features; i++) print_feature(&d->features[i]);
+    if (d->n_faults) printf("damaged\n");
+    for (int i = 0; i < d->n_faults; i++) printf("  %s\n", d->faults[i]);
     if (d->hint[0]) printf("%s\n", d->hint);
     if (!d->n_absent) return;
     printf("absent: %d files that the metadata names\n", d->n_absent);

@@ -5,13 +5,17 @@
 #include "base/str.h"
 #include "data/stats.h"
 
+#include <math.h>
 #include <string.h>
 
 soma_status soma__dataset_open(soma_dataset **out, const char *path, soma_error *err) {
     *out = NULL;
-    if (!soma__dir_exists(path)) return soma__fail(err, SOMA_NOT_FOUND, "%s: no such folder", path);
+    if (!soma__dir_exists(path) && !soma__file_exists(path)) return soma__fail(err, SOMA_NOT_FOUND, "%s: no such folder", path);
     for (const soma_dataset_format *const *f = soma__dataset_registry; *f; f++) {
-        if ((*f)->probe(path)) return (*f)->open(out, path, err);
+        if (!(*f)->probe(path)) continue;
+        SOMA_TRY((*f)->open(out, path, err));
+        for (int i = 0; i < (*out)->n_faults; i++) soma__log(SOMA_LOG_WARN, "%s", (*out)->faults[i]);
+        return SOMA_OK;
     }
     soma_str known = {0};
     for (const soma_dataset_format *const *f = soma__dataset_registry; *f; f++) soma__str_printf(&known, " %s", (*f)->name);
@@ -35,6 +39,19 @@ bool soma__dataset_has(const soma_dataset *d, int feature) {
     for (int64_t e = 0; e < d->n_episodes; e++)
         if (d->format->present(d, e, feature)) return true;
     return false;
+}
+
+soma_status soma__dataset_check_finite(const soma_dataset *d, const char *file, int64_t episode, int feature, const float *values,
+                                       soma_error *err) {
+    const soma_feature *f = &d->features[feature];
+    int64_t n = d->episodes[episode].n_frames * f->size, i = 0;
+    while (i < n && isfinite(values[i])) i++;
+    if (i == n) return SOMA_OK;
+    const char *name = f->names && f->n_dims == 1 ? f->names[i % f->size] : "";
+    return soma__fail(err, SOMA_BAD_INPUT,
+                      "%s/%s: \"%s\" is %s in episode %lld, frame %lld, dimension %lld%s%s%s; mend or drop the episode", d->path, file,
+                      f->name, isnan(values[i]) ? "not a number" : "infinite", (long long)d->episodes[episode].index,
+                      (long long)(i / f->size), (long long)(i % f->size), *name ? " (" : "", name, *name ? ")" : "");
 }
 
 // ---- description
@@ -66,16 +83,17 @@ static json_t *describe_tasks(const soma_dataset *d) {
 }
 
 json_t *soma__dataset_info(const soma_dataset *d) {
-    json_t *features = json_array(), *absent = json_array();
+    json_t *features = json_array(), *absent = json_array(), *faults = json_array();
     for (int i = 0; i < d->n_features; i++) json_array_append_new(features, describe_feature(d, i));
     for (int i = 0; i < d->n_absent; i++) json_array_append_new(absent, json_string(d->absent[i]));
+    for (int i = 0; i < d->n_faults; i++) json_array_append_new(faults, json_string(d->faults[i]));
     int64_t with_video = 0;
     for (int64_t e = 0; e < d->n_episodes; e++) with_video += d->episodes[e].present && d->episodes[e].video_present;
-    return json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:s}", "path", d->path, "format", d->format->name,
-                     "version", d->version, "robot_type", d->robot_type, "fps", d->fps, "episodes", (json_int_t)d->n_episodes, "frames",
-                     (json_int_t)d->n_frames, "episodes_present", (json_int_t)d->episodes_present, "frames_present",
-                     (json_int_t)d->frames_present, "episodes_with_pictures", (json_int_t)with_video, "tasks", describe_tasks(d),
-                     "features", features, "absent", absent, "hint", d->hint);
+    return json_pack("{s:s, s:s, s:s, s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o, s:s}", "path", d->path, "format",
+                     d->format->name, "version", d->version, "robot_type", d->robot_type, "fps", d->fps, "episodes",
+                     (json_int_t)d->n_episodes, "frames", (json_int_t)d->n_frames, "episodes_present", (json_int_t)d->episodes_present,
+                     "frames_present", (json_int_t)d->frames_present, "episodes_with_pictures", (json_int_t)with_video, "tasks",
+                     describe_tasks(d), "features", features, "absent", absent, "faults", faults, "hint", d->hint);
 }
 
 // ---- statistics

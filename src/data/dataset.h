@@ -43,7 +43,7 @@ typedef struct soma_dataset {
     const struct soma_dataset_format *format;
     const char *path, *version; // version "v2.1"; "" where the format has none
     const char *robot_type;     // "" when unknown
-    double fps;
+    double fps;                 // 0: the format does not tell
     int n_features;
     const soma_feature *features;
     int64_t n_episodes;                       // as declared
@@ -52,14 +52,16 @@ typedef struct soma_dataset {
     int64_t episodes_present, frames_present; // as readable
     int n_absent;                             // files that the metadata names and that are not there
     const char *const *absent;                // [n_absent] paths relative to `path`
+    int n_faults;                             // what is damaged, as far as opening saw it; those episodes are not present
+    const char *const *faults;                // [n_faults] sentences that name file and byte
     const char *hint;                         // "", or a sentence that tells where absent files seem to lie
 } soma_dataset;                               // the format's own state follows it in memory
 
 typedef struct soma_dataset_reader soma_dataset_reader; // one thread's: open files, decoders, caches
 
 typedef struct soma_dataset_format {
-    const char *name;                // "lerobot"
-    bool (*probe)(const char *path); // looks like ours, cheaply
+    const char *name;                                                               // "lerobot"
+    bool (*probe)(const char *path);                                                // looks like ours, cheaply
     soma_status (*open)(soma_dataset **dataset, const char *path, soma_error *err); // sets dataset->format, too
     void (*close)(soma_dataset *dataset);
     soma_status (*reader_open)(soma_dataset_reader **reader, const soma_dataset *dataset, soma_error *err);
@@ -75,14 +77,20 @@ typedef struct soma_dataset_format {
 
 extern const soma_dataset_format *const soma__dataset_registry[]; // NULL at its end
 
-// Finds the format by looking at the folder. The error for an unknown layout lists the formats.
+// Finds the format by looking at the folder (or the file, where a format is one). The error for an unknown layout lists the formats. What
+// is damaged is logged as a warning.
 soma_status soma__dataset_open(soma_dataset **dataset, const char *path, soma_error *err);
 void soma__dataset_close(soma_dataset *dataset);                          // NULL allowed
 int soma__dataset_feature(const soma_dataset *dataset, const char *name); // -1 when absent
 // At least one episode has this feature on the disk; a camera may be declared and never recorded.
 bool soma__dataset_has(const soma_dataset *dataset, int feature);
+// For formats: the values of a vector feature of an episode, as read; NaN or infinity is an error that names file, episode, frame and
+// dimension. `file` is relative to the dataset's path.
+soma_status soma__dataset_check_finite(const soma_dataset *dataset, const char *file, int64_t episode, int feature, const float *values,
+                                       soma_error *err);
 // {format, version, robot_type, fps, episodes, frames, episodes_present, frames_present, tasks:[...], features:[{name, kind, dtype, shape,
-// names, episodes_present}], absent:[...], hint}; a new reference, NULL when memory is out.
+// names, episodes_present}], absent:[...], faults:[...],
+// hint}; a new reference, NULL when memory is out.
 json_t *soma__dataset_info(const soma_dataset *dataset);
 
 // mean, std (population), min, max and exact quantiles (linear interpolation, as numpy.quantile) of vector feature `feature` over the

@@ -59,6 +59,16 @@ soma_status soma__png_decode(uint8_t *rgb, int width, int height, const void *by
     return ok ? SOMA_OK : fail_png(err, &image, where);
 }
 
+static bool is_jpeg(const void *bytes, size_t size) { return size >= 3 && !memcmp(bytes, "\xff\xd8\xff", 3); }
+
+soma_status soma__image_size(int *width, int *height, const void *bytes, size_t size, const char *where, soma_error *err) {
+    return (is_jpeg(bytes, size) ? soma__jpeg_size : soma__png_size)(width, height, bytes, size, where, err);
+}
+
+soma_status soma__image_decode(uint8_t *rgb, int width, int height, const void *bytes, size_t size, const char *where, soma_error *err) {
+    return (is_jpeg(bytes, size) ? soma__jpeg_decode : soma__png_decode)(rgb, width, height, bytes, size, where, err);
+}
+
 soma_status soma__png_encode(void **bytes, size_t *size, const uint8_t *rgb, int width, int height, soma_error *err) {
     png_image image = {.version = PNG_IMAGE_VERSION, .width = (png_uint_32)width, .height = (png_uint_32)height, .format = PNG_FORMAT_RGB};
     png_alloc_size_t room = PNG_IMAGE_PNG_SIZE_MAX(image);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// PNG: round trip to the bit, pictures of other kinds made here byte by byte, cut and mutated files, failed allocations.
+// PNG: round trip to the bit, pictures of other kinds made here byte by byte, cut and mutated files, failed allocations. JPEG: close to
+// what was coded, padded, cut and mutated ones.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +9,7 @@
 
 #include "base/rng.h"
 #include "format/image.h"
+#include "toy_jpeg.h"
 
 #include <png.h>
 #include <stdlib.h>
@@ -74,7 +76,44 @@ static void other_kinds(void **state) {
     soma__alloc_fail_after(-1);
 }
 
+static void jpeg(void **state) {
+    uint8_t rgb[W * H * 3], back[W * H * 3];
+    unsigned char *bytes;
+    unsigned long size;
+    int width, height;
+    soma_error err = {0};
+    for (int i = 0; i < W * H * 3; i++) rgb[i] = (uint8_t)(i / 3 % W * 3 + i / (3 * W) * 5 + i % 3 * 20);
+    make_jpeg(&bytes, &size, rgb, W, H);
+    assert_int_equal(soma__image_size(&width, &height, bytes, size, "p", &err), SOMA_OK);
+    assert_true(width == W && height == H);
+    assert_int_equal(soma__image_decode(back, W, H, bytes, size, "p", &err), SOMA_OK);
+    for (int i = 0; i < W * H * 3; i++) assert_true(abs(back[i] - rgb[i]) <= 3);
+    assert_int_equal(soma__image_decode(back, H, W, bytes, size, "the picture of row 3", &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "the picture of row 3"));
+    assert_non_null(strstr(err.text, "37 x 21"));
+    uint8_t *padded = calloc(size + 100, 1), again[W * H * 3];
+    memcpy(padded, bytes, size);
+    assert_int_equal(soma__image_decode(again, W, H, padded, size + 100, "padded", &err), SOMA_OK);
+    assert_memory_equal(again, back, sizeof again);
+    for (size_t cut = 0; cut + 2 < size; cut++) { // all but the end marker are needed
+        uint8_t *part = malloc(cut + 1);
+        memcpy(part, bytes, cut);
+        assert_int_equal(soma__image_decode(back, W, H, part, cut, "cut", &err), SOMA_BAD_INPUT);
+        assert_non_null(strstr(err.text, "cut"));
+        free(part);
+    }
+    soma_rng rng = soma__rng(4);
+    for (int i = 0; i < 2000; i++) { // an error or a picture, never a crash
+        size_t at = (size_t)soma__rng_below(&rng, size);
+        padded[at] = (uint8_t)soma__rng_u64(&rng);
+        if (soma__image_decode(back, W, H, padded, size, "mutated", &err)) assert_non_null(strstr(err.text, "mutated"));
+        padded[at] = bytes[at];
+    }
+    free(padded);
+    free(bytes);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trip), cmocka_unit_test(other_kinds)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(round_trip), cmocka_unit_test(other_kinds), cmocka_unit_test(jpeg)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,7 +6,6 @@
 #include "format/image.h"
 #include "format/video.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { N_TABLES = 8, N_VIDEOS = 8, PICTURES_AT_ONCE = 64 };
@@ -108,15 +107,6 @@ static soma_status find_rows(soma_dataset_reader *r, int64_t *first, int64_t epi
     return SOMA_OK;
 }
 
-static soma_status fail_value(soma_dataset_reader *r, int64_t episode, int64_t frame, const soma_feature *f, int64_t k, double value,
-                              soma_error *err) {
-    const char *name = f->names && f->n_dims == 1 ? f->names[k] : "";
-    return soma__fail(err, SOMA_BAD_INPUT,
-                      "%s/%s: \"%s\" is %s in episode %lld, frame %lld, dimension %lld%s%s%s; mend or drop the episode", r->l->d.path,
-                      r->l->places[episode].data, f->name, isnan(value) ? "not a number" : "infinite",
-                      (long long)r->l->episodes[episode].index, (long long)frame, (long long)k, *name ? " (" : "", name, *name ? ")" : "");
-}
-
 static soma_status read_vectors(soma_dataset_reader *r, int64_t episode, int feature, float *out, soma_error *err) {
     const soma_feature *f = &r->l->features[feature];
     const char *file = r->l->places[episode].data;
@@ -132,12 +122,9 @@ static soma_status read_vectors(soma_dataset_reader *r, int64_t episode, int fea
         if ((int64_t)n != f->size)
             return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"%s\" has %zu values in episode %lld, frame %lld; meta/info.json says %lld",
                               r->l->d.path, file, f->name, n, (long long)r->l->episodes[episode].index, (long long)i, (long long)f->size);
-        for (int64_t k = 0; k < f->size; k++) {
-            out[i * f->size + k] = (float)c->numbers[start + (size_t)k];
-            if (!isfinite(out[i * f->size + k])) return fail_value(r, episode, i, f, k, c->numbers[start + (size_t)k], err);
-        }
+        for (int64_t k = 0; k < f->size; k++) out[i * f->size + k] = (float)c->numbers[start + (size_t)k];
     }
-    return SOMA_OK;
+    return soma__dataset_check_finite(&r->l->d, file, episode, feature, out, err);
 }
 
 // ---- pictures
@@ -150,12 +137,12 @@ static soma_status read_inline(soma_dataset_reader *r, int64_t episode, int64_t 
     SOMA_TRY(find_rows(r, &first, episode, err));
     int64_t row = first + frame, window = row / PICTURES_AT_ONCE * PICTURES_AT_ONCE;
     SOMA_TRY(get_column(r, &c, &n_rows, file, f->name, window, PICTURES_AT_ONCE, err));
-    soma_text png = {0};
-    if (c->kind == SOMA_COLUMN_TEXT && !c->list && row - window < n_rows) png = c->texts[c->starts[row - window]];
+    soma_text picture = {0};
+    if (c->kind == SOMA_COLUMN_TEXT && !c->list && row - window < n_rows) picture = c->texts[c->starts[row - window]];
     char where[SOMA_PATH_MAX + 200];
     snprintf(where, sizeof where, "%s/%s: %.100s of row %lld", r->l->d.path, file, f->name, (long long)row);
-    if (!png.data) return soma__fail(err, SOMA_BAD_INPUT, "%s: holds no picture", where);
-    return soma__png_decode(out, (int)f->shape[1], (int)f->shape[0], png.data, png.len, where, err);
+    if (!picture.data) return soma__fail(err, SOMA_BAD_INPUT, "%s: holds no picture", where);
+    return soma__image_decode(out, (int)f->shape[1], (int)f->shape[0], picture.data, picture.len, where, err);
 }
 
 static soma_status get_video(soma_dataset_reader *r, soma_video **out, const char *file, const soma_feature *f, soma_error *err) {
