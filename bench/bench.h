@@ -6,6 +6,8 @@
 
 #include "base/json.h"
 #include "base/opts.h"
+#include "device/cpu/cpu.h"
+#include "model/family.h"
 
 #define SOMA_BENCH_OPTS(X)                                                                 \
     X(TEXT, family, "pi0", "network family")                                               \
@@ -35,11 +37,40 @@ SOMA_OPTS_DECLARE(soma_bench_text_opts, SOMA_BENCH_TEXT_OPTS)
 extern const struct soma_opt_table soma_bench_text_opts_table;
 soma_bench_text_opts soma__bench_text_defaults(void);
 
+#define SOMA_BENCH_POLICY_OPTS(X)                                                              \
+    X(FLAG, random, false, "policy: random weights of --family and --preset, made in memory")  \
+    X(TEXT, policy, "", "policy: a checkpoint's folder instead")                               \
+    X(INT, views, 2, "policy: cameras that are there")                                         \
+    X(INT, tokens, 16, "policy: tokens of the prompt, at most the model's (in steps of 16)")   \
+    X(INT, answer, 64, "policy: tokens that a family which writes its chunk as tokens writes") \
+    X(FLAG, profile, false, "policy: where the time goes, by op and shape, too")               \
+    X(TEXT, peer, "", "policy: figures of another program (tools/peer_torch.py) to set beside these")
+SOMA_OPTS_DECLARE(soma_bench_policy_opts, SOMA_BENCH_POLICY_OPTS)
+extern const struct soma_opt_table soma_bench_policy_opts_table;
+soma_bench_policy_opts soma__bench_policy_defaults(void);
+
 typedef struct soma_spread {
     double median, low, high; // seconds
 } soma_spread;
 soma_spread soma__bench_spread(double *seconds, int64_t n); // sorts them
 json_t *soma__bench_machine(const char *isa, int threads);  // {processor, isa, threads}
+
+soma_status soma__bench_isa(soma_isa *isa, const char *name, soma_error *err); // "": the best there is
+
+soma_status soma__bench_model(soma_model **model, const soma_bench_opts *opts, soma_error *err); // by family, preset and file of sizes
+
+// Where a profiled plan's time goes (cpu_profile_start), a run's mean: rows {op, shape, steps, plain, ms, flops}, the longest first.
+json_t *soma__bench_profile(const soma_plan *plan, int64_t runs);
+void soma__bench_profile_print(const json_t *rows, double least_share); // rows of a smaller share of the whole are left out
+
+// What the machine could do at best, for 1 thread to opts->threads.
+enum { SOMA_BENCH_EXPERT = 623000000 }; // bytes that a flow step of pi0 reads: its expert's weights in bf16
+soma_status soma__bench_peaks(json_t **out, const soma_bench_opts *opts, soma_error *err);
+void soma__bench_peaks_print(const json_t *result);
+
+// A policy's chunk beside the machine's limit.
+soma_status soma__bench_policy(json_t **out, const soma_bench_opts *opts, const soma_bench_policy_opts *policy, soma_error *err);
+void soma__bench_policy_print(const json_t *result);
 
 soma_status soma__bench_train(json_t **out, const soma_bench_opts *opts, soma_error *err);   // one training step, op by op
 soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *opts, soma_error *err); // the ops that the time goes to

@@ -219,7 +219,7 @@ static soma_status bench_fit(json_t *out, const soma_bench_fast_opts *f, soma_po
     double *x = soma__alloc((size_t)(kept * size) * sizeof *x), adding = 0, running = 0;
     soma_rng rng = soma__rng(3);
     soma_status status = x ? open_source(&src, f->data, FIT_T, err) : soma__no_memory(err, "the chunks");
-    if (status == SOMA_OK) status = soma__fast_fit_new(&fit, 10, err);
+    if (status == SOMA_OK) status = soma__fast_fit_new(&fit, 10, NULL, err);
     for (int64_t from = 0; status == SOMA_OK && from < n; from += PIECE) {
         int64_t some = SOMA_MIN(n - from, PIECE);
         double *at = x + (kept == n ? from * size : 0);

@@ -71,13 +71,13 @@ soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *o, soma_err
     *out = NULL;
     soma_device *device;
     soma_pool *pool = NULL;
-    soma_isa isa = cpu_best_isa();
-    if (*o->isa && !cpu_isa_parse(&isa, o->isa)) return soma__fail(err, SOMA_BAD_INPUT, "\"%.20s\" is no instruction set here", o->isa);
+    soma_isa isa;
+    SOMA_TRY(soma__bench_isa(&isa, o->isa, err));
     soma_dtype product = strcmp(o->dtype, "f32") ? SOMA_BF16 : SOMA_F32;
     SOMA_TRY(soma__device_open(&device, "cpu", &(soma_device_opts){.threads = (int)o->threads, .isa = o->isa}, err));
     soma_status status = soma__pool_new(&pool, (int)o->threads, err);
     json_t *list = json_array();
-    double peak = status == SOMA_OK ? cpu_peak_flops(isa, product, pool) : 0;
+    double peak = status == SOMA_OK ? cpu_peak_flops(isa, product == SOMA_F32 ? CPU_OF_F32 : CPU_OF_BF16, pool) : 0;
     for (size_t i = 0; i < SOMA_COUNT(rows) && status == SOMA_OK; i++)
         status = measure(list, &rows[i], device, product, o->repeats, peak, err);
     if (status == SOMA_OK)

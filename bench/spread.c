@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+// What all benches share: the machine's name, a model by its options, the spread of some timings.
 #include "bench/bench.h"
 
 #include <stdio.h>
@@ -26,4 +27,24 @@ json_t *soma__bench_machine(const char *isa, int threads) {
     }
     if (file) fclose(file);
     return json_pack("{s:s, s:s, s:i}", "processor", model, "isa", isa, "threads", threads);
+}
+
+soma_status soma__bench_model(soma_model **model, const soma_bench_opts *o, soma_error *err) {
+    json_t *config = NULL;
+    *model = NULL;
+    if (*o->model)
+        SOMA_TRY(soma__json_load(&config, o->model, err));
+    else
+        config = json_object();
+    json_object_set_new(config, "model_type", json_string(o->family));
+    json_object_set_new(config, "preset", json_string(o->preset));
+    soma_status status = soma__model_new(model, config, "the bench's model", err);
+    json_decref(config);
+    return status;
+}
+
+soma_status soma__bench_isa(soma_isa *isa, const char *name, soma_error *err) {
+    *isa = cpu_best_isa();
+    if (*name && !cpu_isa_parse(isa, name)) return soma__fail(err, SOMA_BAD_INPUT, "\"%.20s\" is no instruction set here", name);
+    return SOMA_OK;
 }

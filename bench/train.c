@@ -8,19 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static soma_status make_model(soma_trainer *t, const soma_bench_opts *o, soma_error *err) {
-    json_t *config = NULL;
-    if (*o->model)
-        SOMA_TRY(soma__json_load(&config, o->model, err));
-    else
-        config = json_object();
-    json_object_set_new(config, "model_type", json_string(o->family));
-    json_object_set_new(config, "preset", json_string(o->preset));
-    soma_status status = soma__model_new(&t->model, config, "the bench's model", err);
-    json_decref(config);
-    return status;
-}
-
 static soma_status fill(soma_trainer *t, soma_error *err) {
     const soma_model_info *info = &t->model->info;
     soma_pass *p = &t->pass;
@@ -43,32 +30,15 @@ static soma_status fill(soma_trainer *t, soma_error *err) {
     return SOMA_OK;
 }
 
-static json_t *profile(const soma_plan *plan, int64_t runs) {
-    double seconds[SOMA_OP_COUNT] = {0};
-    int count[SOMA_OP_COUNT] = {0}, plain_count[SOMA_OP_COUNT] = {0};
-    for (size_t i = 0; i < plan->n_steps; i++) {
-        bool plain;
-        soma_op op = plan->steps[i].nodes[plan->steps[i].n_nodes - 1]->op;
-        seconds[op] += cpu_profile_step(plan, i, &plain) / (double)runs;
-        count[op]++;
-        plain_count[op] += plain;
-    }
-    json_t *ops = json_object();
-    for (int op = 0; op < SOMA_OP_COUNT; op++)
-        if (count[op])
-            json_object_set_new(ops, soma__op_name((soma_op)op),
-                                json_pack("{s:i, s:i, s:f}", "steps", count[op], "plain", plain_count[op], "ms", 1e3 * seconds[op]));
-    return ops;
-}
-
 static soma_status measure(json_t **out, soma_trainer *t, const soma_bench_opts *o, soma_error *err) {
     double *seconds = soma__calloc((size_t)o->repeats, sizeof *seconds);
     soma_pool *pool = NULL;
-    soma_isa isa = cpu_best_isa();
-    if (*o->isa) cpu_isa_parse(&isa, o->isa);
-    soma_status status = seconds ? soma__pool_new(&pool, (int)o->threads, err) : soma__no_memory(err, "the timings");
+    soma_isa isa;
+    soma_status status = seconds ? soma__bench_isa(&isa, o->isa, err) : soma__no_memory(err, "the timings");
+    if (status == SOMA_OK) status = soma__pool_new(&pool, (int)o->threads, err);
     if (status == SOMA_OK) {
-        double peak = cpu_peak_flops(isa, strcmp(o->dtype, "f32") ? SOMA_BF16 : SOMA_F32, pool), bytes = cpu_peak_bytes(pool);
+        double peak = cpu_peak_flops(isa, strcmp(o->dtype, "f32") ? CPU_OF_BF16 : CPU_OF_F32, pool),
+               bytes = cpu_peak_read(SOMA_BENCH_EXPERT, false, pool);
         soma__frame_run(t->pass.frame); // warm
         status = cpu_profile_start(t->pass.plan, err);
         for (int64_t i = 0; i < o->repeats; i++) {
@@ -88,7 +58,7 @@ static soma_status measure(json_t **out, soma_trainer *t, const soma_bench_opts 
                          (json_int_t)t->pass.draws, "gflop_per_sample", flops / 1e9 / (double)t->pass.n, "seconds", s.median, s.low, s.high,
                          "samples_per_second", (double)t->pass.n / s.median, "gflop_per_second", flops / 1e9 / s.median,
                          "peak_gflop_per_second", peak / 1e9, "share_of_peak", peak > 0 ? flops / s.median / peak : 0,
-                         "memory_gb_per_second", bytes / 1e9, "ops", profile(t->pass.plan, o->repeats));
+                         "memory_gb_per_second", bytes / 1e9, "profile", soma__bench_profile(t->pass.plan, o->repeats));
         if (!*out && status == SOMA_OK) status = soma__no_memory(err, "the figures");
     }
     soma__pool_free(pool);
@@ -102,7 +72,7 @@ soma_status soma__bench_train(json_t **out, const soma_bench_opts *o, soma_error
     soma_trainer t = {.o = soma_train_defaults()};
     strcpy(t.o.dtype, o->dtype);
     soma_device_opts d = {.threads = (int)o->threads, .isa = o->isa};
-    soma_status status = make_model(&t, o, err);
+    soma_status status = soma__bench_model(&t.model, o, err);
     if (status == SOMA_OK) status = soma__device_open(&t.device, "cpu", &d, err);
     if (status == SOMA_OK) status = soma__trainer_weights(&t, err);
     if (status == SOMA_OK) status = soma__pass_new(&t.pass, &t, o->batch, o->draws, true, err);

@@ -22,63 +22,80 @@ static void print_machine(const json_t *r) {
 }
 
 static void print_train(const json_t *r) {
+    print_machine(r);
     printf("%.0f parameters, batch %.0f x %.0f draws, %.3f GFLOP per sample (forward, backward; matrix products and attention)\n",
            real(r, "parameters"), real(r, "batch"), real(r, "draws"), real(r, "gflop_per_sample"));
     printf("step %.1f ms (%.1f to %.1f), %.1f samples/s, %.1f GFLOP/s = %.1f %% of the peak; memory reads %.1f GB/s\n",
            1e3 * at(r, "seconds", 0), 1e3 * at(r, "seconds", 1), 1e3 * at(r, "seconds", 2), real(r, "samples_per_second"),
            real(r, "gflop_per_second"), 100 * real(r, "share_of_peak"), real(r, "memory_gb_per_second"));
-    const char *op;
-    json_t *row;
-    printf("  %-18s %6s %6s %9s\n", "op", "steps", "plain", "ms");
-    json_object_foreach(json_object_get(r, "ops"), op, row)
-        printf("  %-18s %6.0f %6.0f %9.2f\n", op, real(row, "steps"), real(row, "plain"), real(row, "ms"));
+    soma__bench_profile_print(json_object_get(r, "profile"), 0.01);
 }
 
 static void print_kernels(const json_t *r) {
     size_t i;
     json_t *row;
+    print_machine(r);
     printf("  %-20s %6s %6s %6s %10s %10s %10s %8s\n", "kernel", "M", "N", "K", "us", "fastest", "GFLOP/s", "of peak");
     json_array_foreach(json_object_get(r, "kernels"), i, row) printf(
         "  %-20s %6.0f %6.0f %6.0f %10.1f %10.1f %10.1f %7.1f%%\n", text(row, "kernel"), real(row, "M"), real(row, "N"), real(row, "K"),
         1e6 * at(row, "seconds", 0), 1e6 * at(row, "seconds", 1), real(row, "gflop_per_second"), 100 * real(row, "share_of_peak"));
 }
 
+// ---- what can be measured
+
+typedef struct options {
+    soma_bench_opts all;
+    soma_bench_policy_opts policy;
+    soma_bench_fast_opts fast;
+    soma_bench_text_opts text;
+} options;
+
+static soma_status bench_machine(json_t **out, const options *o, soma_error *err) { return soma__bench_peaks(out, &o->all, err); }
+static soma_status bench_kernels(json_t **out, const options *o, soma_error *err) { return soma__bench_kernels(out, &o->all, err); }
+static soma_status bench_policy(json_t **out, const options *o, soma_error *err) {
+    return soma__bench_policy(out, &o->all, &o->policy, err);
+}
+static soma_status bench_train(json_t **out, const options *o, soma_error *err) { return soma__bench_train(out, &o->all, err); }
+static soma_status bench_fast(json_t **out, const options *o, soma_error *err) { return soma__bench_fast(out, &o->all, &o->fast, err); }
+static soma_status bench_text(json_t **out, const options *o, soma_error *err) { return soma__bench_text(out, &o->all, &o->text, err); }
+
+static const struct subject {
+    const char *name;
+    soma_status (*measure)(json_t **out, const options *o, soma_error *err);
+    void (*print)(const json_t *result);
+} subjects[] = {
+    {"train", bench_train, print_train},          {"machine", bench_machine, soma__bench_peaks_print},
+    {"kernels", bench_kernels, print_kernels},    {"policy", bench_policy, soma__bench_policy_print},
+    {"fast", bench_fast, soma__bench_fast_print}, {"text", bench_text, soma__bench_text_print},
+};
+
 static int run(int argc, char **argv) {
-    soma_bench_opts o = bench_defaults();
-    soma_bench_fast_opts f = soma__bench_fast_defaults();
-    soma_bench_text_opts t = soma__bench_text_defaults();
+    options o = {bench_defaults(), soma__bench_policy_defaults(), soma__bench_fast_defaults(), soma__bench_text_defaults()};
     soma_cmd cmd = {
-        .usage = "[train|kernels|fast|text] [options]",
-        .about =
-            "Measures a training step (train, the default) or single kernels against the machine's own limit, measured in the same run;\n"
-            "or FAST, the tokenizer of actions; or a tokenizer of text.\n\n"
-            "Examples:\n  soma bench\n  soma bench kernels --dtype f32\n  soma bench fast --tokenizer tokenizer\n"
-            "  soma bench text --text-tokenizer tokenizer.json --text book.txt\n",
+        .usage = "[train|machine|kernels|policy|fast|text] [options]",
+        .about = "Measures a training step (train, the default), single kernels or a policy's chunk against the machine's own limit,\n"
+                 "measured in the same run; that limit alone (machine); FAST, the tokenizer of actions; or a tokenizer of text.\n\n"
+                 "Examples:\n  soma bench\n  soma bench machine\n  soma bench kernels --dtype f32\n"
+                 "  soma bench policy --family pi0 --preset base --random --profile\n"
+                 "  soma bench fast --tokenizer tokenizer\n"
+                 "  soma bench text --text-tokenizer tokenizer.json --text book.txt\n",
         .has_json = true,
         .max_words = 1,
-        .groups = {
-            {&soma_bench_opts_table, &o, "options"}, {&soma_bench_fast_opts_table, &f, "fast"}, {&soma_bench_text_opts_table, &t, "text"}}};
+        .groups = {{&soma_bench_opts_table, &o.all, "options"},
+                   {&soma_bench_policy_opts_table, &o.policy, "policy"},
+                   {&soma_bench_fast_opts_table, &o.fast, "fast"},
+                   {&soma_bench_text_opts_table, &o.text, "text"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
-    const char *what = cmd.n_words ? cmd.words[0] : "train";
-    bool kernels = !strcmp(what, "kernels"), fast = !strcmp(what, "fast"), words = !strcmp(what, "text");
-    if (!kernels && !fast && !words && strcmp(what, "train"))
-        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, kernels, fast and text can", what);
+    const struct subject *subject = subjects;
+    while (cmd.n_words && subject < subjects + SOMA_COUNT(subjects) && strcmp(cmd.words[0], subject->name)) subject++;
+    if (subject == subjects + SOMA_COUNT(subjects))
+        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, machine, kernels, policy, fast and text can", cmd.words[0]);
     soma_error err = {0};
     json_t *result;
-    if (fast    ? soma__bench_fast(&result, &o, &f, &err)
-        : words ? soma__bench_text(&result, &o, &t, &err)
-                : (kernels ? soma__bench_kernels : soma__bench_train)(&result, &o, &err))
-        return soma__cmd_fail(&cmd, &err);
+    if (subject->measure(&result, &o, &err)) return soma__cmd_fail(&cmd, &err);
     if (cmd.json) return soma__cmd_print_json(&cmd, result);
-    if (fast)
-        soma__bench_fast_print(result);
-    else if (words)
-        soma__bench_text_print(result);
-    else {
-        print_machine(result);
-        (kernels ? print_kernels : print_train)(result);
-    }
+    subject->print(result);
     json_decref(result);
     return SOMA_EXIT_OK;
 }

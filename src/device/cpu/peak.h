@@ -5,14 +5,37 @@
 
 #include "device/cpu/cpu.h"
 
-// Floating-point operations per second of multiply-adds that touch registers only, all threads of the pool at once; `product` F32 or BF16
-// (an instruction set without bf16 products multiplies in f32). 0 where there is no fast kernel for `isa`.
-double cpu_peak_flops(soma_isa isa, soma_dtype product, soma_pool *pool);
+// Kinds of multiply: name, of what, whether it belongs to AMX.
+#define CPU_MULTIPLY_LIST(X)                    \
+    X(FMA_AVX2, "FMA AVX2", CPU_OF_F32)         \
+    X(FMA_AVX512, "FMA AVX-512", CPU_OF_F32)    \
+    X(DOT_BF16, "dot AVX-512", CPU_OF_BF16)     \
+    X(MADD_AVX2, "madd AVX2", CPU_OF_INT8)      \
+    X(VNNI_AVX512, "VNNI AVX-512", CPU_OF_INT8) \
+    X(TILE_BF16, "tile AMX", CPU_OF_BF16)       \
+    X(TILE_INT8, "tile AMX", CPU_OF_INT8)
 
-// Bytes per second of reading memory that no cache holds, all threads at once; 0 when memory is out.
-double cpu_peak_bytes(soma_pool *pool);
+#define CPU_MULTIPLY_ENUM(name, word, of) CPU_##name,
+typedef enum cpu_multiply { CPU_MULTIPLY_LIST(CPU_MULTIPLY_ENUM) CPU_MULTIPLIES } cpu_multiply;
+#undef CPU_MULTIPLY_ENUM
+typedef enum cpu_multiplied { CPU_OF_F32, CPU_OF_BF16, CPU_OF_INT8 } cpu_multiplied;
 
-// One thread's loop of `rounds` rounds; returns operations done (peak_*.c).
-double cpu_peak_loop_avx2(int64_t rounds), cpu_peak_loop_avx512(int64_t rounds), cpu_peak_loop_avx512bf16(int64_t rounds);
+const char *cpu_multiply_name(cpu_multiply kind);
+cpu_multiplied cpu_multiply_of(cpu_multiply kind);
+bool cpu_multiply_here(cpu_multiply kind, soma_isa isa); // has the processor it, does the system permit it, and is it part of `isa`
+
+// Operations (a multiply and an add are two) per second on registers only, all threads of the pool at once. `kind` is here.
+double cpu_peak_multiply(cpu_multiply kind, soma_pool *pool);
+// The fastest kind that multiplies these under `isa`: bf16 and int8 also as f32, where nothing is faster. 0 without a fast kind.
+double cpu_peak_flops(soma_isa isa, cpu_multiplied of, soma_pool *pool);
+
+// Bytes per second of reading (by the best instructions here) a set of `size` bytes again and again, all threads at once; own: each thread
+// has a set of its own, as in its first caches; else they share one. The faster of one stream and of four with prefetch. 0 when memory is
+// out.
+double cpu_peak_read(size_t size, bool own, soma_pool *pool);
+
+// ---- peak_loops.c: one thread's work
+double cpu_multiply_loop(cpu_multiply kind, int64_t rounds);                              // returns operations done
+uint64_t cpu_read_loop(const char *memory, size_t size, bool four_streams, soma_isa isa); // size: a multiple of 4 KiB
 
 #endif
