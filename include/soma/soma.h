@@ -28,7 +28,7 @@ typedef struct soma_pilot soma_pilot;
 
 #define SOMA_POLICY_OPTS(X)                                                               \
     X(TEXT, device, "cpu", "where the policy runs")                                       \
-    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32")                              \
+    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; of the layers also int8, int8w or int4w (weights only)") \
     X(TEXT, isa, "", "avx512bf16, avx512, avx2 or plain; empty: the best that this machine has") \
     X(INT, threads, 0, "threads; 0: as many as processors")                               \
     X(TEXT, text_tokenizer, "", "a SentencePiece model, a tokenizer.json or a folder with one; empty: looked for in the checkpoint, its tokenizer/ and assets/") \

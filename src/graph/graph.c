@@ -21,6 +21,7 @@ const soma_op_info soma__ops[SOMA_OP_COUNT] = {
 #define OP_PAD .grad = soma__grad_pad
 #define OP_SUM .grad = soma__grad_sum
 #define OP_MATMUL .grad = soma__grad_matmul
+#define OP_QUANT_MATMUL .grad = NULL
 #define OP_EMBED .grad = soma__grad_embed
 #define OP_EMBED_GRAD .grad = NULL
 #define OP_RMS_NORM .grad = soma__grad_rms_norm
@@ -36,7 +37,7 @@ const soma_op_info soma__ops[SOMA_OP_COUNT] = {
 #define OP_STORE .effect = true
 #define OP_ADAMW .effect = true
     SOMA_OP_LIST(NAME)};
-_Static_assert(SOMA_OP_COUNT == 29, "a new op needs a row above, a builder, a plain kernel and rows in tests/ops");
+_Static_assert(SOMA_OP_COUNT == 30, "a new op needs a row above, a builder, a plain kernel and rows in tests/ops");
 
 const char *soma__op_name(soma_op op) { return (unsigned)op < SOMA_OP_COUNT ? soma__ops[op].name : "unknown op"; }
 

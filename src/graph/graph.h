@@ -32,6 +32,7 @@ enum { SOMA_MAX_SRC = 8 };
     X(PAD, "pad")                               /* zeros before and after along p.axis.dim */                                        \
     X(SUM, "sum")                               /* over the dimensions in p.sum.dims (bit mask), which keep length 1 */              \
     X(MATMUL, "matmul")                         /* [.., M, K] x [.., N, K] -> [.., M, N]; src[2]: bias [N] or NULL */                \
+    X(QUANT_MATMUL, "quant_matmul") /* the same with b a weight [N, K], and whole numbers in place of both factors: p.quant.form */    \
     X(EMBED, "embed")                           /* rows of a table [V, D] by ids [..] -> [.., D] */                                  \
     X(EMBED_GRAD, "embed_grad")                 /* ids, dy -> [V, D] */                                                              \
     X(RMS_NORM, "rms_norm")                     /* over the last dimension; src: x, w [D] or NULL: y = x/rms * (1 + w) */            \
@@ -64,6 +65,10 @@ typedef enum soma_op { SOMA_OP_LIST(SOMA_OP_ENUM) SOMA_OP_COUNT } soma_op;
 #define SOMA_UNARY_ENUM(name, word) SOMA_UNARY_##name,
 typedef enum soma_unary { SOMA_UNARY_LIST(SOMA_UNARY_ENUM) SOMA_UNARY_COUNT } soma_unary;
 #undef SOMA_UNARY_ENUM
+
+// How a quantised product takes its factors (device/cpu/quant.h): int8 activations and weights; activations of two bytes with int8 weights;
+// the same with 4-bit weights.
+typedef enum soma_quant { SOMA_QUANT_NONE, SOMA_QUANT_I8, SOMA_QUANT_I8W, SOMA_QUANT_I4W } soma_quant;
 
 // Which buffer a tensor's memory lies in. Weights, gradients and states outlive a run; the planner lays out scratch and input/output.
 typedef enum soma_role {
@@ -110,6 +115,9 @@ typedef union soma_op_params {
     struct {
         soma_dtype product;
     } matmul; // F32, or BF16: both factors are rounded to bf16, sums are f32
+    struct {
+        soma_quant form;
+    } quant;
     struct {
         float eps;
     } norm;
@@ -208,6 +216,8 @@ soma_tensor *soma_mean_all(soma_tensor *x);           // [1]
 // ---- what models are made of
 // a [.., M, K], b [N, K] or [.., N, K], bias [N] or NULL -> [.., M, N] of a's dtype. Any strides. `product`: F32 or BF16.
 soma_tensor *soma_matmul(soma_tensor *a, soma_tensor *b, soma_tensor *bias, soma_dtype product);
+// The same of a quantised weight b [N, K], K at most 65536: not exact, as its form says, and without a gradient.
+soma_tensor *soma_quant_matmul(soma_tensor *a, soma_tensor *b, soma_tensor *bias, soma_quant form);
 soma_tensor *soma_embed(soma_tensor *table, soma_tensor *ids);              // an id outside the table reads as a row of zeros
 soma_tensor *soma_rms_normalise(soma_tensor *x, soma_tensor *w, float eps); // w NULL: no weight
 soma_tensor *soma_layer_normalise(soma_tensor *x, soma_tensor *w, soma_tensor *b, float eps);

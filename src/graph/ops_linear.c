@@ -2,7 +2,7 @@
 // Matrix products and table look-ups. Weights keep the published orientation [out, in], so the second factor is always transposed.
 #include "graph/ops.h"
 
-soma_tensor *soma_matmul(soma_tensor *a, soma_tensor *b, soma_tensor *bias, soma_dtype product) {
+static soma_tensor *product_of(soma_op op, soma_tensor *a, soma_tensor *b, soma_tensor *bias) {
     soma_graph *g = a->graph;
     if (soma__failed(g)) return soma__nothing(g);
     int na = a->n_dims, nb = b->n_dims;
@@ -16,11 +16,25 @@ soma_tensor *soma_matmul(soma_tensor *a, soma_tensor *b, soma_tensor *bias, soma
     int64_t shape[SOMA_MAX_DIMS];
     memcpy(shape, a->shape, sizeof shape);
     shape[na - 1] = b->shape[nb - 2];
-    soma_tensor *t = soma__node(g, SOMA_OP_MATMUL, a->dtype == SOMA_BF16 ? SOMA_BF16 : SOMA_F32, na, shape);
+    soma_tensor *t = soma__node(g, op, a->dtype == SOMA_BF16 ? SOMA_BF16 : SOMA_F32, na, shape);
     t->src[0] = a;
     t->src[1] = b;
     t->src[2] = bias;
+    return t;
+}
+
+soma_tensor *soma_matmul(soma_tensor *a, soma_tensor *b, soma_tensor *bias, soma_dtype product) {
+    soma_tensor *t = product_of(SOMA_OP_MATMUL, a, b, bias);
     t->p.matmul.product = product;
+    return t;
+}
+
+soma_tensor *soma_quant_matmul(soma_tensor *a, soma_tensor *b, soma_tensor *bias, soma_quant form) {
+    char text[96];
+    if (!soma__failed(a->graph) && (b->n_dims != 2 || b->shape[1] > 1 << 16 || form == SOMA_QUANT_NONE))
+        return soma__mistake(a->graph, "a quantised product takes a weight [N, K] with K up to 65536, not %s", soma__shape_text(text, b));
+    soma_tensor *t = product_of(SOMA_OP_QUANT_MATMUL, a, b, bias);
+    t->p.quant.form = form;
     return t;
 }
 

@@ -12,15 +12,17 @@
 // ---- precision
 
 // weight: how a weight is stored; activation: what a layer computes in and gives; product: how the factors of a matrix product are
-// rounded (sums are always f32). Norms, softmax and rotations are f32 inside whatever this says.
+// rounded (sums are always f32); quant: linear layers are quantised, in the place of `product`. Norms, softmax and rotations are f32 inside
+// whatever this says.
 typedef struct soma_precision {
     soma_dtype weight, activation, product;
+    soma_quant quant;
 } soma_precision;
 
 // The three ways to run a model: f32 throughout; f32 weights and activations with bf16 products (training); bf16 throughout (inference).
-#define SOMA_PRECISION_F32 ((soma_precision){SOMA_F32, SOMA_F32, SOMA_F32})
-#define SOMA_PRECISION_MIXED ((soma_precision){SOMA_F32, SOMA_F32, SOMA_BF16})
-#define SOMA_PRECISION_BF16 ((soma_precision){SOMA_BF16, SOMA_BF16, SOMA_BF16})
+#define SOMA_PRECISION_F32 ((soma_precision){SOMA_F32, SOMA_F32, SOMA_F32, SOMA_QUANT_NONE})
+#define SOMA_PRECISION_MIXED ((soma_precision){SOMA_F32, SOMA_F32, SOMA_BF16, SOMA_QUANT_NONE})
+#define SOMA_PRECISION_BF16 ((soma_precision){SOMA_BF16, SOMA_BF16, SOMA_BF16, SOMA_QUANT_NONE})
 
 // `glob` is matched against a scope's whole name; '*' stands for any text, dots included. The last rule that matches wins.
 typedef struct soma_precision_rule {

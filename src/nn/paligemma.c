@@ -6,8 +6,12 @@
 #include <string.h>
 
 void soma_paligemma_rules(soma_precision p, soma_precision_rule rules[SOMA_PALIGEMMA_RULES]) {
-    const soma_precision norms = {SOMA_F32, p.activation, SOMA_F32};
-    const soma_precision_rule all[] = {{"*", p}, {"*layernorm*", norms}, {"*.norm", norms}, {"*.embeddings*", SOMA_PRECISION_F32}};
+    const soma_precision norms = {SOMA_F32, p.activation, SOMA_F32, SOMA_QUANT_NONE};
+    soma_precision outside = p;
+    outside.quant = SOMA_QUANT_NONE;
+    if (p.quant) p.weight = SOMA_F32; // quantised from the value as published
+    const soma_precision_rule all[] = {
+        {"*", outside}, {"*.layers.*", p}, {"*layernorm*", norms}, {"*.norm", norms}, {"*.embeddings*", SOMA_PRECISION_F32}};
     memcpy(rules, all, sizeof all);
 }
 

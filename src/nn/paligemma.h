@@ -48,8 +48,8 @@ soma_tensor *soma_paligemma_pictures(const soma_scope *scope, soma_tensor *image
 // Ids i32 [B, L] -> [B, L, D]: rows of the table "<name>.weight" [vocab, D] times sqrt(D). Text alone is scaled, pictures are not.
 soma_tensor *soma_paligemma_text(const soma_scope *s, const char *name, soma_tensor *ids, int64_t vocab, int64_t D);
 
-// What the references keep in f32 whatever the rest runs in: norms, the patch convolution, positions.
-enum { SOMA_PALIGEMMA_RULES = 4 };
+// What the references keep in f32 whatever the rest runs in: norms, the patch convolution, positions. Quantised are the layers alone.
+enum { SOMA_PALIGEMMA_RULES = 5 };
 void soma_paligemma_rules(soma_precision precision, soma_precision_rule rules[SOMA_PALIGEMMA_RULES]);
 
 #endif

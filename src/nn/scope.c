@@ -61,7 +61,8 @@ soma_tensor *soma_linear_init(const soma_scope *s, const char *name, soma_tensor
     soma_tensor *w = soma_scope_weight(at, "weight", init, 2, (int64_t[]){out, in});
     soma_tensor *b = bias ? soma_scope_weight(at, "bias", soma_init_zero(), 1, &out) : NULL;
     x = soma_cast(x, at->precision.activation);
-    return soma__add_adapter(at, x, soma_matmul(x, w, b, at->precision.product));
+    soma_tensor *y = at->precision.quant ? soma_quant_matmul(x, w, b, at->precision.quant) : soma_matmul(x, w, b, at->precision.product);
+    return soma__add_adapter(at, x, y);
 }
 
 soma_tensor *soma_linear(const soma_scope *s, const char *name, soma_tensor *x, int64_t out, bool bias) {

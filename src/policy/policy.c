@@ -239,13 +239,21 @@ static soma_status describe(soma_policy *p, const json_t *config, soma_error *er
 }
 
 soma_status soma__policy_precision(soma_precision *precision, const char *dtype, soma_error *err) {
-    if (!strcmp(dtype, "f32"))
-        *precision = SOMA_PRECISION_F32;
-    else if (!strcmp(dtype, "bf16"))
-        *precision = (soma_precision){.weight = SOMA_BF16, .activation = SOMA_F32, .product = SOMA_BF16};
-    else
-        return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", dtype);
-    return SOMA_OK;
+    static const struct {
+        const char *name;
+        soma_dtype product;
+        soma_quant quant;
+    } kinds[] = {{"f32", SOMA_F32, SOMA_QUANT_NONE},
+                 {"bf16", SOMA_BF16, SOMA_QUANT_NONE},
+                 {"int8", SOMA_BF16, SOMA_QUANT_I8},
+                 {"int8w", SOMA_BF16, SOMA_QUANT_I8W},
+                 {"int4w", SOMA_BF16, SOMA_QUANT_I4W}};
+    for (size_t i = 0; i < SOMA_COUNT(kinds); i++)
+        if (!strcmp(dtype, kinds[i].name)) {
+            *precision = (soma_precision){kinds[i].product, SOMA_F32, kinds[i].product, kinds[i].quant};
+            return SOMA_OK;
+        }
+    return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": f32, bf16, int8, int8w and int4w are possible", dtype);
 }
 
 soma_status soma_policy_open(soma_policy **out, const char *path, const soma_policy_opts *given, soma_error *err) {

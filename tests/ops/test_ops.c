@@ -92,6 +92,11 @@ BUILD(b_matmul16, soma_matmul(x[0], x[1], x[2], SOMA_BF16))
 BUILD(b_matmul_nobias, soma_matmul(x[0], x[1], NULL, SOMA_F32))
 BUILD(b_matmul_tt, soma_matmul(soma_transpose(x[0]), soma_transpose(x[1]), NULL, SOMA_F32))
 BUILD(b_matmul_tt16, soma_matmul(soma_transpose(x[0]), soma_transpose(x[1]), NULL, SOMA_BF16))
+BUILD(b_int8, soma_quant_matmul(x[0], x[1], x[2], SOMA_QUANT_I8))
+BUILD(b_int8w, soma_quant_matmul(x[0], x[1], x[2], SOMA_QUANT_I8W))
+BUILD(b_int4w, soma_quant_matmul(x[0], x[1], x[2], SOMA_QUANT_I4W))
+BUILD(b_int4w16, soma_quant_matmul(soma_cast(x[0], SOMA_BF16), soma_cast(x[1], SOMA_BF16), NULL, SOMA_QUANT_I4W))
+BUILD(b_int8_slice, soma_quant_matmul(soma_slice(x[0], 2, 3, 70), x[1], NULL, SOMA_QUANT_I8))
 BUILD(b_embed, soma_embed(x[0], x[1]))
 BUILD(b_rms, soma_rms_normalise(x[0], x[1], 1e-6f))
 BUILD(b_rms_plain, soma_rms_normalise(x[0], NULL, 1e-6f))
@@ -147,6 +152,15 @@ static const row rows[] = {
     {"matmul, batched", SOMA_OP_MATMUL, b_matmul_nobias, {V4(2, 3, 20, 33), V4(2, 3, 17, 33)}, 1e-5},
     {"matmul, transposed", SOMA_OP_MATMUL, b_matmul_tt, {V2(600, 50), V2(600, 70)}, 2e-5},
     {"matmul bf16, transposed", SOMA_OP_MATMUL, b_matmul_tt16, {V2(1500, 50), V2(1500, 70)}, 2e-5, true},
+    // whole numbers: the fast kernels give the plain ones' bits
+    {"int8", SOMA_OP_QUANT_MATMUL, b_int8, {V3(3, 7, 70), V2(90, 70), V1(90)}, 0, true},
+    {"int8, large", SOMA_OP_QUANT_MATMUL, b_int8, {V2(101, 300), V2(67, 300), V1(67)}, 0, true},
+    {"int8, slice", SOMA_OP_QUANT_MATMUL, b_int8_slice, {V3(2, 3, 75), V2(40, 70)}, 0, true},
+    {"int8w", SOMA_OP_QUANT_MATMUL, b_int8w, {V3(3, 7, 70), V2(90, 70), V1(90)}, 0, true},
+    {"int8w, one row, long", SOMA_OP_QUANT_MATMUL, b_int8w, {V2(1, 2500), V2(64, 2500), V1(64)}, 0, true},
+    {"int4w", SOMA_OP_QUANT_MATMUL, b_int4w, {V3(3, 7, 70), V2(90, 70), V1(90)}, 0, true},
+    {"int4w, one row, long", SOMA_OP_QUANT_MATMUL, b_int4w, {V2(1, 2500), V2(64, 2500), V1(64)}, 0, true},
+    {"int4w of bf16", SOMA_OP_QUANT_MATMUL, b_int4w16, {V2(9, 300), V2(33, 300)}, 0, true},
     {"embed", SOMA_OP_EMBED, b_embed, {V2(11, 50), {IDS, 2, {4, 6}, true}}, 1e-6},
     {"embed gradient", SOMA_OP_EMBED_GRAD, b_embed, {V2(11, 5), {IDS, 2, {9, 6}, true}}, 1e-6},
     {"rms_norm", SOMA_OP_RMS_NORM, b_rms, {V3(4, 30, 70), V1(70)}, 3e-6},
@@ -275,6 +289,10 @@ static soma_device *open_device(soma_isa isa, int threads) {
     return d;
 }
 
+static bool has_gradient(const row *r) {
+    return r->inputs[0].fill != BYTES && r->op != SOMA_OP_TIME_EMBED && r->op != SOMA_OP_QUANT_MATMUL;
+}
+
 static double difference(const float *a, const float *b, int64_t n) {
     double top = 1e-30, worst = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -292,7 +310,7 @@ static void test_fast_against_plain(void **state) {
         for (size_t i = 0; i < SOMA_COUNT(rows); i++) {
             const row *r = &rows[i];
             job a, b;
-            bool grads = r->inputs[0].fill != BYTES && r->op != SOMA_OP_TIME_EMBED;
+            bool grads = has_gradient(r);
             job_open(&a, r, plain, grads);
             job_open(&b, r, fast, grads);
             fill_inputs(&a, r, NULL, 0);
@@ -376,7 +394,7 @@ static void test_threads_do_not_matter(void **state) {
         for (int threads = 1; threads <= 3; threads++) {
             soma_device *d = open_device(cpu_best_isa(), threads);
             job j;
-            bool grads = rows[i].inputs[0].fill != BYTES && rows[i].op != SOMA_OP_TIME_EMBED;
+            bool grads = has_gradient(&rows[i]);
             job_open(&j, &rows[i], d, grads);
             fill_inputs(&j, &rows[i], NULL, 0);
             uint64_t before = soma__alloc_count();

@@ -21,6 +21,7 @@ cpu_kernel *const cpu_plain[SOMA_OP_COUNT] = {
     [SOMA_OP_PAD] = plain_pad,
     [SOMA_OP_SUM] = plain_sum,
     [SOMA_OP_MATMUL] = plain_matmul,
+    [SOMA_OP_QUANT_MATMUL] = plain_quant_matmul,
     [SOMA_OP_EMBED] = plain_embed,
     [SOMA_OP_EMBED_GRAD] = plain_embed_grad,
     [SOMA_OP_RMS_NORM] = plain_rms_norm,
@@ -51,6 +52,7 @@ static cpu_chooser *const choosers[SOMA_OP_COUNT] = {
     [SOMA_OP_PAD] = cpu_fast_pad,
     [SOMA_OP_SUM] = cpu_fast_sum,
     [SOMA_OP_MATMUL] = cpu_fast_matmul,
+    [SOMA_OP_QUANT_MATMUL] = cpu_fast_quant_matmul,
     [SOMA_OP_EMBED] = cpu_fast_embed,
     [SOMA_OP_EMBED_GRAD] = cpu_fast_embed_grad,
     [SOMA_OP_RMS_NORM] = cpu_fast_rms_norm,
@@ -146,7 +148,8 @@ static const soma_tensor *packed_source(const soma_step *step) { // a weight tha
 static cpu_choice choose(const soma_step *step, soma_isa isa) {
     const soma_tensor *t = step->nodes[step->n_nodes - 1];
     cpu_choice c = {0};
-    if (packed_source(step)) return t->op == SOMA_OP_MATMUL ? cpu_fast_packed(step, isa) : c;
+    if (packed_source(step))
+        return t->op == SOMA_OP_MATMUL ? cpu_fast_packed(step, isa) : t->op == SOMA_OP_QUANT_MATMUL ? cpu_fast_quant_matmul(step, isa) : c;
     if (isa != SOMA_ISA_PLAIN && choosers[t->op]) c = choosers[t->op](step, isa);
     if (c.run) return c;
     c = (cpu_choice){.run = cpu_plain[t->op]};

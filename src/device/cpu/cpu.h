@@ -39,7 +39,7 @@ extern cpu_kernel *const cpu_plain[SOMA_OP_COUNT]; // NULL for leaves and views
 // The fast kernels, one chooser per op; each looks at dtype, strides and instruction set and may decline (run == NULL).
 typedef cpu_choice cpu_chooser(const soma_step *step, soma_isa isa);
 cpu_chooser cpu_fast_elementwise; // chains of ADD SUB MUL DIV AFFINE UNARY UNARY_GRAD COPY CONSTANT, also of length 1
-cpu_chooser cpu_fast_matmul;
+cpu_chooser cpu_fast_matmul, cpu_fast_quant_matmul;
 cpu_chooser cpu_fast_attention, cpu_fast_attention_grad;
 cpu_chooser cpu_fast_rms_norm, cpu_fast_rms_norm_grad, cpu_fast_layer_norm, cpu_fast_layer_norm_grad;
 cpu_chooser cpu_fast_rope, cpu_fast_sum, cpu_fast_concat, cpu_fast_pad, cpu_fast_embed, cpu_fast_embed_grad, cpu_fast_store, cpu_fast_adamw;

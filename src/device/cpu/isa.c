@@ -35,9 +35,10 @@ soma_isa cpu_best_isa(void) {
     if (a >= 1 && __get_cpuid_count(7, 1, &a71, &b, &c, &d) == 0) a71 = 0;
     const uint64_t saved = saved_by_system();
     if ((saved & 0x6) != 0x6 || !(b7 >> 5 & 1)) return SOMA_ISA_PLAIN; // xmm and ymm; AVX2
+    // the last level also has byte products (VNNI), as every processor with bf16 products does
     const uint32_t f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
     if ((saved & 0xe6) != 0xe6 || (b7 & (f | dq | bw | vl)) != (f | dq | bw | vl)) return SOMA_ISA_AVX2; // opmask, zmm
-    return a71 >> 5 & 1 ? SOMA_ISA_AVX512BF16 : SOMA_ISA_AVX512;
+    return (a71 >> 5 & 1) && (c7 >> 11 & 1) ? SOMA_ISA_AVX512BF16 : SOMA_ISA_AVX512;
 }
 #else
 soma_isa cpu_best_isa(void) { return SOMA_ISA_PLAIN; }

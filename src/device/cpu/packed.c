@@ -3,6 +3,7 @@
 #include "device/cpu/packed.h"
 #include "device/cpu/fast.h"
 #include "device/cpu/fast_matmul.h"
+#include "device/cpu/fast_quant.h"
 
 #include <string.h>
 
@@ -31,6 +32,10 @@ static bool packs(const soma_tensor *t, const soma_slot *slot, soma_isa isa) {
 
 void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t n_readers, soma_isa isa) {
     if (slot->n_dims < 2 || !n_readers || rows_of(slot) < 1 || k_of(slot) < 1) return;
+    if (readers[0]->op == SOMA_OP_QUANT_MATMUL) {
+        cpu_quant_choose(slot, readers, n_readers, isa);
+        return;
+    }
     const soma_dtype product = readers[0]->op == SOMA_OP_MATMUL ? readers[0]->p.matmul.product : SOMA_F32;
     for (size_t i = 0; i < n_readers; i++)
         if (!packs(readers[i], slot, isa) || readers[i]->p.matmul.product != product) return;
@@ -62,6 +67,11 @@ static void pack_item(void *ctx, int64_t item, int thread) {
 }
 
 void cpu_form_pack(const soma_slot *slot, void *memory, const void *data, soma_dtype dtype, soma_isa isa, soma_pool *pool) {
+    if (slot->form == CPU_FORM_BYTES || slot->form == CPU_FORM_LEVELS) {
+        cpu_quant_pack(memory, slot->form == CPU_FORM_BYTES ? SOMA_QUANT_I8 : SOMA_QUANT_I4W, data, dtype, k_of(slot), rows_of(slot),
+                       k_of(slot), cpu_quant_of(isa), pool);
+        return;
+    }
     packing p = {.gemm = cpu_gemm_of(isa, SOMA_F32), .form = slot->form, .out = memory, .N = rows_of(slot), .K = k_of(slot)};
     p.f = (cpu_factor){.data = data, .bf16 = dtype == SOMA_BF16, .row_stride = p.K, .k_stride = 1};
     p.panel = cpu_form_panel(p.form, p.K, p.gemm->nr);

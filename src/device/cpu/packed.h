@@ -10,6 +10,8 @@ typedef enum cpu_form {
     CPU_FORM_PUBLISHED, // as the checkpoint has it
     CPU_FORM_FLOATS,    // word [panel][k][nr]: f32
     CPU_FORM_PAIRS,     // word [panel][k / 2][nr]: two neighbouring bf16; k is filled with zeros to a multiple of CPU_PAIRS_K
+    CPU_FORM_BYTES,     // int8, int8w and
+    CPU_FORM_LEVELS,    // int4w: as fast_quant.h says
 } cpu_form;
 enum { CPU_PAIRS_K = 32 }; // what a tile of AMX takes at once
 
