@@ -177,7 +177,7 @@ static soma_status save_steps(const soma_export_opts *o, const soma_model *model
     add_step(before, "normalizer_processor", norm, stats ? file : NULL);
     if (pi05) {
         add_step(before, "pi05_prepare_state_tokenizer_processor_step",
-                 json_pack("{s:I, s:s}", "max_state_dim", (json_int_t)model->info.state_dim, "task_key", "task"), NULL);
+                 json_pack("{s:i, s:s}", "max_state_dim", robot->n_state, "task_key", "task"), NULL); // LeRobot 0.4 pads up to it
         add_step(before, "tokenizer_processor", tokens, NULL);
         add_step(before, "device_processor", device_json(), NULL);
     }
@@ -204,15 +204,19 @@ static soma_status lerobot_sides(const soma_export_opts *o, const soma_model *mo
     json_t *own = model->family->config(model);
     if (!own) return soma__no_memory(err, "the config");
     const char *language = variant_of(own, "paligemma"), *expert = variant_of(own, "action_expert");
-    json_t *config = json_pack(
-        "{s:s, s:i, s:o, s:o, s:s, s:b, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:[I, I], s:i, s:I, s:o, s:b, s:[s], s:o}", "type", info->type,
-        "n_obs_steps", 1, "input_features", features_json(model, robot, true, false), "output_features",
-        features_json(model, robot, false, true), "device", "cpu", "use_amp", 0, "push_to_hub", 0, "dtype",
-        o->dtype == SOMA_F32 ? "float32" : "bfloat16", "chunk_size", (json_int_t)info->horizon, "n_action_steps", (json_int_t)info->horizon,
-        "max_state_dim", (json_int_t)info->state_dim, "max_action_dim", (json_int_t)info->action_dim, "num_inference_steps",
-        (json_int_t)info->n_steps, "image_resolution", (json_int_t)info->image_size, (json_int_t)info->image_size, "empty_cameras", 0,
-        "tokenizer_max_length", (json_int_t)info->max_tokens, "normalization_mapping", map_json(robot), "use_relative_actions",
-        any_delta(robot), "relative_exclude_joints", "gripper", "action_feature_names", action_names(robot));
+    json_t *config = json_pack("{s:s, s:i, s:o, s:o, s:s, s:b, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:[I, I], s:i, s:I, s:o}", "type",
+                               info->type, "n_obs_steps", 1, "input_features", features_json(model, robot, true, false), "output_features",
+                               features_json(model, robot, false, true), "device", "cpu", "use_amp", 0, "push_to_hub", 0, "dtype",
+                               o->dtype == SOMA_F32 ? "float32" : "bfloat16", "chunk_size", (json_int_t)info->horizon, "n_action_steps",
+                               (json_int_t)info->horizon, "max_state_dim", (json_int_t)info->state_dim, "max_action_dim",
+                               (json_int_t)info->action_dim, "num_inference_steps", (json_int_t)info->n_steps, "image_resolution",
+                               (json_int_t)info->image_size, (json_int_t)info->image_size, "empty_cameras", 0, "tokenizer_max_length",
+                               (json_int_t)info->max_tokens, "normalization_mapping", map_json(robot));
+    if (config && any_delta(robot)) { // since LeRobot 0.5; before, its parser refuses the keys
+        json_object_set_new(config, "use_relative_actions", json_true());
+        json_object_set_new(config, "relative_exclude_joints", json_pack("[s]", "gripper"));
+        json_object_set_new(config, "action_feature_names", action_names(robot));
+    }
     if (config && language && expert) {
         json_object_set_new(config, "paligemma_variant", json_string(language));
         json_object_set_new(config, "action_expert_variant", json_string(expert));

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/json.h"
 #include "policy/export.h"
 #include "train/tuned.h"
 
@@ -96,6 +97,47 @@ static void test_names(void **state) {
     assert_true(soma__file_exists(file));
 }
 
+static json_t *load(const char *name) {
+    char file[SOMA_PATH_MAX];
+    soma_error err;
+    json_t *json;
+    path(file, name);
+    if (soma__json_load(&json, file, &err)) fail_msg("%s", err.text);
+    return json;
+}
+
+// LeRobot's parser refuses a whole config for one key that its version has not: those of relative actions are there where they are needed
+// alone. Its 0.4 pads the state up to the step's max_state_dim before it goes into pi0.5's prompt, where openpi and soma do not.
+static void test_what_older_lerobots_read(void **state) {
+    static const char *const newer[] = {"use_relative_actions", "relative_exclude_joints", "action_feature_names"};
+    json_t *plain = load("base_lerobot/config.json"), *relative = load("peft_lerobot/config.json");
+    for (size_t i = 0; i < SOMA_COUNT(newer); i++) {
+        assert_null(json_object_get(plain, newer[i]));
+        assert_non_null(json_object_get(relative, newer[i]));
+    }
+    json_decref(plain);
+    json_decref(relative);
+    soma_train_opts o = options("five");
+    soma_error err;
+    o.init[0] = 0;
+    strcpy(o.family, "pi05");
+    path(o.model, "model.json");
+    o.horizon = 4;
+    o.steps = 1;
+    if (soma_train(&o, NULL, NULL, &err)) fail_msg("%s", err.text);
+    export("five", NULL, "five_lerobot", true, SOMA_F32);
+    assert_same_actions("five", "five_lerobot", 1e-5);
+    json_t *before = load("five_lerobot/policy_preprocessor.json"), *step;
+    size_t i;
+    int64_t width = 0;
+    json_array_foreach(json_object_get(before, "steps"), i, step) {
+        const json_t *n = json_object_get(json_object_get(step, "config"), "max_state_dim");
+        if (n) width = json_integer_value(n);
+    }
+    assert_int_equal(width, 2); // the robot's, not the model's
+    json_decref(before);
+}
+
 static void test_every_allocation_may_fail(void **state) {
     char policy[SOMA_OPT_TEXT], out[SOMA_OPT_TEXT];
     path(policy, "pairs");
@@ -151,6 +193,7 @@ int main(void) {
         cmocka_unit_test(test_openpi_pairs),
         cmocka_unit_test(test_peft_pairs_and_relative_actions),
         cmocka_unit_test(test_names),
+        cmocka_unit_test(test_what_older_lerobots_read),
         cmocka_unit_test(test_every_allocation_may_fail),
         cmocka_unit_test(test_bad_input),
     };

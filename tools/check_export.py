@@ -1,0 +1,326 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Holds exported policies against LeRobot itself, both ways, and prints a table of errors.
+
+Out: a policy written by `soma export --layout lerobot` is loaded with LeRobot's own loader and processors, given one observation and fixed
+noise, and held against `soma trace` (the same inputs, random noise) and `soma act` (the whole way from picture to robot units, no noise).
+Back: LeRobot saves that policy with save_pretrained, processors included, and `soma act` on what it saved gives the same actions.
+
+    python3 tools/check_export.py --soma build/soma                    # small random policies of pi0 and pi0.5, made for the purpose
+    python3 tools/check_export.py --soma build/soma --policy for_lerobot --tokenizer DIR
+
+Needs lerobot 0.4.4, torch, and transformers with openpi's changes to Gemma (see docs/export.md). LeRobot knows the released sizes alone:
+for others its tables of sizes, nothing else, are replaced by those in config.json. Exit code: 0 all within the tolerance, 1 not, 2 usage.
+"""
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+OWN_KEYS = ("paligemma", "action_expert", "vision", "camera_order", "vocab_size")  # of soma; LeRobot's parser refuses what it does not know
+PROMPTS = ["pick up the red_cube\nand place it", "open the drawer"]
+
+
+class Table:
+    def __init__(self, tolerance):
+        self.tolerance, self.failed = tolerance, 0
+        print(f"{'case':34} {'what':38} {'largest':>10} {'relative':>10} {'tolerance':>10}")
+
+    def compare(self, case, what, got, want, tolerance=None):
+        tolerance = self.tolerance if tolerance is None else tolerance
+        got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+        if got.shape != want.shape:
+            return self.say(case, f"{what}: {list(got.shape)} for {list(want.shape)}", False)
+        error = np.abs(got - want)
+        relative = np.linalg.norm(error) / max(np.linalg.norm(want), 1e-30)
+        good = bool(np.isfinite(got).all() and relative <= tolerance)
+        self.failed += not good
+        print(f"{case:34} {what:38} {error.max():10.2e} {relative:10.2e} {tolerance:10.0e}{'' if good else '  WRONG'}")
+
+    def say(self, case, what, good):
+        self.failed += not good
+        print(f"{case:34} {what}{'' if good else '  WRONG'}")
+
+
+# ---- soma
+
+
+def soma(args, *words):
+    done = subprocess.run([args.soma, *map(str, words)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"soma {' '.join(map(str, words))}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}")
+    return done.stdout
+
+
+def act(args, folder, obs, work):
+    """The chunk in robot units, from no noise."""
+    from safetensors.numpy import save_file
+
+    tensors = {"state": obs["state"]} | {f"image.{name}": picture for name, picture in obs["images"].items()}
+    save_file(tensors, work / "obs.safetensors", metadata={"prompt": obs["prompt"]})
+    out = soma(args, "act", "--policy", folder, "--obs", work / "obs.safetensors", "--noise", 0, "--dtype", args.dtype, "--threads", 1, "--json")
+    return np.array(json.loads(out)["actions"])
+
+
+def trace(args, folder, inputs, work):
+    from safetensors.numpy import load_file, save_file
+
+    save_file(inputs, work / "in.safetensors")
+    soma(args, "trace", "--policy", folder, "--inputs", work / "in.safetensors", "--out", work / "out.safetensors", "--time", "lerobot", "--threads", 1,
+         "--dtype", args.dtype)
+    return load_file(work / "out.safetensors")
+
+
+def make_tokenizer(folder, size):
+    """A tokenizer.json of Gemma's kind: BPE over characters with byte fallback, a bar for the space, BOS in front."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?=▁)"), "isolated")
+    text = [f"Task: {p}, State: {i} {255 - i};\nAction: ".replace(" ", "▁") for p in PROMPTS for i in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special + [f"<0x{b:02X}>" for b in range(256)], show_progress=False)
+    tokenizer.train_from_iterator(text, trainer)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    model = json.loads((folder / "tokenizer.json").read_text())  # bytes are no added tokens in Gemma's
+    model["added_tokens"] = [t for t in model["added_tokens"] if t["content"] in special]
+    (folder / "tokenizer.json").write_text(json.dumps(model))
+
+
+def draw_weights(path, rng):
+    """New values for every tensor: a fresh network has zeros (biases, the gates of pi0.5's norms) behind which an error could hide."""
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    with safe_open(path, "np") as file:
+        metadata = file.metadata()
+    tensors = {name: (rng.normal(0, 0.1 if t.ndim < 2 else 1.2 / np.sqrt(t[0].size), t.shape)).astype(np.float32)
+               for name, t in sorted(load_file(path).items())}
+    save_file(tensors, path, metadata=metadata)
+
+
+def make_policy(args, family, folder, rng):
+    """Random weights, statistics that are not trivial, a tokenizer."""
+    sizes = folder.with_suffix(".json")
+    sizes.write_text(json.dumps({"vocab_size": 600, "max_token_len": 160, "action_dim": 32, "state_dim": 32, "action_horizon": 12}))
+    soma(args, "init", "--family", family, "--preset", "nano", "--model", sizes, "--dtype", "f32", "--seed", 3, "--out", folder)
+    draw_weights(folder / "model.safetensors", rng)
+    config = json.loads((folder / "config.json").read_text())
+    n_state, n_actions = config["robot"]["n_state"], config["robot"]["n_actions"]
+    config["robot"]["normalise"] = "openpi_zscore" if family == "pi0" else "openpi_quantile"
+    (folder / "config.json").write_text(json.dumps(config))
+    stats = {}
+    for key, n in (("state", n_state), ("actions", n_actions)):
+        low = rng.uniform(-2, 0, n)
+        stats[key] = {"mean": rng.normal(0, 1, n).tolist(), "std": rng.uniform(0.1, 2, n).tolist(), "q01": low.tolist(),
+                      "q99": (low + rng.uniform(0.5, 3, n)).tolist()}
+    (folder / "norm_stats.json").write_text(json.dumps({"norm_stats": stats}))
+    (folder / "vocab.json").unlink()
+    make_tokenizer(folder, 600)
+
+
+# ---- LeRobot
+
+
+class LeRobot:
+    """A folder as LeRobot loads it."""
+
+    def __init__(self, folder, tokenizer, work):
+        import torch
+
+        self.torch = torch
+        self.config = json.loads((folder / "config.json").read_text())
+        self.family = self.config["type"]
+        self.module = importlib.import_module(f"lerobot.policies.{self.family}.modeling_{self.family}")
+        self.sizes = {key: self.config.pop(key) for key in OWN_KEYS if key in self.config}
+        self.tokenizer = tokenizer
+        if self.sizes:
+            self.resize()
+        folder = self.without_own_keys(folder, work)
+        self.quiet = io.StringIO()
+        with contextlib.redirect_stdout(self.quiet):
+            self.policy = self.policy_class().from_pretrained(folder, strict=True)
+        factory = importlib.import_module("lerobot.policies.factory")
+        given = {"tokenizer_processor": {"tokenizer": tokenizer}}
+        self.before, self.after = factory.make_pre_post_processors(self.policy.config, str(folder), preprocessor_overrides=given)
+        self.folder = folder
+
+    def policy_class(self):
+        return getattr(self.module, {"pi0": "PI0Policy", "pi05": "PI05Policy"}[self.family])
+
+    def without_own_keys(self, folder, work):
+        out = pathlib.Path(tempfile.mkdtemp(dir=work))
+        for path in folder.iterdir():
+            (out / path.name).symlink_to(path.resolve())
+        (out / "config.json").unlink()
+        (out / "config.json").write_text(json.dumps(self.config))
+        return out
+
+    def resize(self):
+        """The sizes that LeRobot has written into its source."""
+        module, sizes = self.module, self.sizes
+        parts = {"gemma_2b": sizes["paligemma"], "gemma_300m": sizes["action_expert"]}
+        vision, vocab = sizes["vision"], sizes["vocab_size"]
+        module.get_gemma_config = lambda variant: module.GemmaConfig(**parts[variant])
+        paligemma, gemma = module.PaliGemmaForConditionalGeneration, module.GemmaForCausalLM
+
+        def small_paligemma(config):
+            for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"):
+                setattr(config.vision_config, key, vision[key])
+            config.vision_config.projection_dim = config.projection_dim = sizes["paligemma"]["width"]
+            config.text_config.vocab_size = config._vocab_size = config.image_token_index = vocab
+            config.text_config.pad_token_id = None
+            return paligemma(config)
+
+        def small_gemma(config):
+            config.vocab_size = vocab
+            return gemma(config)
+
+        if not hasattr(paligemma, "small"):
+            small_paligemma.small = True
+            module.PaliGemmaForConditionalGeneration, module.GemmaForCausalLM = small_paligemma, small_gemma
+
+    def check_weights(self, table, case, path):
+        """Its loader prints what went wrong and goes on: the tensors are compared here, each."""
+        from safetensors import safe_open
+
+        mine = self.policy.state_dict()
+        places = {name: (t.data_ptr(), tuple(t.shape)) for name, t in mine.items()}
+        said = {}
+        with safe_open(path, "pt") as file:
+            for name in file.keys():
+                said[name if name.startswith("model.") else "model." + name] = file.get_tensor(name)
+        unknown = [name for name in said if name not in mine]
+        wrong = [name for name in said if name in mine and not self.torch.equal(said[name].to(mine[name].dtype), mine[name])]
+        loaded = {places[name] for name in said if name in places}
+        missing = [name for name in mine if places[name] not in loaded]
+        for what, names in (("not in LeRobot's model", unknown), ("with other values", wrong), ("never loaded", missing)):
+            table.say(case, f"{len(names)} of {len(said)} tensors {what}{': ' + names[0] if names else ''}", not names)
+
+    def batch(self, obs):
+        torch, out = self.torch, {"observation.state": self.torch.from_numpy(obs["state"]), "task": obs["prompt"]}
+        for name, picture in obs["images"].items():
+            out[f"observation.images.{name}"] = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
+        return self.before(out)
+
+    def chunk(self, batch, noise):
+        """Normalised, and in robot units; and what the network was given."""
+        seen, network = {}, self.policy.model
+        names = network.sample_actions.__wrapped__.__code__.co_varnames[1:6]
+
+        def sample(*inputs, **options):
+            seen.update(zip(names, inputs))
+            return type(network).sample_actions(network, *inputs, noise=self.torch.from_numpy(noise)[None], **options)
+
+        network.sample_actions = sample
+        chunk = self.policy.predict_action_chunk(batch)
+        del network.sample_actions
+        return chunk[0].float().numpy(), np.stack([self.after(a[None])[0].numpy() for a in chunk[0]]), seen
+
+    def save(self, folder):
+        with contextlib.redirect_stdout(self.quiet):
+            self.policy.save_pretrained(folder)
+        self.before.save_pretrained(folder)
+        self.after.save_pretrained(folder)
+        if self.sizes:  # the name gemma_2b would contradict the tensors
+            config = json.loads((folder / "config.json").read_text()) | self.sizes
+            for key in ("paligemma_variant", "action_expert_variant"):
+                config.pop(key)
+            (folder / "config.json").write_text(json.dumps(config))
+
+
+# ---- the checks
+
+
+def observation(config, rng, prompt):
+    state = next(f["shape"][0] for f in config["input_features"].values() if f["type"] == "STATE")
+    images = {key.removeprefix("observation.images."): rng.integers(0, 256, (f["shape"][1], f["shape"][2], 3), np.uint8)
+              for key, f in config["input_features"].items() if f["type"] == "VISUAL"}
+    return {"state": rng.normal(0, 0.6, state).astype(np.float32), "images": images, "prompt": prompt}
+
+
+def check_processors(args, table, case, folder, original, obs, work):
+    """What LeRobot's steps made of the observation, and its network's chunk of it, against soma's."""
+    rng = np.random.default_rng(args.seed + 1)
+    config = original.policy.config
+    noise = rng.normal(0, 1, (config.chunk_size, config.max_action_dim)).astype(np.float32)
+    chunk, _, seen = original.chunk(original.batch(obs), noise)
+    tokens = next(seen[key] for key in ("lang_tokens", "tokens") if key in seen)
+    masks = next(seen[key] for key in ("lang_masks", "masks") if key in seen)
+    inputs = {"tokens": tokens.numpy().astype(np.int32), "token_mask": masks.numpy().astype(np.uint8), "noise": noise[None]}
+    if "state" in seen:
+        inputs["state"] = seen["state"].numpy()
+    for name, image in zip(obs["images"], seen["images"]):
+        inputs[f"image.{name}"] = np.ascontiguousarray(image.numpy())
+    ours = trace(args, folder, inputs, work)["actions"][0][:, : chunk.shape[1]]
+    table.compare(case, "network: actions from random noise", ours, chunk)
+
+
+def check_whole(args, table, case, folder, original, obs, work):
+    config = original.policy.config
+    _, actions, _ = original.chunk(original.batch(obs), np.zeros((config.chunk_size, config.max_action_dim), np.float32))
+    table.compare(case, "picture to robot units", act(args, folder, obs, work), actions)
+    return actions
+
+
+def check_folder(args, table, folder, work):
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str((args.tokenizer or folder) / "tokenizer.json"), pad_token="<pad>", bos_token="<bos>",
+                                        eos_token="<eos>", unk_token="<unk>")
+    original = LeRobot(folder, tokenizer, work)
+    rng = np.random.default_rng(args.seed)
+    case = f"{original.family}: {folder.name}"
+    original.check_weights(table, case, folder / "model.safetensors")
+    chunks = []
+    for prompt in PROMPTS:
+        obs = observation(original.config, rng, prompt)
+        check_processors(args, table, case, folder, original, obs, work)
+        chunks.append(check_whole(args, table, case, folder, original, obs, work))
+    apart = np.linalg.norm(chunks[0] - chunks[1]) / np.linalg.norm(chunks[0])
+    table.say(case, f"two observations' chunks are {apart:.2g} apart", apart > 100 * args.tolerance)
+    back = work / f"saved_{original.family}"
+    original.save(back)
+    shutil.copy((args.tokenizer or folder) / "tokenizer.json", back / "tokenizer.json")
+    table.compare(f"{original.family}: saved by LeRobot", "picture to robot units", act(args, back, obs, work), chunks[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--soma", default="build/soma", help="the program [build/soma]")
+    parser.add_argument("--policy", type=pathlib.Path, help="a folder in LeRobot's layout; without it small ones are made")
+    parser.add_argument("--tokenizer", type=pathlib.Path, help="folder with tokenizer.json [the policy's]")
+    parser.add_argument("--dtype", default="f32", help="soma's [f32]")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="of the chunk, relative L2 [1e-4]")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=pathlib.Path, help="folder to work in, kept afterwards")
+    args = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        work = args.keep or pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        work.mkdir(parents=True, exist_ok=True)
+        table = Table(args.tolerance)
+        if args.policy:
+            check_folder(args, table, args.policy, work)
+        else:
+            for family in ("pi0", "pi05"):
+                make_policy(args, family, work / family, np.random.default_rng(args.seed + 7))
+                soma(args, "export", "--policy", work / family, "--layout", "lerobot", "--dtype", "f32", "--out", work / f"{family}_lerobot")
+                check_folder(args, table, work / f"{family}_lerobot", work)
+    print(f"{table.failed} wrong" if table.failed else "all as they should be")
+    return 1 if table.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
