@@ -15,6 +15,7 @@ extern "C" {
     X(TEXT, preset, "nano", "sizes to start from")                                                                                     \
     X(TEXT, model, "", "JSON file with sizes that differ from the preset's")                                                           \
     X(TEXT, init, "", "folder of a checkpoint to start from (ours, openpi's, LeRobot's); sizes and vocabulary are its own")            \
+    X(TEXT, vlm, "", "checkpoint, of any family, whose vision and language weights to start from; the rest begins anew")               \
     X(TEXT, text_tokenizer, "", "tokenizer's file or folder; empty: the checkpoint's; words: a vocabulary of the data's prompts")      \
     X(TEXT, action_tokenizer, "", "of a family that writes tokens: FAST's folder (soma fast fit), or bins; empty: the checkpoint's")   \
     X(TEXT, lora, "", "low-rank pairs: openpi, openpi_language, openpi_expert or peft; empty: all weights are trained")                \

@@ -135,23 +135,40 @@ soma_status soma__trainer_adapt(soma_trainer *t, soma_error *err) {
 
 // ---- where weights begin
 
-// The trained weights as the checkpoint has them; pairs begin anew.
-static soma_status read_trained(soma_trainer *t, const soma_safetensors *file, soma_error *err) {
+#define VLM "paligemma_with_expert.paligemma.*" // what the families that stand on PaliGemma share
+
+// The trained weights as the checkpoint has them; pairs begin anew. only_vlm: the vision and language weights that it has.
+static soma_status read_trained(soma_trainer *t, const soma_safetensors *file, bool only_vlm, soma_error *err) {
     soma_params part = *t->params;
     part.layout.slots = soma__calloc(t->params->layout.n_slots + 1, sizeof *part.layout.slots);
     if (!part.layout.slots) return soma__no_memory(err, "the weights' table");
     part.layout.n_slots = 0;
-    for (size_t i = 0; i < t->params->layout.n_slots; i++)
-        if (!soma__is_pair(t->params->layout.slots[i].name)) part.layout.slots[part.layout.n_slots++] = t->params->layout.slots[i];
-    soma_status status = soma__params_load_into(&part, part.memory, file, t->model->family->aliases, err);
+    const soma_alias *aliases = t->model->family->aliases;
+    for (size_t i = 0; i < t->params->layout.n_slots; i++) {
+        const char *name = t->params->layout.slots[i].name;
+        if (only_vlm ? soma__matches(VLM, name) && soma__find_weight(file, name, aliases) : !soma__is_pair(name))
+            part.layout.slots[part.layout.n_slots++] = t->params->layout.slots[i];
+    }
+    soma_status status = soma__params_load_into(&part, part.memory, file, aliases, err);
+    if (status == SOMA_OK && only_vlm && !part.layout.n_slots)
+        status =
+            soma__fail(err, SOMA_BAD_INPUT, "--vlm: %s has no vision and language weights that %s knows", t->o.vlm, t->model->info.type);
     soma__free(part.layout.slots);
+    return status;
+}
+
+static soma_status read_vlm(soma_trainer *t, soma_error *err) {
+    soma_safetensors *file;
+    SOMA_TRY(soma__safetensors_open(&file, t->o.vlm, err));
+    soma_status status = read_trained(t, file, true, err);
+    soma__safetensors_close(file);
     return status;
 }
 
 static soma_status read_init(soma_trainer *t, const soma_graph *graph, soma_error *err) {
     soma_safetensors *file;
     SOMA_TRY(soma__safetensors_open(&file, t->o.init, err));
-    soma_status status = read_trained(t, file, err);
+    soma_status status = read_trained(t, file, false, err);
     soma__safetensors_close(file);
     if (status != SOMA_OK || !t->change.n_frozen) return status;
     SOMA_TRY(soma__safetensors_open(&file, t->o.init, err)); // is taken over: its pages are the frozen weights
@@ -186,6 +203,7 @@ soma_status soma__trainer_weights(soma_trainer *t, soma_error *err) {
         status = soma__params_init(t->params, (uint64_t)t->o.seed, err);
     }
     if (status == SOMA_OK && *t->o.init) status = read_init(t, graph, err);
+    if (status == SOMA_OK && *t->o.vlm) status = read_vlm(t, err);
     soma_graph_free(graph);
     return status == SOMA_OK ? copy_average(t, err) : status;
 }

@@ -289,7 +289,7 @@ static soma_status make_robot(soma_trainer *t, soma_error *err) {
 
 // Where the vocabulary comes from; NULL: from the prompts of the data.
 static const char *given_vocabulary(const soma_trainer *t) {
-    const char *given = *t->o.text_tokenizer ? t->o.text_tokenizer : t->o.init;
+    const char *given = *t->o.text_tokenizer ? t->o.text_tokenizer : *t->o.init ? t->o.init : t->o.vlm;
     return *given && strcmp(given, "words") ? given : NULL;
 }
 
@@ -367,6 +367,8 @@ static soma_status check_options(const soma_train_opts *o, soma_error *err) {
         return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", o->dtype);
     if (strcmp(o->keep, "best") && strcmp(o->keep, "last"))
         return soma__fail(err, SOMA_BAD_INPUT, "keep \"%.20s\": best or last are possible", o->keep);
+    if (*o->init && *o->vlm)
+        return soma__fail(err, SOMA_BAD_INPUT, "--init has all weights of a checkpoint, --vlm a part of them: one of the two");
     return SOMA_OK;
 }
 

@@ -43,15 +43,18 @@ static int make_all(void **state) {
     path(dir, "bins");
     bool failed = soma__fast_save(bins, dir, NULL) != SOMA_OK;
     soma__fast_close(bins);
-    const char *forms[] = {"false", "true"}, *names[] = {"openpi.json", "lerobot.json"};
-    for (int i = 0; i < 2 && !failed; i++) {
+    const char *forms[] = {"false", "true", "false"}, *names[] = {"openpi.json", "lerobot.json", "flow.json"};
+    for (int i = 0; i < 3 && !failed; i++) {
         char text[1024];
         snprintf(text, sizeof text,
                  "{\"lerobot_form\": %s, \"vocab_size\": 64, \"max_token_len\": 24, \"max_decoding_steps\": 10,"
                  "\"paligemma\": {\"width\": 32, \"depth\": 2, \"mlp_dim\": 64, \"num_heads\": 2, \"num_kv_heads\": 1, \"head_dim\": 16},"
                  "\"vision\": {\"hidden_size\": 32, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"intermediate_size\": 32,"
-                 "\"patch_size\": 8, \"image_size\": 32}}",
-                 forms[i]);
+                 "\"patch_size\": 8, \"image_size\": 32}%s}",
+                 forms[i],
+                 i == 2 ? ",\"action_expert\": {\"width\": 32, \"depth\": 2, \"mlp_dim\": 32, \"num_heads\": 2, \"num_kv_heads\": 1, "
+                          "\"head_dim\": 16}"
+                        : "");
         path(dir, names[i]);
         failed = soma__file_write(dir, text, strlen(text), NULL) != SOMA_OK;
     }
@@ -116,6 +119,38 @@ static void learn(const char *out, const char *model) {
 static void openpis_form(void **state) { learn("openpi", "openpi.json"); }
 static void lerobots_form(void **state) { learn("lerobot", "lerobot.json"); }
 
+// pi0 starts from what pi0-FAST sees with, its expert anew; other sizes are told by name.
+static void a_vlm_goes_on(void **state) {
+    soma_train_opts o = options("flow", "flow.json");
+    soma_error err = {0};
+    soma_safetensors *from, *to;
+    char dir[SOMA_OPT_TEXT];
+    strcpy(o.family, "pi0");
+    path(o.vlm, "openpi");
+    o.steps = 0;
+    if (soma_train(&o, NULL, NULL, &err)) fail_msg("%s", err.text);
+    path(dir, "openpi");
+    assert_int_equal(soma__safetensors_open(&from, dir, NULL), SOMA_OK);
+    path(dir, "flow");
+    assert_int_equal(soma__safetensors_open(&to, dir, NULL), SOMA_OK);
+    int shared = 0;
+    for (size_t i = 0; i < soma__safetensors_count(from); i++) {
+        const soma_safetensor *a = soma__safetensors_at(from, i), *b = soma__safetensors_find(to, a->name);
+        if (!b) continue; // pi0 reads nothing behind its prefix's last keys and values
+        assert_true(a->dtype == b->dtype && a->n_values == b->n_values);
+        assert_memory_equal(a->data, b->data, (size_t)a->n_values * soma_dtype_size(a->dtype));
+        shared++;
+    }
+    assert_true(shared > 20 && soma__safetensors_count(to) > (size_t)shared);
+    soma__safetensors_close(from);
+    soma__safetensors_close(to);
+    o = options("other", "model.json");
+    strcpy(o.family, "pi0");
+    path(o.vlm, "openpi");
+    assert_int_equal(soma_train(&o, NULL, NULL, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "embed_tokens"));
+}
+
 static void a_tokenizer_is_needed(void **state) {
     soma_train_opts o = options("none", "openpi.json");
     soma_error err = {0};
@@ -128,6 +163,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(openpis_form),
         cmocka_unit_test(lerobots_form),
+        cmocka_unit_test(a_vlm_goes_on),
         cmocka_unit_test(a_tokenizer_is_needed),
     };
     return cmocka_run_group_tests(tests, make_all, remove_dots);
