@@ -20,15 +20,24 @@ pkg_check_modules(WEBSOCKETS REQUIRED IMPORTED_TARGET libwebsockets)
 pkg_check_modules(MSGPACK REQUIRED IMPORTED_TARGET msgpack)
 pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
 
+pkg_search_module(HDF5 IMPORTED_TARGET hdf5-serial hdf5)
+if(HDF5_FOUND)
+  set(hdf5_link PkgConfig::HDF5)
+else()
+  set(hdf5_without hdf5)
+  set(hdf5_without_files hdf5.c)
+  message(STATUS "libhdf5 is absent: building without HDF5 datasets (ALOHA, robomimic)")
+endif()
+
 find_library(MUJOCO_LIBRARY mujoco)
 find_path(MUJOCO_INCLUDE mujoco/mujoco.h)
 find_library(EGL_LIBRARY EGL)
 find_library(GL_LIBRARY GL)
 find_library(OSMESA_LIBRARY OSMesa)
 
-soma_folder(format EXCLUDE safetensors.c npy.c
-            LINK soma_format_core soma_base duckdb_import PkgConfig::AV PkgConfig::PNG PkgConfig::JPEG PkgConfig::CAIRO PkgConfig::WEBSOCKETS PkgConfig::MSGPACK)
-soma_families(data REGISTRY soma__dataset_registry TYPE soma_dataset_format HEADER data/dataset.h SYMBOL soma__dataset_format
+soma_folder(format EXCLUDE safetensors.c npy.c ${hdf5_without_files}
+            LINK soma_format_core soma_base ${hdf5_link} duckdb_import PkgConfig::AV PkgConfig::PNG PkgConfig::JPEG PkgConfig::CAIRO PkgConfig::WEBSOCKETS PkgConfig::MSGPACK)
+soma_families(data EXCLUDE ${hdf5_without} REGISTRY soma__dataset_registry TYPE soma_dataset_format HEADER data/dataset.h SYMBOL soma__dataset_format
               LINK soma_format soma_transform soma_base)
 if(MUJOCO_LIBRARY AND MUJOCO_INCLUDE AND (OSMESA_LIBRARY OR EGL_LIBRARY))
   set(SOMA_ENV ON)

@@ -49,7 +49,7 @@ if [ -r /etc/os-release ]; then
     [ "$(. /etc/os-release; printf '%s-%s' "${ID:-}" "${VERSION_ID:-}")" = debian-12 ] && debian=yes
 fi
 
-missing= packages= no_env=
+missing= packages= no_env= no_hdf5=
 need() { # package kind name purpose
     has "$2" "$3" && return 0
     packages="$packages $1"
@@ -87,6 +87,7 @@ simulator libegl-dev library EGL "rendering without a screen"
 simulator libgl-dev library GL "rendering without a screen"
 simulator libosmesa6-dev header GL/osmesa.h "rendering in software"
 simulator libosmesa6-dev library OSMesa "rendering in software"
+has module hdf5-serial || has module hdf5 || { packages="$packages libhdf5-dev" no_hdf5=yes; }
 [ $debian = no ] || simulator libgl1-mesa-dri file "/usr/lib/*/dri/swrast_dri.so" "the software renderer behind EGL"
 for extra in "$@"; do
     case $extra in
@@ -159,6 +160,7 @@ if [ $debian = yes ]; then
     fi
 else
     [ -z "$no_env" ] || say "the build goes on without env/ (no \`soma record\`, no closed-loop \`soma eval\`), because this is missing:$no_env"
+    [ -z "$no_hdf5" ] || say "the build goes on without HDF5 datasets, because libhdf5 (pkg-config hdf5) is missing"
     [ -z "$missing" ] || fail "this is not Debian 12, where packages would be installed here. Missing:$missing"
 fi
 duckdb_there || install_duckdb
