@@ -176,8 +176,9 @@ static soma_status save_steps(const soma_export_opts *o, const soma_model *model
     snprintf(file, sizeof file, before_file, (int)json_array_size(before));
     add_step(before, "normalizer_processor", norm, stats ? file : NULL);
     if (pi05) {
-        add_step(before, "pi05_prepare_state_tokenizer_processor_step",
-                 json_pack("{s:i, s:s}", "max_state_dim", robot->n_state, "task_key", "task"), NULL); // LeRobot 0.4 pads up to it
+        const int width = soma__prompt_state_width(soma__robot_prompt_form(robot, model), robot->n_state);
+        add_step(before, "pi05_prepare_state_tokenizer_processor_step", json_pack("{s:i, s:s}", "max_state_dim", width, "task_key", "task"),
+                 NULL); // LeRobot 0.4 pads up to it
         add_step(before, "tokenizer_processor", tokens, NULL);
         add_step(before, "device_processor", device_json(), NULL);
     }

@@ -2,6 +2,9 @@
 // A LeRobot folder's word about its robot: config.json tells features and their widths, policy_preprocessor.json and
 // policy_postprocessor.json the steps between robot and model, in order, with the statistics in safetensors files beside them. What a step
 // means is said here as soma's own robot object; a step that is not known is refused, for it would change the numbers.
+//
+// The same names mean other numbers to LeRobot up to 0.4: it pads the state in the prompt, and a picture's border is darker. A folder is
+// read as the version that wrote it did, for so it was trained.
 #include "policy/robot.h"
 
 #include "base/file.h"
@@ -159,12 +162,24 @@ static soma_status take_relative(reading *r, const json_t *step, soma_error *err
     return json_object_set_new(r->robot, "delta", delta) ? soma__no_memory(err, "a robot") : SOMA_OK;
 }
 
+// LeRobot writes every field of a config (soma's export does not), and those of relative actions came after 0.4.
+static bool is_of_04(const json_t *config) {
+    return json_object_get(config, "compile_model") && !json_object_get(config, "use_relative_actions");
+}
+
+static const struct {
+    const char *type, *step, *form, *form_04;
+} prompts[] = {{"pi0", "pi0_new_line_processor", "lerobot_pi0", "lerobot_pi0"},
+               {"pi05", "pi05_prepare_state_tokenizer_processor_step", "pi05", "lerobot_04_pi05"},
+               {"pi0_fast", "pi0_fast_prepare_state_tokenizer_processor_step", "lerobot_pi0_fast", "lerobot_04_pi0_fast"}};
+
+// `step` NULL: there is none. LeRobot's own steps do not tell the width; soma's do, for 0.4 to pad up to.
+static const char *form_of(const reading *r, size_t i, const json_t *step) {
+    int64_t width = json_integer_value(json_object_get(json_object_get(step, "config"), "max_state_dim"));
+    return is_of_04(r->config) || width == soma__prompt_state_width(SOMA_PROMPT_LEROBOT_04_PI05, 0) ? prompts[i].form_04 : prompts[i].form;
+}
+
 static soma_status take_step(reading *r, const json_t *step, soma_error *err) {
-    static const struct {
-        const char *step, *form;
-    } prompts[] = {{"pi0_new_line_processor", "lerobot_pi0"},
-                   {"pi05_prepare_state_tokenizer_processor_step", "pi05"},
-                   {"pi0_fast_prepare_state_tokenizer_processor_step", "lerobot_pi0_fast"}};
     static const char *const elsewhere[] = {"to_batch_processor", "tokenizer_processor", "action_tokenizer_processor", "device_processor",
                                             "absolute_actions_processor"}; // absolute: the way back of relative
     const char *name = json_string_value(json_object_get(step, "registry_name"));
@@ -172,7 +187,7 @@ static soma_status take_step(reading *r, const json_t *step, soma_error *err) {
     if (!name) return soma__fail(err, SOMA_BAD_INPUT, "%s: a step has no \"registry_name\"", r->where);
     for (size_t i = 0; i < SOMA_COUNT(prompts); i++)
         if (!strcmp(name, prompts[i].step)) {
-            json_object_set_new(r->robot, "prompt_form", json_string(prompts[i].form));
+            json_object_set_new(r->robot, "prompt_form", json_string(form_of(r, i, step)));
             return SOMA_OK;
         }
     for (size_t i = 0; i < SOMA_COUNT(elsewhere); i++)
@@ -204,13 +219,11 @@ static soma_status fill_gaps(reading *r, const char *where, soma_error *err) {
     snprintf(r->where, sizeof r->where, "%s", where);
     if (!r->rules[0]) SOMA_TRY(set_rule(r, 0, map, "STATE", err));
     if (!r->rules[1]) SOMA_TRY(set_rule(r, 1, map, "ACTION", err));
-    if (type && !json_object_get(r->robot, "prompt_form"))
-        json_object_set_new(r->robot, "prompt_form",
-                            json_string(!strcmp(type, "pi05")       ? "pi05"
-                                        : !strcmp(type, "pi0_fast") ? "lerobot_pi0_fast"
-                                                                    : "lerobot_pi0"));
+    for (size_t i = 0; i < SOMA_COUNT(prompts); i++)
+        if (type && !strcmp(type, prompts[i].type) && !json_object_get(r->robot, "prompt_form"))
+            json_object_set_new(r->robot, "prompt_form", json_string(form_of(r, i, NULL)));
     json_object_set_new(r->robot, "normalise", json_pack("{s:s, s:s}", "state", r->rules[0], "actions", r->rules[1]));
-    json_object_set_new(r->robot, "resize", json_string("lerobot"));
+    json_object_set_new(r->robot, "resize", json_string(is_of_04(r->config) ? "lerobot_04" : "lerobot"));
     json_object_set_new(r->robot, "absent", json_string("masked"));
     if (json_object_size(r->stats)) json_object_set(r->robot, "norm_stats", r->stats);
     return SOMA_OK;

@@ -59,6 +59,8 @@ int soma__prompt_bin(double x) {
     return x >= 1 ? 255 : (int)floor(x * 128) + 128;
 }
 
+enum { LEROBOT_04_STATE = 32 }; // max_state_dim as its step has it once it was saved and loaded, whatever the policy's config says
+
 static const char *const form_names[] = {
 #define NAME(code, name) name,
     SOMA_PROMPT_LIST(NAME)
@@ -79,6 +81,11 @@ soma_status soma__prompt_form_parse(soma_prompt_form *form, const char *name, so
 
 bool soma__prompt_has_state(soma_prompt_form form) { return form != SOMA_PROMPT_PI0 && form != SOMA_PROMPT_LEROBOT_PI0; }
 
+int soma__prompt_state_width(soma_prompt_form form, int n_state) {
+    bool padded = form == SOMA_PROMPT_LEROBOT_04_PI05 || form == SOMA_PROMPT_LEROBOT_04_FAST;
+    return padded ? SOMA_MAX(n_state, LEROBOT_04_STATE) : n_state;
+}
+
 void soma__prompt_text(soma_str *out, soma_prompt_form form, const char *prompt, const double *state, int n_state) {
     SOMA_CHECK(form > SOMA_PROMPT_MODEL && form < SOMA_PROMPT_COUNT, "a text is made in one of the forms");
     if (!soma__prompt_has_state(form)) {
@@ -91,8 +98,10 @@ void soma__prompt_text(soma_str *out, soma_prompt_form form, const char *prompt,
     soma__str_add(out, "Task: ");
     (form == SOMA_PROMPT_FAST ? add_lowered : soma__prompt_clean)(out, prompt);
     soma__str_add(out, ", State: ");
-    for (int i = 0; i < n_state; i++) soma__str_printf(out, i ? " %d" : "%d", soma__prompt_bin(state[i]));
-    soma__str_add(out, form == SOMA_PROMPT_PI05 ? ";\nAction: " : ";\n");
+    for (int i = 0; i < soma__prompt_state_width(form, n_state); i++)
+        soma__str_printf(out, i ? " %d" : "%d", soma__prompt_bin(i < n_state ? state[i] : 0));
+    bool five = form == SOMA_PROMPT_PI05 || form == SOMA_PROMPT_LEROBOT_04_PI05;
+    soma__str_add(out, five ? ";\nAction: " : ";\n");
 }
 
 // pi0's newline is a text of its own: SentencePiece would join it with what precedes it.

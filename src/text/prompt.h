@@ -6,9 +6,10 @@
 //     pi0_fast         <bos> "Task: lower(prompt), State: 0 128 255;\n"             newlines stay, white space is stripped after lowering
 //     lerobot_pi0      <bos> prompt "\n" in one go, as it is; no second "\n" where it ends with one
 //     lerobot_pi0_fast <bos> "Task: clean(prompt), State: 0 128 255;\n"
+//     lerobot_04_...   LeRobot up to 0.4: the same, but the state is padded to 32 values with zeros first, so that it ends in "128 128"
 //
-// LeRobot's pi0.5 has the form pi05. clean() strips white space at both ends (Unicode's, as Python does) and turns '_' and newlines into
-// spaces. It does not lower-case. lower() lower-cases (ASCII alone where soma was built without utf8proc), strips, and turns '_' into
+// LeRobot's pi0.5 has the form pi05 since. clean() strips white space at both ends (Unicode's, as Python does) and turns '_' and newlines
+// into spaces. It does not lower-case. lower() lower-cases (ASCII alone where soma was built without utf8proc), strips, and turns '_' into
 // spaces.
 #ifndef SOMA_TEXT_PROMPT_H
 #define SOMA_TEXT_PROMPT_H
@@ -23,13 +24,16 @@ enum { SOMA_PROMPT_PAD = 0 }; // the id on padding; masked, so that its meaning 
     X(SOMA_PROMPT_PI05, "pi05")                                                               \
     X(SOMA_PROMPT_FAST, "pi0_fast")                                                           \
     X(SOMA_PROMPT_LEROBOT_PI0, "lerobot_pi0")                                                 \
-    X(SOMA_PROMPT_LEROBOT_FAST, "lerobot_pi0_fast")
+    X(SOMA_PROMPT_LEROBOT_FAST, "lerobot_pi0_fast")                                           \
+    X(SOMA_PROMPT_LEROBOT_04_PI05, "lerobot_04_pi05")                                         \
+    X(SOMA_PROMPT_LEROBOT_04_FAST, "lerobot_04_pi0_fast")
 #define SOMA_PROMPT_ENUM(code, name) code,
 typedef enum soma_prompt_form { SOMA_PROMPT_LIST(SOMA_PROMPT_ENUM) SOMA_PROMPT_COUNT } soma_prompt_form;
 #undef SOMA_PROMPT_ENUM
 const char *soma__prompt_form_name(soma_prompt_form form);
 soma_status soma__prompt_form_parse(soma_prompt_form *form, const char *name, soma_error *err); // the error lists the names
 bool soma__prompt_has_state(soma_prompt_form form);                                             // it is part of the text
+int soma__prompt_state_width(soma_prompt_form form, int n_state);                               // values in the text, with the padding
 
 void soma__prompt_clean(soma_str *out, const char *prompt); // adds the cleaned prompt to `out`
 // The bin of one normalised state value: -1 below -1, then 0 .. 255. x is not NaN.

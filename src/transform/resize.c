@@ -186,8 +186,10 @@ void soma__resizer_u8(soma_resizer *r, const uint8_t *in, uint8_t *out) {
 
 static float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
+static bool is_lerobot(soma_resize_rule rule) { return rule == SOMA_RESIZE_LEROBOT || rule == SOMA_RESIZE_LEROBOT_04; }
+
 static void bilinear(const soma_resizer *r, const uint8_t *in, float *out) {
-    bool lerobot = r->rule == SOMA_RESIZE_LEROBOT;
+    bool lerobot = is_lerobot(r->rule);
     size_t line = (size_t)r->in_width * 3;
     float scale = (float)r->in_height / (float)r->height, low = lerobot ? 0.0f : -1.0f;
     const float *v = r->values;
@@ -217,7 +219,7 @@ void soma__resizer_f32(soma_resizer *r, const uint8_t *in, float *out) {
         soma__image_to_f32(out, r->result, size);
     } else {
         if (r->width != r->out_width || r->height != r->out_height)
-            for (size_t i = 0; i < size; i++) out[i] = -1.0f;
+            for (size_t i = 0; i < size; i++) out[i] = r->rule == SOMA_RESIZE_LEROBOT_04 ? -3.0f : -1.0f;
         bilinear(r, in, out);
     }
 }
