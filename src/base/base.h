@@ -32,10 +32,13 @@ void soma__log(soma_log_level level, const char *format, ...) SOMA_PRINTF(2, 3);
 // make the n-th fail and a hot path can be shown to make none.
 void *soma__alloc(size_t size);                 // 64-byte aligned, contents undefined
 void *soma__calloc(size_t count, size_t size);  // zeroed; NULL when count*size overflows
+void *soma__alloc_zeroed(size_t size);          // 64-byte aligned, zeroed; what is never touched of a large one costs nothing
 void *soma__realloc(void *p, size_t size);
 char *soma__strdup(const char *s);              // NULL in, NULL out
 void soma__free(void *p);                       // NULL allowed
 
+// The bytes will be read soon: a mapped file's pages are fetched in one go, which costs a third of one fault after the other.
+void soma__memory_want(const void *p, size_t size);
 // Test hooks. After `n` more allocations of this process (-1: never) the next one fails, once.
 void soma__alloc_fail_after(int64_t n);
 uint64_t soma__alloc_count(void); // how many allocations this process has made

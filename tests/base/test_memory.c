@@ -89,6 +89,26 @@ static void allocation_fails_once_where_asked(void **state) {
     assert_null(soma__strdup(NULL));
 }
 
+// Small and large, fresh and used before: every byte is zero, and none outside is touched.
+static void zeroed_memory_is_zero(void **state) {
+    const size_t sizes[] = {0, 1, 4095, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5000001, 40 << 20};
+    for (size_t i = 0; i < SOMA_COUNT(sizes); i++)
+        for (int round = 0; round < 3; round++) {
+            unsigned char *p = soma__alloc_zeroed(sizes[i]);
+            assert_non_null(p);
+            assert_int_equal((uintptr_t)p % 64, 0);
+            size_t sum = 0;
+            for (size_t k = 0; k < sizes[i]; k++) sum += p[k];
+            assert_int_equal(sum, 0);
+            memset(p, 0xff, sizes[i]);
+            soma__memory_want(p, sizes[i]);
+            soma__free(p);
+        }
+    soma__alloc_fail_after(0);
+    assert_null(soma__alloc_zeroed(1 << 21));
+    soma__alloc_fail_after(-1);
+}
+
 static void growing_array_keeps_its_items(void **state) {
     int *items = NULL;
     size_t n = 0, room = 0;
@@ -214,6 +234,7 @@ int main(void) {
         cmocka_unit_test(contract_reaches_the_handler),
         cmocka_unit_test(log_passes_one_callback),
         cmocka_unit_test(allocation_fails_once_where_asked),
+        cmocka_unit_test(zeroed_memory_is_zero),
         cmocka_unit_test(growing_array_keeps_its_items),
         cmocka_unit_test(arena_gives_zeroed_aligned_separate_memory),
         cmocka_unit_test(arena_uses_few_blocks_and_survives_refusal),

@@ -117,10 +117,8 @@ static void cpu_close(soma_device *device) {
 static const char *cpu_info(const soma_device *device) { return ((const cpu_device *)device)->info; }
 
 static soma_status cpu_alloc(soma_device *device, void **memory, size_t size, soma_error *err) {
-    *memory = soma__alloc(size);
-    if (!*memory) return soma__fail(err, SOMA_NO_MEMORY, "out of memory for %zu bytes of tensors", size);
-    memset(*memory, 0, size);
-    return SOMA_OK;
+    *memory = soma__alloc_zeroed(size);
+    return *memory ? SOMA_OK : soma__fail(err, SOMA_NO_MEMORY, "out of memory for %zu bytes of tensors", size);
 }
 
 static void cpu_free(soma_device *device, void *memory) { soma__free(memory); }
@@ -171,7 +169,7 @@ static soma_status cpu_prepare(soma_device *device, soma_plan *plan, soma_error 
         p->thread_size = SOMA_MAX(p->thread_size, (c.thread_size + 63) & ~(size_t)63);
     }
     plan->workspace = p->shared_size + p->thread_size * (size_t)soma__pool_threads(d->pool);
-    p->workspace = soma__alloc(plan->workspace);
+    p->workspace = soma__alloc_zeroed(plan->workspace);
     return p->workspace ? SOMA_OK : soma__no_memory(err, "a plan's workspace");
 }
 

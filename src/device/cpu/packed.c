@@ -58,6 +58,8 @@ static void pack_item(void *ctx, int64_t item, int thread) {
     const packing *p = ctx;
     const int64_t row0 = item * p->gemm->nr, rows = SOMA_MIN(p->gemm->nr, p->N - row0), used = cpu_ceil(p->K, 2) * p->gemm->nr;
     uint32_t *out = p->out + item * p->panel;
+    const int64_t row_size = p->K * (p->f.bf16 ? 2 : 4);
+    soma__memory_want((const char *)p->f.data + row0 * row_size, (size_t)(rows * row_size));
     if (p->form == CPU_FORM_FLOATS)
         p->gemm->pack_panels(out, &p->f, row0, rows, 0, p->K);
     else {
