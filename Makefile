@@ -17,7 +17,7 @@ help:
 	@echo "make tsan     the tests under the thread sanitizer"
 	@echo "make fuzz     every parser's fuzzer for FUZZ_SECONDS (30) seconds each"
 	@echo "make bench    step rates and kernel rates of this machine"
-	@echo "make parity   soma trace against the goldens in ../shared/golden, error per tensor"
+	@echo "make parity   every golden in ../shared/golden: one table, an error and a tolerance per tensor"
 	@echo "make format   clang-format over all sources"
 	@echo "make clean    remove the build folders"
 

@@ -73,36 +73,8 @@ static void print_list(const char *title, const soma_safetensor *tensors, size_t
 
 // ---- against a reference
 
-typedef struct difference {
-    double max_abs, relative; // the largest; the L2 norm over the reference's
-} difference;
-
-// rows: [n / row] or NULL; where it is 0 the row belongs to a masked token and means nothing.
-static difference compare(const float *a, const float *b, int64_t n, int64_t row, const uint8_t *rows) {
-    double max = 0, off = 0, all = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (rows && !rows[i / row]) continue;
-        double d = fabs((double)a[i] - (double)b[i]);
-        if (!(d <= max)) max = d; // a NaN is the largest difference
-        off += d * d;
-        all += (double)b[i] * (double)b[i];
-    }
-    return (difference){max, sqrt(all > 0 ? off / all : off)};
-}
-
-// Masked rows are skipped in what has a row per prefix token and, of a policy that writes tokens, per token or per target.
-static const uint8_t *mask_for(const soma_trace *trace, const soma_safetensor *t) {
-    static const char *const masks[] = {"train.logit_masks", "train.target_masks", "train.pad_masks", "prefix_pad_masks"};
-    bool floats = t->dtype == SOMA_F32 || t->dtype == SOMA_BF16, logp = strstr(t->name, "logp") != NULL;
-    int first = !strcmp(t->name, "train.logits") ? 0 : logp ? 1 : 2;
-    const soma_safetensor *mask = NULL;
-    for (int i = first; !mask && i < 4; i++) mask = soma__trace_find(trace, masks[i]);
-    if (!mask || !floats || t->n_dims < (logp ? 2 : 3)) return NULL;
-    int at = logp ? 1 : t->n_dims - 2; // which dimension are the rows
-    bool rows = t->shape[0] == mask->shape[0] && t->shape[at] == mask->shape[1] &&
-                t->n_values == mask->shape[0] * mask->shape[1] * (logp ? 1 : t->shape[at + 1]);
-    return rows ? mask->data : NULL;
-}
+static json_t *error_json(double x) { return isfinite(x) ? json_real(x) : json_string("nan"); }
+static double error_value(const json_t *x) { return json_is_real(x) ? json_real_value(x) : NAN; }
 
 static soma_status compare_one(json_t *list, const soma_trace *trace, const soma_safetensor *got, const soma_safetensors *reference,
                                soma_error *err) {
@@ -112,19 +84,10 @@ static soma_status compare_one(json_t *list, const soma_trace *trace, const soma
     if (got->n_dims != want->n_dims || memcmp(got->shape, want->shape, sizeof *want->shape * (size_t)want->n_dims))
         return soma__fail(err, SOMA_BAD_INPUT, "%s: %s is %s there and %s here", soma__safetensors_path(reference), want->name,
                           soma__safetensor_shape(a, want), soma__safetensor_shape(b, got));
-    size_t n = (size_t)want->n_values;
-    float *x = soma__alloc((n + 1) * sizeof *x), *y = soma__alloc((n + 1) * sizeof *y);
-    if (x && y) {
-        soma__to_f32(x, got->dtype, got->data, want->n_values);
-        soma__to_f32(y, want->dtype, want->data, want->n_values);
-        int64_t row = want->n_dims > 2 ? want->shape[want->n_dims - 1] : 1;
-        difference d = compare(x, y, want->n_values, row, mask_for(trace, want));
-        json_array_append_new(list, json_pack("{s:s, s:f, s:f}", "name", want->name, "max_abs", d.max_abs, "relative_l2", d.relative));
-    }
-    soma_status status = x && y ? SOMA_OK : soma__no_memory(err, "comparing tensors");
-    soma__free(x);
-    soma__free(y);
-    return status;
+    soma_difference d = soma__safetensor_difference(got, want, soma__trace_rows(trace, want->name));
+    json_array_append_new(
+        list, json_pack("{s:s, s:o, s:o}", "name", want->name, "max_abs", error_json(d.max_abs), "relative_l2", error_json(d.relative)));
+    return SOMA_OK;
 }
 
 // In the order in which they are computed, so that the first that is off is where to look.
@@ -151,9 +114,8 @@ static int print_comparison(const soma_cmd *cmd, const trace_opts *o, const soma
     }
     if (cmd->json) return soma__cmd_print_json(cmd, list);
     printf("max abs   rel. L2   tensor\n");
-    json_array_foreach(list, i, d)
-        printf("%.2e  %.2e  %s\n", json_real_value(json_object_get(d, "max_abs")), json_real_value(json_object_get(d, "relative_l2")),
-               json_string_value(json_object_get(d, "name")));
+    json_array_foreach(list, i, d) printf("%.2e  %.2e  %s\n", error_value(json_object_get(d, "max_abs")),
+                                          error_value(json_object_get(d, "relative_l2")), json_string_value(json_object_get(d, "name")));
     printf("%zu of the %zu tensors of %s were compared\n", json_array_size(list), n_there, o->against);
     json_decref(list);
     return SOMA_EXIT_OK;

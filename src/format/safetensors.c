@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "base/str.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -367,6 +368,41 @@ void soma__to_f32(float *out, soma_dtype dtype, const void *data, int64_t n) {
 #undef EACH
 }
 
+static int64_t count_values(const soma_safetensor *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->n_dims; i++) n *= t->shape[i];
+    return n;
+}
+
+static double value_at(const soma_safetensor *t, int64_t i) {
+    const char *at = (const char *)t->data + (size_t)i * soma_dtype_size(t->dtype);
+    double v;
+    float f;
+    int64_t n;
+    if (t->dtype == SOMA_F64) return memcpy(&v, at, sizeof v), v;
+    if (t->dtype == SOMA_I64) return memcpy(&n, at, sizeof n), (double)n;
+    soma__to_f32(&f, t->dtype, at, 1);
+    return f;
+}
+
+soma_difference soma__safetensor_difference(const soma_safetensor *got, const soma_safetensor *want, const soma_safetensor *rows) {
+    soma_difference d = {0};
+    double off = 0, all = 0;
+    const int64_t n = count_values(want), B = rows ? rows->shape[0] : 1, S = rows ? rows->shape[1] : 1;
+    const int64_t D = want->n_dims > 2 ? want->shape[want->n_dims - 1] : 1;
+    for (int64_t i = 0; i < n; i++) {
+        if (rows && !((const uint8_t *)rows->data)[i / (n / B) * S + i / D % S]) continue;
+        double x = value_at(got, i), y = value_at(want, i), apart = fabs(x - y), size = fmax(1, fabs(y));
+        if (!(apart <= d.max_abs) && !isnan(d.max_abs)) d.max_abs = apart;
+        if (!(apart / size <= d.each) && !isnan(d.each)) d.each = apart / size;
+        off += apart * apart;
+        all += y * y;
+    }
+    d.norm = sqrt(all);
+    d.relative = sqrt(all > 0 ? off / all : off);
+    return d;
+}
+
 // ---- writing
 
 static int by_pointed_name(const void *a, const void *b) {
@@ -377,12 +413,6 @@ static int by_layout(const void *a, const void *b) {
     const soma_safetensor *x = *(const soma_safetensor *const *)a, *y = *(const soma_safetensor *const *)b;
     size_t p = soma_dtype_size(x->dtype), q = soma_dtype_size(y->dtype);
     return p != q ? (p > q ? -1 : 1) : strcmp(x->name, y->name);
-}
-
-static int64_t count_values(const soma_safetensor *t) {
-    int64_t n = 1;
-    for (int i = 0; i < t->n_dims; i++) n *= t->shape[i];
-    return n;
 }
 
 static void add_quoted(soma_str *out, const char *text) {

@@ -44,6 +44,15 @@ const char *soma__safetensor_shape(char out[160], const soma_safetensor *t);
 // `n` values of any dtype, unaligned allowed, as f32 (f64 and i64 are rounded to nearest, bool becomes 0 or 1).
 void soma__to_f32(float *out, soma_dtype dtype, const void *data, int64_t n);
 
+// How far one tensor is from another. `rows` [B, S]: of want [B, .., S, D] the values whose row's entry is 0 are not looked at; NULL: all
+// are.
+typedef struct soma_difference {
+    double max_abs, each;  // the largest; the largest over the value's size where that is above 1
+    double relative, norm; // the L2 norm over want's; want's
+} soma_difference;
+// Both have as many values as want's shape says. A NaN on one side makes the largest difference a NaN.
+soma_difference soma__safetensor_difference(const soma_safetensor *got, const soma_safetensor *want, const soma_safetensor *rows);
+
 // Writes all or nothing; names are UTF-8. `metadata`: an object of strings, or NULL. Tensors are laid out by falling value size, then name,
 // so that each is aligned; the same input gives the same bytes.
 soma_status soma__safetensors_write(const char *path, const soma_safetensor *tensors, size_t n_tensors, const json_t *metadata,

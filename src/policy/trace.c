@@ -206,6 +206,18 @@ const soma_safetensor *soma__trace_find(const soma_trace *trace, const char *nam
     return NULL;
 }
 
+const soma_safetensor *soma__trace_rows(const soma_trace *trace, const char *name) {
+    static const struct {
+        const char *begins, *mask;
+    } rows[] = {
+        {"prefix.", "prefix_pad_masks"},       {"prefix_embs", "prefix_pad_masks"},         {"prefix_kv.", "prefix_pad_masks"},
+        {"train.prefix.", "prefix_pad_masks"}, {"train.layer_out.", "train.pad_masks"},     {"train.final_norm", "train.pad_masks"},
+        {"train.logits", "train.logit_masks"}, {"train.logp_target", "train.target_masks"}, {"train.token_logp", "train.target_masks"}};
+    for (size_t i = 0; i < SOMA_COUNT(rows); i++)
+        if (!strncmp(name, rows[i].begins, strlen(rows[i].begins))) return soma__trace_find(trace, rows[i].mask);
+    return NULL;
+}
+
 void soma__trace_free(soma_trace *trace) {
     soma__free(trace->tensors);
     soma__free(trace->inputs);

@@ -31,6 +31,9 @@ typedef struct soma_trace {
 soma_status soma__trace_run(soma_trace *trace, const char *folder, const soma_safetensors *inputs, const soma_trace_opts *opts,
                             soma_device *device, soma_error *err);
 const soma_safetensor *soma__trace_find(const soma_trace *trace, const char *name); // NULL when absent
+// The rows [B, S] of this tensor that stand for a token, to be looked at where it is compared: the others are masked tokens', which mean
+// nothing. NULL: all do.
+const soma_safetensor *soma__trace_rows(const soma_trace *trace, const char *name);
 void soma__trace_free(soma_trace *trace);
 
 #endif

@@ -1,21 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // msgpack: bytes written by hand from the format's description, openpi's own bytes where ../shared has them, and messages that lie.
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "golden/golden.h"
 
-#include <cmocka.h>
-
-#include "base/file.h"
 #include "format/msgpack.h"
 
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define GOLDEN SOMA_SOURCE_DIR "/../shared/golden/wire/"
 #define BYTES(text) text, sizeof(text) - 1
 
 // {"a": f32[2,2], "n": np.float32(1.25), "p": "hi"} as openpi's packer writes it
@@ -293,28 +281,24 @@ static void same_value(const soma_msg *m, const json_t *want, const char *where)
 }
 
 static void test_golden(void **state) {
-    if (!soma__file_exists(GOLDEN "wire.json")) {
-        print_message("skipped: " GOLDEN " is absent\n");
-        skip();
-    }
     json_error_t problem;
-    json_t *all = json_load_file(GOLDEN "wire.json", JSON_DECODE_INT_AS_REAL, &problem); // 2^64-1 is one of the values
+    char path[SOMA_PATH_MAX], file[80];
+    json_t *all = json_load_file(golden_path(path, "wire/wire.json"), JSON_DECODE_INT_AS_REAL, &problem); // 2^64-1 is one of the values
     assert_non_null(all);
     int n = 0;
     const char *name;
     json_t *entry;
     json_object_foreach(all, name, entry) {
-        char path[512], *bytes;
+        char *bytes;
         size_t size;
-        snprintf(path, sizeof path, GOLDEN "%s.msgpack", name);
-        assert_int_equal(soma__file_read(&bytes, &size, path, 1 << 24, &err), SOMA_OK);
+        snprintf(file, sizeof file, "wire/%s.msgpack", name);
+        assert_int_equal(soma__file_read(&bytes, &size, golden_path(path, file), 1 << 24, &err), SOMA_OK);
         const soma_msg *m = parse(bytes, size);
         if (!m) fail_msg("%s: %s", name, err.text);
         same_value(m, json_object_get(entry, "decoded"), name);
         soma_str again = {0};
         soma__msg_put(&again, m);
-        assert_int_equal(again.len, size);
-        assert_memory_equal(again.text, bytes, size);
+        golden_same(file, "bytes", again.len == size && !memcmp(again.text, bytes, size));
         soma__str_free(&again);
         soma__free(bytes);
         n++;

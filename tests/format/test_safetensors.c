@@ -291,6 +291,32 @@ static void every_failure(void **state) {
     json_set_alloc_funcs(malloc, free);
 }
 
+static void differences(void **state) {
+    const float a[] = {1, 2, 3, 4, 5, 60, 7, 8}, b[] = {1, 2, 3, 4, 5, 50, 7, 8};
+    const uint8_t valid[] = {1, 1, 0, 1}, other[] = {1, 0, 1, 0};
+    const soma_safetensor x = {.dtype = SOMA_F32, .n_dims = 3, .shape = {2, 2, 2}, .data = a},
+                          y = {.dtype = SOMA_F32, .n_dims = 3, .shape = {2, 2, 2}, .data = b},
+                          rows = {.dtype = SOMA_U8, .n_dims = 2, .shape = {2, 2}, .data = valid};
+    soma_difference d = soma__safetensor_difference(&x, &y, NULL);
+    assert_true(d.max_abs == 10 && d.each == 0.2);
+    assert_float_equal(d.norm, sqrt(1 + 4 + 9 + 16 + 25 + 2500 + 49 + 64), 1e-12);
+    assert_float_equal(d.relative, 10 / d.norm, 1e-12);
+    d = soma__safetensor_difference(&x, &y, &rows); // row 2, the one with the 60, is masked
+    assert_true(d.max_abs == 0 && d.relative == 0);
+    // [B, H, S, D]: a row is masked in each head, b's first in the second half alone
+    const soma_safetensor u = {.dtype = SOMA_F32, .n_dims = 4, .shape = {2, 2, 2, 1}, .data = a},
+                          v = {.dtype = SOMA_F32, .n_dims = 4, .shape = {2, 2, 2, 1}, .data = b},
+                          odd = {.dtype = SOMA_U8, .n_dims = 2, .shape = {2, 2}, .data = other};
+    assert_true(soma__safetensor_difference(&u, &v, &odd).max_abs == 0);
+    assert_true(soma__safetensor_difference(&u, &v, NULL).max_abs == 10);
+    // a NaN stays the largest difference, whatever comes after it
+    const double nans[] = {1, NAN, 3}, wide[] = {1, 2, 1e300};
+    const soma_safetensor n = {.dtype = SOMA_F64, .n_dims = 1, .shape = {3}, .data = nans},
+                          w = {.dtype = SOMA_F64, .n_dims = 1, .shape = {3}, .data = wide};
+    d = soma__safetensor_difference(&n, &w, NULL);
+    assert_true(isnan(d.max_abs) && isnan(d.each) && isnan(d.relative));
+}
+
 static void goldens(void **state) {
     const char *folder = SOMA_SOURCE_DIR "/../shared/golden/pi0_tiny";
     if (!soma__dir_exists(folder)) {
@@ -316,8 +342,9 @@ static void goldens(void **state) {
 int main(void) {
     if (!mkdtemp(dir)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip), cmocka_unit_test(converts),   cmocka_unit_test(lies),          cmocka_unit_test(every_truncation),
-        cmocka_unit_test(sharded),    cmocka_unit_test(bad_writes), cmocka_unit_test(every_failure), cmocka_unit_test(goldens),
+        cmocka_unit_test(round_trip),       cmocka_unit_test(converts), cmocka_unit_test(lies),
+        cmocka_unit_test(every_truncation), cmocka_unit_test(sharded),  cmocka_unit_test(bad_writes),
+        cmocka_unit_test(every_failure),    cmocka_unit_test(goldens),  cmocka_unit_test(differences),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     soma__dir_remove(dir, NULL);

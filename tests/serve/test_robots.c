@@ -12,20 +12,8 @@
 
 #include <unistd.h>
 
-#define GOLDEN SOMA_SOURCE_DIR "/../shared/golden/"
-
 static soma_arena arena;
 static soma_error err;
-
-static soma_safetensors *open_file(const char *path) {
-    soma_safetensors *st = NULL;
-    if (!soma__file_exists(path)) {
-        print_message("skipped: %s is not here\n", path);
-        skip();
-    }
-    if (soma__safetensors_open(&st, path, &err)) fail_msg("%s", err.text);
-    return st;
-}
 
 static const soma_safetensor *find(const soma_safetensors *st, const char *prefix, const char *name) {
     char full[160];
@@ -42,27 +30,11 @@ static double *doubles(const soma_safetensor *t) {
     return values;
 }
 
-// Prints the line of the table, and fails where a value is off by more than `tolerance` (relative to 1 or the value, the larger).
-static void hold(const char *name, const char *tensor, const double *got, const double *want, int64_t n, double tolerance) {
-    double worst = 0, off = 0, all = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double d = fabs(got[i] - want[i]) / fmax(1, fabs(want[i]));
-        if (!(d <= worst)) worst = d;
-        off += (got[i] - want[i]) * (got[i] - want[i]);
-        all += want[i] * want[i];
-    }
-    print_message("%-20s %-32s largest %8.2g  relative L2 %8.2g  tolerance %g\n", name, tensor, worst, sqrt(off / (all > 0 ? all : 1)),
-                  tolerance);
-    if (!(worst <= tolerance)) fail_msg("%s: %s is off by %g, allowed are %g", name, tensor, worst, tolerance);
-}
-
-static void hold_tensor(const char *name, const soma_safetensors *st, const char *prefix, const char *tensor, const double *got, int64_t n,
-                        double tolerance) {
-    char full[160];
-    const soma_safetensor *t = find(st, prefix, tensor);
-    if (!t || t->n_values != n) fail_msg("%s: %s has not %lld values", name, tensor, (long long)n);
-    snprintf(full, sizeof full, "%.79s%.79s", strncmp(prefix, "model", 5) ? "" : prefix, tensor);
-    hold(name, full, got, doubles(t), n, tolerance);
+// n values against the file's tensor, relative to 1 or the value, the larger.
+static void hold(const soma_safetensors *st, const char *prefix, const char *name, const double *found, int64_t n, double tolerance) {
+    const soma_safetensor *t = find(st, prefix, name);
+    if (!t || t->n_values != n) fail_msg("%s: %s%s has not %lld values", soma__safetensors_path(st), prefix, name, (long long)n);
+    golden_hold(st, t->name, "-", SOMA_F64, found, GOLDEN_EACH, tolerance);
 }
 
 // ---- a message made of a golden file's observation
@@ -146,23 +118,24 @@ static const char *const pi_cameras[] = {"base_0_rgb", "left_wrist_0_rgb", "righ
                                                                                                      "base_0_rgb", "base_1_rgb",
                                                                                                      "wrist_0_rgb"};
 
-static void hold_pictures(const char *name, const soma_safetensors *st, const char *prefix, const soma_robot *r, const soma_obs *obs,
+static void hold_pictures(const soma_safetensors *st, const char *prefix, const soma_robot *r, const soma_obs *obs,
                           const char *const *model_cameras) {
     for (int slot = 0; slot < 3; slot++) {
         char key[160];
         snprintf(key, sizeof key, "out.image/%s", model_cameras[slot]);
         const soma_safetensor *want = find(st, prefix, key);
         snprintf(key, sizeof key, "out.image_mask/%s", model_cameras[slot]);
-        bool there = *(const uint8_t *)find(st, prefix, key)->data;
+        const soma_safetensor *mask = find(st, prefix, key);
         const soma_image *image = NULL;
         for (int i = 0; i < obs->n_images; i++)
             for (int c = 0; c < r->n_cameras; c++)
                 if (!strcmp(r->cameras[c], obs->images[i].camera) && r->slots[c] == slot) image = &obs->images[i];
-        if (there != (image || r->absent_black)) fail_msg("%s: %s is %sthere", name, model_cameras[slot], there ? "" : "not ");
-        if (image)
-            assert_memory_equal(image->pixels, want->data, (size_t)want->n_values);
-        else
-            for (int64_t i = 0; i < want->n_values; i++) assert_int_equal(((const uint8_t *)want->data)[i], 0);
+        const bool given = image || r->absent_black;
+        static const uint8_t black[24 * 32 * 3];
+        assert_true(want->n_values <= (int64_t)sizeof black);
+        if (image) assert_true((int64_t)image->width * image->height * 3 == want->n_values);
+        golden_hold(st, mask->name, "-", SOMA_BOOL, &given, GOLDEN_MAX, 0);
+        golden_hold(st, want->name, "-", SOMA_U8, image ? image->pixels : black, GOLDEN_MAX, 0);
     }
 }
 
@@ -178,7 +151,7 @@ static void hold_robot(const soma_safetensors *st, const char *name, const char 
     soma_obs obs;
     observe(&obs, r, message_of(st, in, "do it"));
     assert_string_equal(obs.prompt, "do it");
-    hold_pictures(name, st, prefix, r, &obs, cameras);
+    hold_pictures(st, prefix, r, &obs, cameras);
     // the state: its parts one behind the other, then the model's convention
     double state[32];
     const soma_safetensor *whole = find(st, in, "state"), *joints = find(st, in, "joint_position");
@@ -190,23 +163,23 @@ static void hold_robot(const soma_safetensors *st, const char *name, const char 
     }
     for (int i = 0; i < r->n_state; i++) assert_true(obs.state[i] == (float)state[i]);
     soma__form_state(r->state_forms, state, r->n_state);
-    hold_tensor(name, st, prefix, "out.state", state, r->n_state, 1e-12);
+    hold(st, prefix, "out.state", state, r->n_state, 1e-12);
     const soma_safetensor *actions = find(st, in, "actions");
     int64_t rows = actions->shape[0];
     double *x = doubles(actions);
     for (int64_t s = 0; s < rows; s++) soma__form_actions_in(r->action_forms, x + s * r->n_actions, r->n_actions);
-    hold_tensor(name, st, prefix, "out.actions", x, actions->n_values, 1e-12);
+    hold(st, prefix, "out.actions", x, actions->n_values, 1e-12);
     const soma_safetensor *from_model = find(st, model_actions, "");
     double *y = doubles(from_model), *out = soma__arena_alloc(&arena, sizeof *out * (size_t)from_model->n_values);
     for (int64_t s = 0; s < from_model->shape[0]; s++) {
         memcpy(out + s * r->n_actions, y + s * from_model->shape[1], sizeof *out * (size_t)r->n_actions);
         soma__form_actions_out(r->action_forms, out + s * r->n_actions, r->n_actions);
     }
-    hold_tensor(name, st, robot_actions, "robot_actions", out, from_model->shape[0] * r->n_actions, 1e-12);
+    hold(st, robot_actions, "robot_actions", out, from_model->shape[0] * r->n_actions, 1e-12);
 }
 
 static void test_golden_robots(void **state) {
-    soma_safetensors *st = open_file(GOLDEN "preprocess/robots.safetensors");
+    soma_safetensors *st = golden_open("preprocess/robots.safetensors");
     static const char plain[] = "{\"like\": \"aloha\", \"convert\": []}", aloha[] = "{\"like\": \"aloha\"}",
                       libero[] = "{\"like\": \"libero\"}", droid[] = "{\"like\": \"droid\"}";
     hold_robot(st, "aloha.adapt0.cams2", plain, "pi0", pi_cameras, "aloha.adapt0.cams2.model_actions", "aloha.adapt0.cams2.");
@@ -228,8 +201,8 @@ static void test_golden_robots(void **state) {
 // ---- golden/preprocess: pictures told as floats
 
 static void test_golden_convert(void **state) {
-    soma_safetensors *st = open_file(GOLDEN "preprocess/convert_u8.safetensors");
-    const soma_safetensor *in = find(st, "", "input_f32"), *want = find(st, "", "convert_to_uint8");
+    soma_safetensors *st = golden_open("preprocess/convert_u8.safetensors");
+    const soma_safetensor *in = golden_find(st, "input_f32");
     soma_str m = {0};
     soma__msg_put_map(&m, 2);
     put_tensor(&m, "scene", in);
@@ -241,7 +214,7 @@ static void test_golden_convert(void **state) {
     const soma_policy_info info = {.n_state = 1, .n_cameras = 1, .camera_names = cameras};
     soma_obs obs;
     if (soma__observe(&obs, &info, message, &arena, &err)) fail_msg("%s", err.text);
-    assert_memory_equal(obs.images[0].pixels, want->data, (size_t)want->n_values);
+    golden_hold(st, "convert_to_uint8", "-", SOMA_U8, obs.images[0].pixels, GOLDEN_MAX, 0);
     soma__str_free(&m);
     soma__safetensors_close(st);
     soma__arena_free(&arena);
@@ -250,25 +223,21 @@ static void test_golden_convert(void **state) {
 // ---- golden/wire: messages of openpi's own client, through the built-in robots
 
 static void hold_message(const char *file, const char *robot, int n_images, double first_state, double last_state) {
-    char path[SOMA_PATH_MAX], json[80], *bytes;
+    char path[SOMA_PATH_MAX], name[80], json[80], *bytes;
     size_t size;
     const soma_msg *m;
     soma_model model = {.info = {.type = "pi0", .state_input = true}};
     soma_robot *r = soma__arena_alloc(&arena, sizeof *r);
     soma_obs obs;
-    snprintf(path, sizeof path, GOLDEN "wire/%s.msgpack", file);
-    if (!soma__file_exists(path)) {
-        print_message("skipped: %s is not here\n", path);
-        skip();
-    }
+    snprintf(name, sizeof name, "wire/%s.msgpack", file);
+    golden_path(path, name);
     snprintf(json, sizeof json, "{\"like\": \"%s\"}", robot);
     make_robot(r, json, &model);
     if (soma__file_read(&bytes, &size, path, 1 << 24, &err) || soma__msg_parse(&m, &arena, bytes, size, true, &err))
         fail_msg("%s", err.text);
     observe(&obs, r, m);
-    assert_int_equal(obs.n_images, n_images);
-    assert_float_equal(obs.state[0], first_state, 1e-6);
-    assert_float_equal(obs.state[r->n_state - 1], last_state, 1e-6);
+    golden_same(name, robot,
+                obs.n_images == n_images && fabs(obs.state[0] - first_state) < 1e-6 && fabs(obs.state[r->n_state - 1] - last_state) < 1e-6);
     soma__free(bytes);
 }
 
@@ -291,7 +260,6 @@ static int64_t stand_in(int64_t *ids, const char *text, int vocab) {
 }
 
 typedef struct flight {
-    const char *name;
     soma_safetensors *st;
     json_t *about, *config;
     char folder[SOMA_PATH_MAX];
@@ -304,12 +272,11 @@ typedef struct flight {
 } flight;
 
 static void open_flight(flight *f, const char *name, const char *json) {
-    char path[SOMA_PATH_MAX + 16];
-    f->name = name;
-    snprintf(path, sizeof path, GOLDEN "policy_e2e/%s.safetensors", name);
-    f->st = open_file(path);
-    snprintf(path, sizeof path, GOLDEN "policy_e2e/%s.json", name);
-    if (soma__json_load(&f->about, path, &err)) fail_msg("%s", err.text);
+    char path[SOMA_PATH_MAX + 16], file[80];
+    snprintf(file, sizeof file, "policy_e2e/%s.safetensors", name);
+    f->st = golden_open(file);
+    snprintf(file, sizeof file, "policy_e2e/%s.json", name);
+    if (soma__json_load(&f->about, golden_path(path, file), &err)) fail_msg("%s", err.text);
     snprintf(f->folder, sizeof f->folder, GOLDEN "policy_e2e/%s", json_string_value(json_object_get(f->about, "model_case")));
     snprintf(path, sizeof path, "%s/config.json", f->folder);
     if (soma__json_load(&f->config, path, &err)) fail_msg("%s", err.text);
@@ -351,14 +318,16 @@ static void hold_inputs(flight *f) {
     for (int c = 0; c < info->n_cameras; c++) {
         char key[80];
         snprintf(key, sizeof key, "image/%s", info->cameras[c]);
-        assert_memory_equal((uint8_t *)f->rows.images + (size_t)c * picture, find(f->st, "model_in.", key)->data, picture);
+        const soma_safetensor *image = find(f->st, "model_in.", key);
+        assert_int_equal(image->n_values, picture);
+        golden_hold(f->st, image->name, "-", SOMA_U8, (uint8_t *)f->rows.images + (size_t)c * picture, GOLDEN_MAX, 0);
         snprintf(key, sizeof key, "image_mask/%s", info->cameras[c]);
-        assert_int_equal(f->rows.image_mask[c], *(const uint8_t *)find(f->st, "model_in.", key)->data);
+        golden_hold(f->st, find(f->st, "model_in.", key)->name, "-", SOMA_U8, &f->rows.image_mask[c], GOLDEN_MAX, 0);
     }
-    print_message("%-20s %-32s equal\n", f->name, "model_in.image, image_mask");
     double state[32];
     for (int i = 0; i < info->state_dim; i++) state[i] = f->rows.state[i];
-    hold_tensor(f->name, f->st, "model_in.", "state", state, info->state_dim, 1e-5); // the message's f64 state is held as f32 here
+    hold(f->st, "model_out.", "state", state, info->state_dim, 1e-5); // the model hands it through
+    hold(f->st, "model_in.", "state", state, info->state_dim, 1e-5);  // the message's f64 state is held as f32 here
 
     soma_prompt_form form = soma__robot_prompt_form(&f->robot, f->model);
     double normalised[SOMA_ROBOT_MAX_DIMS];
@@ -373,14 +342,12 @@ static void hold_inputs(flight *f) {
     assert_string_equal(text.text, wanted);
     int64_t n = stand_in(f->ids, text.text, (int)info->vocab);
     soma__str_free(&text);
-    const soma_safetensor *ids = find(f->st, "model_in.", "tokenized_prompt"), *mask = find(f->st, "model_in.", "tokenized_prompt_mask");
     for (int64_t i = 0; i < info->max_tokens; i++) {
         f->mask[i] = i < n;
         if (i >= n) f->ids[i] = 0;
     }
-    assert_memory_equal(f->ids, ids->data, sizeof *f->ids * (size_t)info->max_tokens);
-    assert_memory_equal(f->mask, mask->data, (size_t)info->max_tokens);
-    print_message("%-20s %-32s equal\n", f->name, "text, tokenized_prompt, its mask");
+    golden_hold(f->st, "model_in.tokenized_prompt", "-", SOMA_I64, f->ids, GOLDEN_MAX, 0);
+    golden_hold(f->st, "model_in.tokenized_prompt_mask", "-", SOMA_U8, f->mask, GOLDEN_MAX, 0);
 }
 
 // The model's graphs on what the robot's side made; `noise` and `chunk` [S, A].
@@ -435,10 +402,10 @@ static void hold_flight(const char *name, const char *json) {
     double *wide = soma__arena_alloc(&arena, sizeof *wide * (size_t)n);
     fly(f, find(f->st, "", "noise")->data, chunk);
     for (int64_t i = 0; i < n; i++) wide[i] = chunk[i];
-    hold_tensor(name, f->st, "model_out.", "actions", wide, n, 1e-4);
+    hold(f->st, "model_out.", "actions", wide, n, 1e-4);
     soma__robot_from_model(&f->robot, f->model, f->obs.state, chunk, actions);
     for (int64_t i = 0; i < m; i++) wide[i] = actions[i];
-    hold_tensor(name, f->st, "", "actions", wide, m, 1e-4);
+    hold(f->st, "", "actions", wide, m, 1e-4);
     close_flight(f);
     free(f);
 }

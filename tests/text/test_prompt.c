@@ -1,24 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Prompt forms against the texts that openpi's own tokenizer code produced, and the rules on their own.
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "golden/golden.h"
 
-#include <cmocka.h>
-
-#include "base/file.h"
 #include "base/json.h"
-#include "format/safetensors.h"
+#include "text/answer.h"
 #include "text/prompt.h"
 #include "text/unicode.h"
-
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define PROMPTS SOMA_SOURCE_DIR "/../shared/golden/preprocess/prompts.json"
-#define BINS SOMA_SOURCE_DIR "/../shared/golden/preprocess/state_bins.safetensors"
 
 static void check_clean(const char *given, const char *wanted) {
     soma_str s = {0};
@@ -121,10 +108,10 @@ static void test_other_forms(void **state) {
 
 // Every text that openpi handed to SentencePiece, for every prompt and state of the golden file.
 static void test_golden_texts(void **state) {
-    if (!soma__file_exists(PROMPTS)) skip();
+    char path[SOMA_PATH_MAX];
     json_t *root;
     soma_error err = {0};
-    if (soma__json_load(&root, PROMPTS, &err)) fail_msg("%s", err.text);
+    if (soma__json_load(&root, golden_path(path, "preprocess/prompts.json"), &err)) fail_msg("%s", err.text);
     const json_t *cases = json_object_get(root, "cases"), *c;
     size_t i, with_state = 0, fast = 0;
     json_array_foreach(cases, i, c) {
@@ -151,33 +138,54 @@ static void test_golden_texts(void **state) {
         fast++;
     }
     assert_true(i >= 40 && with_state >= 30 && fast >= 30);
-    print_message("%zu texts of pi0 and pi0.5, %zu of pi0-FAST equal to openpi's\n", i, fast);
+    golden_same("preprocess/prompts.json", "cases.paligemma_calls", true); // each was checked above
+    golden_same("preprocess/prompts.json", "cases.fast_calls_no_actions", true);
+    json_decref(root);
+}
+
+// Which id a FAST code has, and a whole answer; openpi's stand-in for a text tokenizer made 3 4 5 6 7 of every text.
+static void test_golden_answer(void **state) {
+    static const char file[] = "preprocess/prompts.json";
+    const soma_answer_form form = {
+        .head = {3, 4, 5, 6, 7}, .n_head = 5, .bar = {3, 4, 5, 6}, .n_bar = 4, .eos = 7, .first = 257152 - 1 - 128, .n_codes = 2048};
+    char path[SOMA_PATH_MAX];
+    json_t *root;
+    soma_error err = {0};
+    int32_t codes[16] = {0}, ids[32] = {3, 4, 5, 6, 7};
+    if (soma__json_load(&root, golden_path(path, file), &err)) fail_msg("%s", err.text);
+    const json_t *map = json_object_get(root, "fast_map"), *fast = json_object_get(map, "fast"), *known = json_object_get(map, "paligemma"),
+                 *tokens = json_object_get(json_object_get(root, "fast_layout"), "tokens");
+    size_t n = json_array_size(fast);
+    assert_in_range(n, 1, 16);
+    for (size_t i = 0; i < n; i++) codes[i] = (int32_t)json_integer_value(json_array_get(fast, i));
+    size_t len = 5 + soma__answer_write(&form, codes, n, ids + 5, 27);
+    bool same = len == 5 + 5 + n + 5, mapped = true;
+    for (size_t i = 0; i < n; i++) mapped &= ids[10 + i] == json_integer_value(json_array_get(known, i));
+    for (size_t i = 0; same && i < json_array_size(tokens); i++)
+        same &= (i < len ? ids[i] : 0) == json_integer_value(json_array_get(tokens, i));
+    golden_same(file, "fast_map", mapped);
+    golden_same(file, "fast_layout.tokens", same);
     json_decref(root);
 }
 
 static void test_golden_bins(void **state) {
-    if (!soma__file_exists(BINS)) skip();
-    soma_safetensors *st;
-    soma_error err = {0};
-    if (soma__safetensors_open(&st, BINS, &err)) fail_msg("%s", err.text);
-    const soma_safetensor *x = soma__safetensors_find(st, "state"), *bins = soma__safetensors_find(st, "bins");
-    assert_non_null(x);
-    assert_non_null(bins);
-    assert_true(x->n_values == bins->n_values && x->n_values > 3000);
-    for (int64_t i = 0; i < x->n_values; i++) {
-        double value;
-        int32_t bin;
-        memcpy(&value, (const char *)x->data + 8 * i, 8);
-        memcpy(&bin, (const char *)bins->data + 4 * i, 4);
-        if (soma__prompt_bin(value) != bin) fail_msg("state %.17g: bin %d, wanted %d", value, soma__prompt_bin(value), bin);
-    }
+    int64_t n;
+    soma_safetensors *st = golden_open("preprocess/state_bins.safetensors");
+    double *x = golden_get(st, "state", SOMA_F64, &n);
+    assert_true(x && n > 3000);
+    int32_t *bins = malloc((size_t)n * sizeof *bins);
+    for (int64_t i = 0; i < n; i++) bins[i] = soma__prompt_bin(x[i]);
+    golden_hold(st, "bins", "-", SOMA_I32, bins, GOLDEN_MAX, 0);
+    free(bins);
+    free(x);
     soma__safetensors_close(st);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_clean),        cmocka_unit_test(test_bins),        cmocka_unit_test(test_forms),
-        cmocka_unit_test(test_golden_texts), cmocka_unit_test(test_golden_bins), cmocka_unit_test(test_other_forms),
+        cmocka_unit_test(test_clean),        cmocka_unit_test(test_bins),          cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_golden_texts), cmocka_unit_test(test_golden_answer), cmocka_unit_test(test_golden_bins),
+        cmocka_unit_test(test_other_forms),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

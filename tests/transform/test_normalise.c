@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Normalisation, its file, and relative actions: against openpi's own transforms, and against wrong files.
-#include "transform/golden.h"
+#include "golden/golden.h"
+#include "transform/check.h"
 
 #include "transform/delta.h"
 #include "transform/normalise.h"
@@ -199,13 +200,12 @@ static void test_delta(void **state) {
 static void check_rule(const soma_safetensors *st, const char *robot, const soma_norm *norm, soma_norm_rule rule, const char *in,
                        const char *out, bool undo) {
     char name[80];
-    int64_t n, m;
+    int64_t n;
     snprintf(name, sizeof name, "%s.%s.%s", robot, in, norm->key);
     float *x = golden_get(st, name, SOMA_F32, &n);
     int width = (int)soma__safetensors_find(st, name)->shape[soma__safetensors_find(st, name)->n_dims - 1];
     snprintf(name, sizeof name, "%s.%s.%s", robot, out, norm->key);
-    double *wanted = golden_get(st, name, SOMA_F64, &m);
-    assert_true(x && wanted && n == m && n % width == 0);
+    assert_true(x && n == golden_find(st, name)->n_values && n % width == 0);
     double *y = malloc((size_t)n * sizeof *y);
     for (int64_t i = 0; i < n; i++) {
         y[i] = x[i];
@@ -216,14 +216,13 @@ static void check_rule(const soma_safetensors *st, const char *robot, const soma
         soma__norm_undo(norm, rule, y, n / width, width);
     else
         soma__norm_apply(norm, rule, y, n / width, width);
-    hold_f64("norm", name, y, wanted, n, 1e-12);
+    golden_hold(st, name, "-", SOMA_F64, y, GOLDEN_EACH, 1e-12);
     free(x);
     free(y);
-    free(wanted);
 }
 
 static void test_golden_norm(void **state) {
-    soma_safetensors *st = golden_open(SHARED "golden/preprocess/norm.safetensors");
+    soma_safetensors *st = golden_open("preprocess/norm.safetensors");
     static const char *const robots[] = {"d7", "d8", "d14"}, *const keys[] = {"state", "actions"},
                              *const lists[] = {"mean", "std", "q01", "q99"};
     for (size_t r = 0; r < 3; r++)
@@ -250,50 +249,42 @@ static void test_golden_norm(void **state) {
 
 static void check_delta(const soma_safetensors *st, const char *robot, const bool *mask, int n_mask, const char *suffix) {
     char name[80];
-    int64_t n, n_pose, n_steps, m;
+    int64_t n, n_pose, n_steps;
     snprintf(name, sizeof name, "%s.state%s", robot, suffix);
     double *pose = golden_get(st, name, SOMA_F64, &n_pose);
     snprintf(name, sizeof name, "%s.actions%s", robot, suffix);
     double *x = golden_get(st, name, SOMA_F64, &n);
     n_steps = soma__safetensors_find(st, name)->shape[0];
-    snprintf(name, sizeof name, "%s.absolute%s", robot, suffix);
-    double *absolute = golden_get(st, name, SOMA_F64, &m);
-    assert_true(pose && x && absolute && n == m && n_pose >= n_mask);
+    assert_true(pose && x && n_pose >= n_mask);
     int width = (int)(n / n_steps);
     if (!*suffix) {
         snprintf(name, sizeof name, "%s.delta", robot);
-        double *delta = golden_get(st, name, SOMA_F64, &m), *y = malloc((size_t)n * sizeof *y);
-        assert_true(delta && m == n);
+        double *y = malloc((size_t)n * sizeof *y);
         memcpy(y, x, (size_t)n * sizeof *y);
         soma__delta_apply(y, n_steps, width, pose, mask, n_mask);
-        hold_f64("delta", name, y, delta, n, 0);
+        golden_hold(st, name, "-", SOMA_F64, y, GOLDEN_MAX, 0);
         free(y);
-        free(delta);
     }
     soma__delta_undo(x, n_steps, width, pose, mask, n_mask);
     snprintf(name, sizeof name, "%s.absolute%s", robot, suffix);
-    hold_f64("delta", name, x, absolute, n, 0);
+    golden_hold(st, name, "-", SOMA_F64, x, GOLDEN_MAX, 0);
     free(pose);
     free(x);
-    free(absolute);
 }
 
 static void test_golden_delta(void **state) {
-    soma_safetensors *st = golden_open(SHARED "golden/preprocess/delta.safetensors");
+    soma_safetensors *st = golden_open("preprocess/delta.safetensors");
     static const struct {
         const char *robot;
         int runs[4], n_runs;
     } robots[] = {{"aloha", {6, -1, 6, -1}, 4}, {"droid", {7, -1}, 2}, {"libero", {6, -1}, 2}};
     for (size_t r = 0; r < SOMA_COUNT(robots); r++) {
         bool mask[32];
-        int64_t n;
         char name[80];
         int n_mask = soma__delta_mask(mask, 32, robots[r].runs, robots[r].n_runs);
         snprintf(name, sizeof name, "%s.mask", robots[r].robot);
-        uint8_t *wanted = golden_get(st, name, SOMA_U8, &n);
-        assert_int_equal(n, n_mask);
-        for (int i = 0; i < n_mask; i++) assert_int_equal(mask[i], wanted[i]);
-        free(wanted);
+        assert_int_equal(golden_find(st, name)->n_values, n_mask);
+        golden_hold(st, name, "-", SOMA_BOOL, mask, GOLDEN_MAX, 0);
         check_delta(st, robots[r].robot, mask, n_mask, "");
         check_delta(st, robots[r].robot, mask, n_mask, "32");
     }
@@ -305,8 +296,8 @@ static void test_real_files(void **state) {
     static const struct {
         const char *path;
         int n_state, n_actions;
-    } files[] = {{SHARED "data/openpi/libero_norm_stats/physical-intelligence/libero/norm_stats.json", 8, 7},
-                 {SHARED "data/openpi/humanoid_norm_stats/norm_stats.json", 32, 24}};
+    } files[] = {{GOLDEN "../data/openpi/libero_norm_stats/physical-intelligence/libero/norm_stats.json", 8, 7},
+                 {GOLDEN "../data/openpi/humanoid_norm_stats/norm_stats.json", 32, 24}};
     for (size_t f = 0; f < SOMA_COUNT(files); f++) {
         if (!soma__file_exists(files[f].path)) skip();
         char copy[] = "/tmp/soma_real_norm_XXXXXX";
@@ -333,7 +324,7 @@ static void test_real_files(void **state) {
     // OpenVLA's layout under the same file name is told apart
     soma_norm_stats *stats;
     soma_error err = {0};
-    assert_int_equal(soma__norm_stats_read(&stats, SHARED "data/openpi/oxe_norm_stats_nora/norm_stats.json", &err), SOMA_NOT_FOUND);
+    assert_int_equal(soma__norm_stats_read(&stats, GOLDEN "../data/openpi/oxe_norm_stats_nora/norm_stats.json", &err), SOMA_NOT_FOUND);
     assert_non_null(strstr(err.text, "no object \"norm_stats\""));
 }
 

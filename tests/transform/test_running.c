@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Running statistics against openpi's RunningStats, and against sorting.
-#include "transform/golden.h"
+#include "golden/golden.h"
 
 #include "transform/running.h"
 
@@ -81,16 +81,13 @@ static void hold_case(const soma_safetensors *st, const char *prefix, int n_batc
     for (int k = 0; k < 4; k++) {
         char name[40];
         snprintf(name, sizeof name, "%s%s", prefix, names[k]);
-        const soma_safetensor *t = soma__safetensors_find(st, name);
-        double want[4];
-        for (int i = 0; i < 4; i++) want[i] = t->dtype == SOMA_F64 ? ((const double *)t->data)[i] : ((const float *)t->data)[i];
-        hold_f64("running_stats", name, lists[k], want, 4, tolerance);
+        golden_hold(st, name, "-", SOMA_F64, lists[k], GOLDEN_EACH, tolerance);
     }
     soma__running_free(r);
 }
 
 static void test_golden(void **state) {
-    soma_safetensors *st = golden_open(SHARED "golden/preprocess/running_stats.safetensors");
+    soma_safetensors *st = golden_open("preprocess/running_stats.safetensors");
     hold_case(st, "f64_2b_", 2, 1e-12);
     hold_case(st, "", 6, 1e-5);
     soma__safetensors_close(st);
