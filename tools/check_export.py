@@ -140,6 +140,7 @@ class LeRobot:
     def __init__(self, folder, tokenizer, work):
         import torch
 
+        torch.set_num_threads(1)
         self.torch = torch
         self.config = json.loads((folder / "config.json").read_text())
         self.family = self.config["type"]
@@ -229,6 +230,16 @@ class LeRobot:
         del network.sample_actions
         return chunk[0].float().numpy(), np.stack([self.after(a[None])[0].numpy() for a in chunk[0]]), seen
 
+    def renew_processors(self, mode, stats):
+        """As LeRobot makes them for training."""
+        from unittest import mock
+
+        factory = importlib.import_module("lerobot.policies.factory")
+        modes = importlib.import_module("lerobot.configs.types").NormalizationMode
+        self.policy.config.normalization_mapping = {"VISUAL": modes.IDENTITY, "STATE": modes[mode], "ACTION": modes[mode]}
+        with mock.patch("lerobot.processor.tokenizer_processor.AutoTokenizer.from_pretrained", lambda name: self.tokenizer):
+            self.before, self.after = factory.make_pre_post_processors(self.policy.config, dataset_stats=stats)
+
     def save(self, folder):
         with contextlib.redirect_stdout(self.quiet):
             self.policy.save_pretrained(folder)
@@ -275,15 +286,26 @@ def check_whole(args, table, case, folder, original, obs, work):
     return actions
 
 
-def check_back(args, table, original, tokenizer, folder, rng, work):
-    """What LeRobot itself saved, loaded by both. Saving forgets the width up to which the state is padded in the prompt (32 then), and
-    pictures that are not of the model's size get LeRobot 0.4's border."""
-    original.save(folder)
-    shutil.copy(tokenizer.init_file, folder / "tokenizer.json")
-    again = LeRobot(folder, tokenizer, work)
-    for prompt, taller in zip(PROMPTS, (0, 23)):
-        obs = observation(original.config, rng, prompt, taller)
-        check_whole(args, table, f"{original.family}: saved by LeRobot", folder, again, obs, work)
+def check_back(args, table, original, folder, rng, work):
+    """What LeRobot itself made and saved, loaded by both: the processors are those of its own factory, with statistics of a dataset, in
+    each of its modes. It pads the state in the prompt to 32 values, and pictures that are not of the model's size get its border."""
+    config = original.policy.config
+    stats = {}
+    for key, feature in {**config.input_features, **config.output_features}.items():
+        if len(feature.shape) > 1:
+            continue
+        places = np.sort(rng.normal(0, 1, (6, *feature.shape)).astype(np.float32), axis=0)
+        places[:, 0] = places[0, 0]  # a value that never changes
+        stats[key] = dict(zip(("min", "q01", "q10", "q90", "q99", "max"), places)) | {"mean": places.mean(0), "std": places.std(0)}
+    for mode in ("MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10", "IDENTITY"):
+        saved = folder.with_name(f"{folder.name}_{mode}")
+        original.renew_processors(mode, stats)
+        original.save(saved)
+        shutil.copy(original.tokenizer.init_file, saved / "tokenizer.json")
+        again = LeRobot(saved, original.tokenizer, work)
+        for prompt, taller in zip(PROMPTS, (0, 23)):
+            obs = observation(original.config, rng, prompt, taller)
+            check_whole(args, table, f"{original.family}: saved by LeRobot, {mode}", saved, again, obs, work)
 
 
 def check_folder(args, table, folder, work):
@@ -303,7 +325,7 @@ def check_folder(args, table, folder, work):
         chunks.append(check_whole(args, table, case, folder, original, obs, work))
     apart = np.linalg.norm(chunks[0] - chunks[1]) / np.linalg.norm(chunks[0])
     table.say(case, f"two observations' chunks are {apart:.2g} apart", apart > 100 * args.tolerance)
-    check_back(args, table, original, tokenizer, work / f"saved_{original.family}", rng, work)
+    check_back(args, table, original, work / f"saved_{original.family}", rng, work)
 
 
 def main():
