@@ -6,18 +6,18 @@
 
 #include "base/json.h"
 #include "base/opts.h"
-#include "device/cpu/cpu.h"
+#include "device/cpu/peak.h"
 #include "model/family.h"
 
-#define SOMA_BENCH_OPTS(X)                                                                 \
-    X(TEXT, family, "pi0", "network family")                                               \
-    X(TEXT, preset, "nano", "its sizes")                                                   \
-    X(TEXT, model, "", "JSON file with sizes that differ from the preset's")               \
-    X(INT, batch, 32, "observations in a training step")                                   \
-    X(INT, draws, 4, "(noise, time) pairs per observation")                                \
-    X(INT, repeats, 10, "timed repeats; the median is told, with the fastest and slowest") \
-    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32")                               \
-    X(TEXT, isa, "", "plain, avx2, avx512 or avx512bf16; empty: the best there is")        \
+#define SOMA_BENCH_OPTS(X)                                                                      \
+    X(TEXT, family, "pi0", "network family")                                                    \
+    X(TEXT, preset, "nano", "its sizes")                                                        \
+    X(TEXT, model, "", "JSON file with sizes that differ from the preset's")                    \
+    X(INT, batch, 32, "observations in a training step")                                        \
+    X(INT, draws, 4, "(noise, time) pairs per observation")                                     \
+    X(INT, repeats, 10, "timed repeats; the median is told, with the fastest and slowest")      \
+    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; acting also in int8, int8w, int4w") \
+    X(TEXT, isa, "", "plain, avx2, avx512 or avx512bf16; empty: the best there is")             \
     X(INT, threads, 0, "threads; 0: as many as processors")
 SOMA_OPTS_DECLARE(soma_bench_opts, SOMA_BENCH_OPTS)
 
@@ -64,7 +64,8 @@ json_t *soma__bench_profile(const soma_plan *plan, int64_t runs);
 void soma__bench_profile_print(const json_t *rows, double least_share); // rows of a smaller share of the whole are left out
 
 // What the machine could do at best, for 1 thread to opts->threads.
-enum { SOMA_BENCH_EXPERT = 623000000 }; // bytes that a flow step of pi0 reads: its expert's weights in bf16
+enum { SOMA_BENCH_EXPERT = 623000000 };                   // bytes that a flow step of pi0 reads: its expert's weights in bf16
+cpu_multiplied soma__bench_multiplied(const char *dtype); // what products of this --dtype multiply
 soma_status soma__bench_peaks(json_t **out, const soma_bench_opts *opts, soma_error *err);
 void soma__bench_peaks_print(const json_t *result);
 
@@ -74,6 +75,7 @@ void soma__bench_policy_print(const json_t *result);
 
 soma_status soma__bench_train(json_t **out, const soma_bench_opts *opts, soma_error *err);   // one training step, op by op
 soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *opts, soma_error *err); // the ops that the time goes to
+void soma__bench_kernels_print(const json_t *result);
 
 // FAST: chunks one at a time, in batches, and fitting.
 soma_status soma__bench_fast(json_t **out, const soma_bench_opts *opts, const soma_bench_fast_opts *fast, soma_error *err);

@@ -1,68 +1,165 @@
 // SPDX-License-Identifier: Apache-2.0
-// Single ops at the shapes that nano's training and pi0's inference have: time, share of the registers' peak or of memory's speed.
+// soma bench kernels: single ops at the sizes of pi0 (base, two and three pictures, pi0-FAST's one token), each as a share of the
+// registers' peak and of memory's speed, both measured in the same run.
+//
+// Weights are packed as a policy packs them. A product of few rows reads its weights once: so many different weights follow one another
+// that no cache holds them.
 #include "bench/bench.h"
+#include "bench/random_weights.h"
 #include "device/cpu/peak.h"
+#include "policy/params.h"
+#include "policy/policy.h"
 
+#include <stdio.h>
 #include <string.h>
 
-typedef struct {
-    const char *name;
-    soma_op op;
-    int64_t M, N, K; // matmul: [M, K] x [N, K]; attention: M queries, N keys, K head size
-    bool transposed; // both factors: a weight's gradient
-} kernel_row;
+enum { FEW_ROWS = 64, NO_CACHE = 256 << 20 };
 
-static const kernel_row rows[] = {
-    {"qkv projection", SOMA_OP_MATMUL, 4480, 128, 128, false},    {"feed-forward up", SOMA_OP_MATMUL, 4480, 256, 128, false},
-    {"feed-forward down", SOMA_OP_MATMUL, 4480, 128, 256, false}, {"weight's gradient", SOMA_OP_MATMUL, 256, 128, 4480, true},
-    {"prefix of pi0", SOMA_OP_MATMUL, 816, 2048, 2048, false},    {"expert of pi0", SOMA_OP_MATMUL, 51, 4096, 1024, false},
-    {"one token", SOMA_OP_MATMUL, 1, 16384, 2048, false},         {"attention, nano", SOMA_OP_ATTENTION, 140, 140, 32, false},
-    {"attention, pi0", SOMA_OP_ATTENTION, 816, 816, 256, false},
+typedef enum kernel_kind { LINEAR, ATTENTION, RMS_NORM, LAYER_NORM, ROPE, GATE, KINDS } kernel_kind;
+
+// LINEAR: [M, K] x [N, K]; ATTENTION: M queries, N keys, H heads of size K, KV of them with keys of their own; the rest: [M, N], ROPE H
+// heads of size K.
+typedef struct kernel {
+    const char *name;
+    kernel_kind kind;
+    int64_t M, N, K, H, KV;
+} kernel;
+
+static const kernel kernels[] = {
+    {"language q, o", LINEAR, 528, 2048, 2048},
+    {"language k, v", LINEAR, 528, 256, 2048},
+    {"language gate, up", LINEAR, 528, 16384, 2048},
+    {"language down", LINEAR, 528, 2048, 16384},
+    {"language q, o", LINEAR, 816, 2048, 2048},
+    {"language k, v", LINEAR, 816, 256, 2048},
+    {"language gate, up", LINEAR, 816, 16384, 2048},
+    {"language down", LINEAR, 816, 2048, 16384},
+    {"vision q, k, v, o", LINEAR, 512, 1152, 1152},
+    {"vision fc1", LINEAR, 512, 4304, 1152},
+    {"vision fc2", LINEAR, 512, 1152, 4304},
+    {"projector", LINEAR, 512, 2048, 1152},
+    {"expert q", LINEAR, 51, 2048, 1024},
+    {"expert k, v", LINEAR, 51, 256, 1024},
+    {"expert o", LINEAR, 51, 1024, 2048},
+    {"expert gate, up", LINEAR, 51, 4096, 1024},
+    {"expert down", LINEAR, 51, 1024, 4096},
+    {"language q, o", LINEAR, 1, 2048, 2048},
+    {"language k, v", LINEAR, 1, 256, 2048},
+    {"language gate, up", LINEAR, 1, 16384, 2048},
+    {"language down", LINEAR, 1, 2048, 16384},
+    {"prefix attention", ATTENTION, 528, 528, 256, 8, 1},
+    {"prefix attention", ATTENTION, 816, 816, 256, 8, 1},
+    {"suffix attention", ATTENTION, 51, 579, 256, 8, 1},
+    {"suffix attention", ATTENTION, 51, 867, 256, 8, 1},
+    {"a token's attention", ATTENTION, 1, 867, 256, 8, 1},
+    {"a picture's attention", ATTENTION, 256, 256, 72, 16, 16},
+    {"prefix rms norm", RMS_NORM, 816, 2048},
+    {"suffix rms norm", RMS_NORM, 51, 1024},
+    {"vision layer norm", LAYER_NORM, 768, 1152},
+    {"prefix rope", ROPE, 816, 2048, 256, 8},
+    {"prefix gate", GATE, 816, 16384},
+    {"suffix gate", GATE, 51, 4096},
 };
 
-static soma_tensor *build(soma_graph *g, const kernel_row *r, soma_dtype product) {
-    if (r->op == SOMA_OP_ATTENTION) {
-        int64_t B = r->K == 32 ? 32 : 1, H = r->K == 32 ? 4 : 8;
-        soma_tensor *q = soma_input(g, "q", SOMA_F32, 4, (int64_t[]){B, r->M, H, r->K}),
-                    *k = soma_input(g, "k", SOMA_F32, 4, (int64_t[]){B, r->N, 1, r->K});
-        soma_tensor *v = soma_input(g, "v", SOMA_F32, 4, (int64_t[]){B, r->N, 1, r->K});
-        soma_tensor *qb = soma_input(g, "qb", SOMA_I32, 2, (int64_t[]){B, r->M}),
-                    *kb = soma_input(g, "kb", SOMA_I32, 2, (int64_t[]){B, r->N});
-        return soma_attend(q, k, v, qb, kb, 0.1f, product);
+static void build(soma_graph *g, const kernel *r, const soma_precision *p, int64_t copies) {
+    const soma_precision_rule rule = {"*", *p};
+    const soma_scope_spec spec = {.rules = &rule, .n_rules = 1};
+    const soma_scope root = soma_scope_root(g, &spec);
+    const int64_t M = r->M, N = r->N, K = r->K, H = r->H, heads[] = {1, M, H, K}, keys[] = {1, N, r->KV, K};
+    soma_tensor *y = NULL;
+    switch (r->kind) {
+    case LINEAR: {
+        soma_tensor *x = soma_input(g, "x", SOMA_F32, 2, (int64_t[]){M, K});
+        for (int64_t i = 0; i < copies; i++) {
+            char name[24];
+            snprintf(name, sizeof name, "w%lld", (long long)i);
+            soma_output(soma_linear(&root, name, x, N, false), name);
+        }
+        return;
     }
-    soma_tensor *a = soma_input(g, "a", SOMA_F32, 2, r->transposed ? (int64_t[]){r->K, r->M} : (int64_t[]){r->M, r->K});
-    soma_tensor *b =
-        soma_input(g, "b", r->transposed ? SOMA_F32 : product, 2, r->transposed ? (int64_t[]){r->K, r->N} : (int64_t[]){r->N, r->K});
-    return r->transposed ? soma_matmul(soma_transpose(a), soma_transpose(b), NULL, product) : soma_matmul(a, b, NULL, product);
+    case ATTENTION: {
+        const soma_mask mask = {soma_input(g, "q_block", SOMA_I32, 2, (int64_t[]){1, M}),
+                                soma_input(g, "k_block", SOMA_I32, 2, (int64_t[]){1, N})};
+        y = soma_attention(&root, soma_input(g, "q", SOMA_F32, 4, heads), soma_input(g, "k", SOMA_F32, 4, keys),
+                           soma_input(g, "v", SOMA_F32, 4, keys), mask);
+        break;
+    }
+    case RMS_NORM: y = soma_rms_norm(&root, "norm", soma_input(g, "x", SOMA_F32, 2, (int64_t[]){M, N}), 1e-6f); break;
+    case LAYER_NORM: y = soma_layer_norm(&root, "norm", soma_input(g, "x", SOMA_F32, 2, (int64_t[]){M, N}), 1e-6f); break;
+    case ROPE:
+        y = soma_rope(soma_input(g, "x", SOMA_F32, 4, heads), soma_input(g, "position", SOMA_I32, 2, (int64_t[]){1, M}), 10000);
+        break;
+    case GATE:
+        y = soma_mul(soma_apply(soma_input(g, "gate", SOMA_F32, 2, (int64_t[]){M, N}), SOMA_UNARY_GELU),
+                     soma_input(g, "up", SOMA_F32, 2, (int64_t[]){M, N}));
+        break;
+    case KINDS: break;
+    }
+    soma_output(y, "y");
 }
 
-static soma_status measure(json_t *out, const kernel_row *r, soma_device *device, soma_dtype product, int64_t repeats, double peak,
+typedef struct subject {
+    soma_graph *graph;
+    soma_layout weights; // their names and shapes, of which random ones are made
+    soma_bench_random random;
+    soma_params *params;
+    soma_plan *plan;
+    soma_frame *frame;
+} subject;
+
+static soma_status prepare(subject *s, const kernel *r, soma_device *device, const soma_precision *precision, int64_t copies,
                            soma_error *err) {
-    soma_graph *g = NULL;
-    soma_plan *plan = NULL;
-    soma_frame *frame = NULL;
+    soma_safetensors *file;
+    SOMA_TRY(soma_graph_new(&s->graph, err));
+    build(s->graph, r, precision, copies);
+    SOMA_TRY(soma__layout_add(&s->weights, s->graph, SOMA_ROLE_WEIGHT, err));
+    SOMA_TRY(soma__bench_random_open(&s->random, &file, &s->weights, err));
+    SOMA_TRY(soma__params_open(&s->params, device, (const soma_graph *const *)&s->graph, 1, SOMA_ROLE_WEIGHT, file, NULL, err));
+    SOMA_TRY(soma__plan_new(&s->plan, s->graph, &s->params->layout, NULL, device, err));
+    return soma__frame_new(&s->frame, s->plan, s->params->memory, NULL, NULL, err);
+}
+
+static void subject_close(subject *s) {
+    soma__frame_free(s->frame);
+    soma__plan_free(s->plan);
+    soma__params_free(s->params);
+    soma__bench_random_close(&s->random);
+    soma__layout_free(&s->weights);
+    soma_graph_free(s->graph);
+}
+
+static double weight_bytes(const soma_params *params) {
+    double bytes = 0;
+    for (size_t i = 0; i < params->layout.n_slots; i++) bytes += (double)params->layout.slots[i].size;
+    return bytes;
+}
+
+// Of a product its weights count, of everything else what goes in and out.
+static json_t *row_of(const kernel *r, const subject *s, int64_t copies, double *seconds, int64_t repeats, double peak, soma_pool *pool) {
+    const double bytes = r->kind == LINEAR ? weight_bytes(s->params) : (double)s->plan->size[SOMA_ROLE_IO], each = (double)copies;
+    const double speed = cpu_peak_read((size_t)bytes, false, pool);
+    for (int64_t i = 0; i < repeats; i++) seconds[i] /= each;
+    const soma_spread t = soma__bench_spread(seconds, repeats);
+    const double flops = s->plan->flops / each, read = bytes / each;
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:[f, f, f], s:f, s:f, s:f, s:f}", "kernel", r->name, "M", (json_int_t)r->M, "N",
+                     (json_int_t)r->N, "K", (json_int_t)r->K, "H", (json_int_t)r->H, "seconds", t.median, t.low, t.high, "gflop_per_second",
+                     flops / 1e9 / t.median, "share_of_peak", peak > 0 ? flops / t.median / peak : 0, "gb_per_second",
+                     read / 1e9 / t.median, "share_of_read", speed > 0 ? read / t.median / speed : 0);
+}
+
+static soma_status measure(json_t *out, const kernel *r, soma_device *device, const soma_precision *precision, int64_t repeats, double peak,
+                           soma_pool *pool, soma_error *err) {
+    subject s = {0};
+    const int64_t copies = r->kind == LINEAR && r->M <= FEW_ROWS ? NO_CACHE / (2 * r->N * r->K) + 1 : 1;
     double *seconds = soma__calloc((size_t)repeats, sizeof *seconds);
-    soma_status status = seconds ? soma_graph_new(&g, err) : soma__no_memory(err, "the timings");
-    if (status == SOMA_OK) {
-        soma_output(build(g, r, product), "y");
-        status = soma__plan_new(&plan, g, NULL, NULL, device, err);
-    }
-    if (status == SOMA_OK) status = soma__frame_new(&frame, plan, NULL, NULL, NULL, err);
+    soma_status status = seconds ? prepare(&s, r, device, precision, copies, err) : soma__no_memory(err, "the timings");
     for (int64_t i = -2; i < repeats && status == SOMA_OK; i++) {
-        double started = soma__seconds();
-        soma__frame_run(frame);
+        const double started = soma__seconds();
+        soma__frame_run(s.frame);
         if (i >= 0) seconds[i] = soma__seconds() - started;
     }
-    if (status == SOMA_OK) {
-        soma_spread s = soma__bench_spread(seconds, repeats);
-        json_array_append_new(out,
-                              json_pack("{s:s, s:I, s:I, s:I, s:[f, f, f], s:f, s:f}", "kernel", r->name, "M", (json_int_t)r->M, "N",
-                                        (json_int_t)r->N, "K", (json_int_t)r->K, "seconds", s.median, s.low, s.high, "gflop_per_second",
-                                        plan->flops / 1e9 / s.median, "share_of_peak", peak > 0 ? plan->flops / s.median / peak : 0));
-    }
-    soma__frame_free(frame);
-    soma__plan_free(plan);
-    soma_graph_free(g);
+    if (status == SOMA_OK) json_array_append_new(out, row_of(r, &s, copies, seconds, repeats, peak, pool));
+    subject_close(&s);
     soma__free(seconds);
     return status;
 }
@@ -72,14 +169,16 @@ soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *o, soma_err
     soma_device *device;
     soma_pool *pool = NULL;
     soma_isa isa;
+    soma_precision precision;
+    if (o->repeats < 1) return soma__fail(err, SOMA_BAD_INPUT, "repeats is at least 1");
     SOMA_TRY(soma__bench_isa(&isa, o->isa, err));
-    soma_dtype product = strcmp(o->dtype, "f32") ? SOMA_BF16 : SOMA_F32;
+    SOMA_TRY(soma__policy_precision(&precision, o->dtype, err));
     SOMA_TRY(soma__device_open(&device, "cpu", &(soma_device_opts){.threads = (int)o->threads, .isa = o->isa}, err));
     soma_status status = soma__pool_new(&pool, (int)o->threads, err);
     json_t *list = json_array();
-    double peak = status == SOMA_OK ? cpu_peak_flops(isa, product == SOMA_F32 ? CPU_OF_F32 : CPU_OF_BF16, pool) : 0;
-    for (size_t i = 0; i < SOMA_COUNT(rows) && status == SOMA_OK; i++)
-        status = measure(list, &rows[i], device, product, o->repeats, peak, err);
+    const double peak = status == SOMA_OK ? cpu_peak_flops(isa, soma__bench_multiplied(o->dtype), pool) : 0;
+    for (size_t i = 0; i < SOMA_COUNT(kernels) && status == SOMA_OK; i++)
+        status = measure(list, &kernels[i], device, &precision, o->repeats, peak, pool, err);
     if (status == SOMA_OK)
         *out = json_pack("{s:s, s:o, s:s, s:f, s:O}", "what", "kernels", "machine",
                          soma__bench_machine(cpu_isa_name(isa), soma__pool_threads(pool)), "dtype", o->dtype, "peak_gflop_per_second",
@@ -88,4 +187,23 @@ soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *o, soma_err
     soma__pool_free(pool);
     soma__device_close(device);
     return status;
+}
+
+static double real(const json_t *object, const char *key) { return json_number_value(json_object_get(object, key)); }
+
+void soma__bench_kernels_print(const json_t *r) {
+    size_t i;
+    json_t *row;
+    printf("  %-22s %5s %6s %6s %10s %10s %9s %8s %7s %8s\n", "kernel", "M", "N", "K", "us", "fastest", "GFLOP/s", "of peak", "GB/s",
+           "of read");
+    json_array_foreach(json_object_get(r, "kernels"), i, row) {
+        const json_t *seconds = json_object_get(row, "seconds");
+        printf("  %-22s %5.0f %6.0f %6.0f %10.1f %10.1f", json_string_value(json_object_get(row, "kernel")), real(row, "M"), real(row, "N"),
+               real(row, "K"), 1e6 * json_number_value(json_array_get(seconds, 0)), 1e6 * json_number_value(json_array_get(seconds, 1)));
+        if (real(row, "gflop_per_second") > 0)
+            printf(" %9.1f %7.1f%%", real(row, "gflop_per_second"), 100 * real(row, "share_of_peak"));
+        else
+            printf(" %18s", "");
+        printf(" %7.1f %7.1f%%\n", real(row, "gb_per_second"), 100 * real(row, "share_of_read"));
+    }
 }

@@ -5,15 +5,20 @@
 #include "device/cpu/peak.h"
 
 #include <stdio.h>
+#include <string.h>
 
 static const char *const words[] = {[CPU_OF_F32] = "f32", [CPU_OF_BF16] = "bf16", [CPU_OF_INT8] = "int8"};
 
+cpu_multiplied soma__bench_multiplied(const char *dtype) {
+    return !strcmp(dtype, "f32") ? CPU_OF_F32 : !strcmp(dtype, "int8") ? CPU_OF_INT8 : CPU_OF_BF16;
+}
+
 // A level of memory and the bytes that stand for it: half of a cache, so that it holds them beside other things.
-typedef struct level {
+typedef struct memory_level {
     const char *name;
     size_t size;
     bool own; // of each core
-} level;
+} memory_level;
 
 static bool read_line(const char *path, const char *format, void *out) {
     FILE *file = fopen(path, "r");
@@ -38,10 +43,10 @@ static size_t half(int level, size_t otherwise) {
 }
 
 static json_t *measure(soma_isa isa, soma_pool *pool) {
-    const level levels[] = {{"L1", half(1, 32 << 10), true},
-                            {"L2", half(2, 1 << 20), true},
-                            {"L3", half(3, 16 << 20), false},
-                            {"expert", SOMA_BENCH_EXPERT, false}};
+    const memory_level levels[] = {{"L1", half(1, 32 << 10), true},
+                                   {"L2", half(2, 1 << 20), true},
+                                   {"L3", half(3, 16 << 20), false},
+                                   {"expert", SOMA_BENCH_EXPERT, false}};
     json_t *multiply = json_array(), *read = json_array();
     for (int k = 0; k < CPU_MULTIPLIES; k++)
         if (cpu_multiply_here((cpu_multiply)k, isa))

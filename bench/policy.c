@@ -43,7 +43,11 @@ static const soma_model *model_of(const subject *s) { return s->model ? s->model
 static soma_status open_params(subject *s, const soma_graph *const *graphs, size_t n, soma_error *err) {
     if (*s->p->policy) return soma__published_params(&s->params, &s->published, s->device, graphs, n, err);
     soma_safetensors *file;
-    SOMA_TRY(soma__bench_random_open(&s->random, &file, s->model, err));
+    soma_layout layout = {0};
+    soma_status status = soma__model_weights(&layout, s->model, false, err);
+    if (status == SOMA_OK) status = soma__bench_random_open(&s->random, &file, &layout, err);
+    soma__layout_free(&layout);
+    if (status != SOMA_OK) return status;
     return soma__params_open(&s->params, s->device, graphs, n, SOMA_ROLE_WEIGHT, file, s->model->family->aliases, err);
 }
 
@@ -204,10 +208,6 @@ typedef struct peaks {
     double worst;        // the smaller measurement over the larger one, of either
 } peaks;
 
-static cpu_multiplied multiplied(const char *dtype) {
-    return !strcmp(dtype, "f32") ? CPU_OF_F32 : !strcmp(dtype, "int8") ? CPU_OF_INT8 : CPU_OF_BF16;
-}
-
 static void measure_peaks(peaks *p, soma_isa isa, cpu_multiplied of, double bytes, soma_pool *pool) {
     const double flops = cpu_peak_flops(isa, of, pool), read = cpu_peak_read((size_t)bytes, false, pool);
     if (p->flops > 0) p->worst = SOMA_MIN(flops, p->flops) / SOMA_MAX(flops, p->flops);
@@ -236,8 +236,7 @@ static soma_status add_profile(json_t *result, subject *s, soma_error *err) {
     for (int i = 0; i < 2; i++) SOMA_TRY(cpu_profile_start(s->set->plans[i], err));
     SOMA_TRY(run_chunk(s, err));
     json_t *both = json_object();
-    for (int i = 0; i < 2; i++)
-        json_object_set_new(both, names[i], soma__bench_profile(s->set->plans[i], i ? s->steps : 1));
+    for (int i = 0; i < 2; i++) json_object_set_new(both, names[i], soma__bench_profile(s->set->plans[i], i ? s->steps : 1));
     json_object_set_new(result, "profile", both);
     return SOMA_OK;
 }
@@ -252,9 +251,9 @@ static soma_status measure(json_t **out, subject *s, soma_isa isa, soma_pool *po
     const soma_plan *const *plans = (const soma_plan *const *)s->set->plans;
     s->flops = plans[0]->flops + (double)s->steps * plans[1]->flops;
     s->step_bytes = weight_bytes(plans[1], &s->params->layout);
-    measure_peaks(&p, isa, multiplied(s->o->dtype), s->step_bytes, pool);
+    measure_peaks(&p, isa, soma__bench_multiplied(s->o->dtype), s->step_bytes, pool);
     SOMA_TRY(time_chunks(s, &t, err));
-    measure_peaks(&p, isa, multiplied(s->o->dtype), s->step_bytes, pool);
+    measure_peaks(&p, isa, soma__bench_multiplied(s->o->dtype), s->step_bytes, pool);
     *out = result_of(s, &t, &p, cpu_isa_name(isa), soma__pool_threads(pool));
     if (!*out) return soma__no_memory(err, "the figures");
     return s->p->profile ? add_profile(*out, s, err) : SOMA_OK;

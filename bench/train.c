@@ -37,8 +37,7 @@ static soma_status measure(json_t **out, soma_trainer *t, const soma_bench_opts 
     soma_status status = seconds ? soma__bench_isa(&isa, o->isa, err) : soma__no_memory(err, "the timings");
     if (status == SOMA_OK) status = soma__pool_new(&pool, (int)o->threads, err);
     if (status == SOMA_OK) {
-        double peak = cpu_peak_flops(isa, strcmp(o->dtype, "f32") ? CPU_OF_BF16 : CPU_OF_F32, pool),
-               bytes = cpu_peak_read(SOMA_BENCH_EXPERT, false, pool);
+        double peak = cpu_peak_flops(isa, soma__bench_multiplied(o->dtype), pool), bytes = cpu_peak_read(SOMA_BENCH_EXPERT, false, pool);
         soma__frame_run(t->pass.frame); // warm
         status = cpu_profile_start(t->pass.plan, err);
         for (int64_t i = 0; i < o->repeats; i++) {

@@ -32,13 +32,8 @@ static void print_train(const json_t *r) {
 }
 
 static void print_kernels(const json_t *r) {
-    size_t i;
-    json_t *row;
     print_machine(r);
-    printf("  %-20s %6s %6s %6s %10s %10s %10s %8s\n", "kernel", "M", "N", "K", "us", "fastest", "GFLOP/s", "of peak");
-    json_array_foreach(json_object_get(r, "kernels"), i, row) printf(
-        "  %-20s %6.0f %6.0f %6.0f %10.1f %10.1f %10.1f %7.1f%%\n", text(row, "kernel"), real(row, "M"), real(row, "N"), real(row, "K"),
-        1e6 * at(row, "seconds", 0), 1e6 * at(row, "seconds", 1), real(row, "gflop_per_second"), 100 * real(row, "share_of_peak"));
+    soma__bench_kernels_print(r);
 }
 
 // ---- what can be measured
