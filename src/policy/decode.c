@@ -66,7 +66,8 @@ static bool choose_all(soma_decode *d, bool *over) {
         int32_t *ids = d->ids + b * d->max;
         if (over[b]) continue;
         int64_t n = d->n_ids[b]++;
-        ids[n] = soma__decode_choose(d, d->logits + b * d->vocab, ids, n, d->rngs ? &d->rngs[b] : NULL);
+        ids[n] =
+            d->follow ? d->follow[b * d->max + n] : soma__decode_choose(d, d->logits + b * d->vocab, ids, n, d->rngs ? &d->rngs[b] : NULL);
         over[b] = ids[n] == d->stop;
         all &= over[b];
     }

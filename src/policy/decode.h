@@ -15,6 +15,7 @@ typedef struct soma_decode {
     const soma_answer_form *form; // of a constrained answer; NULL: any token may follow any other
     double temperature;           // 0: the most likely token, of equals the smallest id; else drawn from softmax(logits / temperature)
     soma_rng *rngs;               // [B]; of a temperature above 0
+    const int32_t *follow;        // [B, G]: written in place of the choices, to see the logits along another's answer; NULL: the choices
     int32_t *ids;                 // out [B, G]; zeros behind the end
     int64_t *n_ids;               // out [B], the stop included
     float *logits;                // [B, V], the step's

@@ -18,6 +18,7 @@ typedef struct soma_trace_run {
     soma_arena arena;         // the batches' arrays
     soma_batch batch, lesson; // what is observed and, in training, learned
     const float *noise;       // NULL: no sampling
+    const int32_t *follow;    // what is to be decoded, whatever is likeliest; NULL: what is
     bool train;               // there is something to learn
     soma_graph *encode, *step, *learn;
     soma_params *params;

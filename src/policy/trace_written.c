@@ -6,7 +6,8 @@
 //              padded prompt; positions go on without a gap.
 //   openpi's   tokens [B, T] is prompt and answer in one, and prompt_tokens [B, L] the prompt alone. All cameras are seen.
 //
-// The names of the tensors tell which form a file has, whatever the config says.
+// The names of the tensors tell which form a file has, whatever the config says. Either may give decode.follow [B, G], the tokens to be
+// written whatever is likeliest: then the logits of two implementations can be compared behind the same tokens.
 #include "policy/decode.h"
 #include "policy/trace_run.h"
 
@@ -109,6 +110,8 @@ soma_status soma__trace_written_inputs(soma_trace_run *r, soma_error *err) {
     int64_t any;
     SOMA_TRY(columns(r, &any, first, 1, err));
     if (!r->o->names_only) b->n = soma__safetensors_find(r->in, first)->shape[0];
+    if (r->o->names_only || there(r, "decode.follow"))
+        SOMA_TRY(soma__trace_input(r, (const void **)&r->follow, "decode.follow", SOMA_I32, 2, (int64_t[]){b->n, rule->max}, err));
     SOMA_TRY(soma__trace_read_images(r, err));
     SOMA_TRY(openpi ? openpi_inputs(r, err) : lerobot_inputs(r, err));
     const uint8_t one = 1; // names alone: there is something to learn, so that its names can be told
@@ -170,6 +173,7 @@ static soma_status decode(soma_trace_run *r, const soma_feed *feed, int32_t stop
     if (status == SOMA_OK) status = soma__trace_open(r, &y, r->step, NULL, feed, err);
     soma_decode d = {
         .n_rows = k.B, .max = k.G, .vocab = k.V, .stop = stop, .ids = out, .n_ids = n, .logits = row, .step = keep, .user = &k};
+    if (stop < 0) d.follow = r->follow;
     if (status == SOMA_OK && out) status = soma__decode(&d, x.frame, y.frame, (soma_feed *)feed, err);
     if (status == SOMA_OK && logits) status = soma__trace_take_taps(r, x.frame, "", true, err);
     if (status == SOMA_OK && logits && r->model->info.answer.lerobot)

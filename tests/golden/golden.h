@@ -56,6 +56,13 @@ static inline float *golden_floats(const soma_safetensor *t) {
     return values;
 }
 
+// The nearest bf16; values are finite.
+static inline uint16_t golden_bf16(float f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
+}
+
 // NULL when absent; otherwise n_values values of the dtype, aligned, to be released with free.
 static inline void *golden_get(const soma_safetensors *st, const char *name, soma_dtype dtype, int64_t *n_values) {
     const soma_safetensor *t = soma__safetensors_find(st, name);

@@ -51,11 +51,7 @@ static void put_as(block *b, const soma_slot *slot, const float *values, int64_t
     }
     uint16_t *half = malloc(slot->size);
     assert_non_null(half);
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, &values[i], sizeof u);
-        half[i] = (uint16_t)((u + 0x7fffu + (u >> 16 & 1)) >> 16);
-    }
+    for (int64_t i = 0; i < n; i++) half[i] = golden_bf16(values[i]);
     b->device->kind->put(b->device, to, half, slot->size);
     free(half);
 }
@@ -175,11 +171,9 @@ static void put_masks(block *b, int64_t S, int64_t T) {
 enum { HALF = 128 }; // of a head
 
 static float rounded(double x) { // to bf16 and back
-    float f = (float)x;
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    u = (u + 0x7fffu + (u >> 16 & 1)) & 0xffff0000u;
-    memcpy(&f, &u, sizeof f);
+    const uint16_t half = golden_bf16((float)x);
+    float f;
+    soma__to_f32(&f, SOMA_BF16, &half, 1);
     return f;
 }
 

@@ -12,18 +12,24 @@ typedef struct traced {
     const char *by; // for the table
 } traced;
 
-// The golden folder's policy on its `inputs`. isa: "plain", or "" for the best of this machine.
-static inline traced traced_run(const char *folder, const char *inputs, const char *isa, const soma_trace_opts *o) {
+// A policy's folder on inputs. isa: "plain", or "" for the best of this machine.
+static inline traced traced_policy(const char *folder, const soma_safetensors *in, const char *isa, const soma_trace_opts *o) {
     const bool f32 = !strcmp(o->dtype, "f32");
     traced t = {.by = !f32 ? o->dtype : *isa ? isa : "fast"};
-    char path[SOMA_PATH_MAX], file[160];
     soma_error err = {0};
     soma_device *device = NULL;
+    if (soma__device_open(&device, "cpu", &(soma_device_opts){.threads = 2, .isa = isa}, &err)) fail_msg("%s", err.text);
+    if (soma__trace_run(&t.trace, folder, in, o, device, &err)) fail_msg("%s", err.text);
+    soma__device_close(device);
+    return t;
+}
+
+// The golden folder's policy on its `inputs`.
+static inline traced traced_run(const char *folder, const char *inputs, const char *isa, const soma_trace_opts *o) {
+    char path[SOMA_PATH_MAX], file[160];
     snprintf(file, sizeof file, "%s/%s", folder, inputs);
     soma_safetensors *in = golden_open(file);
-    if (soma__device_open(&device, "cpu", &(soma_device_opts){.threads = 2, .isa = isa}, &err)) fail_msg("%s", err.text);
-    if (soma__trace_run(&t.trace, golden_path(path, folder), in, o, device, &err)) fail_msg("%s", err.text);
-    soma__device_close(device);
+    traced t = traced_policy(golden_path(path, folder), in, isa, o);
     soma__safetensors_close(in);
     return t;
 }
