@@ -73,6 +73,9 @@ typedef struct soma_dataset_format {
     soma_status (*read_vectors)(soma_dataset_reader *reader, int64_t episode, int feature, float *out, soma_error *err);
     // `frame` within the episode. out: u8 [height, width, 3] of the feature's shape.
     soma_status (*read_image)(soma_dataset_reader *reader, int64_t episode, int64_t frame, int feature, uint8_t *out, soma_error *err);
+    // The statistics that the dataset itself declares for a vector feature; NULL where the format keeps none. SOMA_NOT_FOUND: this dataset
+    // has none. Release with soma__feature_stats_free.
+    soma_status (*declared_stats)(soma_feature_stats *stats, const soma_dataset *dataset, int feature, soma_error *err);
 } soma_dataset_format;
 
 extern const soma_dataset_format *const soma__dataset_registry[]; // NULL at its end

@@ -30,12 +30,15 @@ typedef struct lerobot {
     lerobot_episode *places; // [n_episodes]
     const char **absent;
     size_t absent_room;
+    int64_t declared_episodes; // in info.json
+    const char *fault;         // what d.faults leads to
 } lerobot;
 
 extern const soma_dataset_format soma__dataset_format_lerobot;
 
 soma_status lerobot_open(soma_dataset **dataset, const char *path, soma_error *err);
 void lerobot_close(soma_dataset *dataset);
+soma_status lerobot_declared_stats(soma_feature_stats *stats, const soma_dataset *dataset, int feature, soma_error *err);
 
 static inline bool lerobot_is_video(const soma_feature *f) { return f->kind == SOMA_FEATURE_IMAGE && f->dtype[0] == 'v'; }
 

@@ -111,6 +111,7 @@ static soma_status read_info(lerobot *l, const json_t *info, const char *where, 
     SOMA_TRY(soma__json_real(&l->d.fps, info, "fps", where, err));
     if (!(l->d.fps > 0) || l->d.fps > 1e6) return soma__fail(err, SOMA_BAD_INPUT, "%s: \"fps\" is %g", where, l->d.fps);
     SOMA_TRY(soma__json_int(&l->d.n_episodes, info, "total_episodes", 0, MAX_EPISODES, where, err));
+    l->declared_episodes = l->d.n_episodes;
     SOMA_TRY(soma__json_int(&l->d.n_frames, info, "total_frames", 0, INT64_MAX, where, err));
     l->chunks_size = 1000;
     if (json_object_get(info, "chunks_size")) SOMA_TRY(soma__json_int(&l->chunks_size, info, "chunks_size", 1, INT32_MAX, where, err));
@@ -461,6 +462,20 @@ static soma_status find_hint(lerobot *l, soma_error *err) {
     return SOMA_OK;
 }
 
+// What info.json says in total against what the list of episodes says.
+static soma_status compare_counts(lerobot *l, soma_error *err) {
+    int64_t frames = 0;
+    for (int64_t e = 0; e < l->d.n_episodes; e++) frames += l->episodes[e].n_frames;
+    if (l->d.n_episodes == l->declared_episodes && frames == l->d.n_frames) return SOMA_OK;
+    l->fault = soma__arena_printf(&l->arena, "%s/meta/info.json: says %lld episodes with %lld frames, meta/episodes lists %lld with %lld",
+                                  l->d.path, (long long)l->declared_episodes, (long long)l->d.n_frames, (long long)l->d.n_episodes,
+                                  (long long)frames);
+    if (!l->fault) return soma__no_memory(err, "the faults of a dataset");
+    l->d.faults = &l->fault;
+    l->d.n_faults = 1;
+    return SOMA_OK;
+}
+
 static soma_status open_all(lerobot *l, soma_error *err) {
     char path[SOMA_PATH_MAX];
     json_t *info;
@@ -471,6 +486,7 @@ static soma_status open_all(lerobot *l, soma_error *err) {
     if (status == SOMA_OK && l->generation == 2) status = read_episodes_v2(l, err);
     if (status == SOMA_OK) status = soma__parquet_open(&l->pq, NULL, err);
     if (status == SOMA_OK && l->generation == 3) status = read_episodes_v3(l, err);
+    if (status == SOMA_OK) status = compare_counts(l, err);
     if (status != SOMA_OK) return status;
     mark_pictures(l);
     return l->d.n_absent ? find_hint(l, err) : SOMA_OK;

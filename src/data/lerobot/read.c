@@ -205,4 +205,5 @@ const soma_dataset_format soma__dataset_format_lerobot = {
     .present = lerobot_present,
     .read_vectors = read_vectors,
     .read_image = read_image,
+    .declared_stats = lerobot_declared_stats,
 };

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// RLDS -> LeRobot v3.0 -> read back: numbers and instructions the same to the bit, pictures within the codec's error; what cannot be read
+// ends the conversion, or is left out.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "data/convert.h"
+#include "format/image.h"
+#include "toy_rlds.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { SIDE = 32, EPISODES = 3 };
+
+static char dir[] = "/tmp/soma_convert_XXXXXX";
+static char from[SOMA_PATH_MAX], to[SOMA_PATH_MAX];
+
+static int setup(void **state) {
+    if (!mkdtemp(dir)) return 1;
+    snprintf(from, sizeof from, "%s/rlds", dir);
+    snprintf(to, sizeof to, "%s/lerobot", dir);
+    return 0;
+}
+static int teardown(void **state) { return soma__dir_remove(dir, NULL); }
+
+static const char features[] =
+    "{\"featuresDict\": {\"features\": {\"steps\": {\"sequence\": {\"feature\": {\"featuresDict\": {\"features\": {"
+    "\"action\": {\"tensor\": {\"shape\": {\"dimensions\": [\"3\"]}, \"dtype\": \"float32\", \"encoding\": \"none\"}},"
+    "\"language_instruction\": {\"text\": {}},"
+    "\"observation\": {\"featuresDict\": {\"features\": {"
+    "\"arm\": {\"tensor\": {\"shape\": {\"dimensions\": [\"2\"]}, \"dtype\": \"float32\", \"encoding\": \"none\"}},"
+    "\"gripper\": {\"tensor\": {\"shape\": {}, \"dtype\": \"float32\", \"encoding\": \"none\"}},"
+    "\"scene\": {\"image\": {\"shape\": {\"dimensions\": [\"32\", \"32\", \"3\"]}, \"dtype\": \"uint8\"}},"
+    "\"wrist\": {\"image\": {\"shape\": {\"dimensions\": [\"32\", \"32\", \"3\"]}, \"dtype\": \"uint8\"}}}}}}}}}}}}}";
+
+static float value(int e, int f, int k) { return sinf((float)(e * 31 + f * 7 + k)) / 3; } // bits all over the mantissa
+
+static void put_picture(soma_str *list, int e, int f, int camera, bool torn) {
+    uint8_t rgb[SIDE * SIDE * 3];
+    void *png;
+    size_t size;
+    for (int i = 0; i < SIDE * SIDE * 3; i++) rgb[i] = (uint8_t)(40 + i / 3 % SIDE * 4 + f * 3 + e * 5 + camera * 20);
+    assert_int_equal(soma__png_encode(&png, &size, rgb, SIDE, SIDE, NULL), SOMA_OK);
+    put_bytes(list, 1, png, torn ? size / 2 : size);
+    soma__free(png);
+}
+
+static void write_rlds(int torn_episode) {
+    static const char info[] = "{\"name\": \"toy\", \"splits\": [{\"name\": \"train\", \"shardLengths\": [\"3\"]}]}";
+    char path[SOMA_PATH_MAX];
+    assert_int_equal(soma__dir_remove(from, NULL), SOMA_OK);
+    assert_int_equal(soma__dir_remove(to, NULL), SOMA_OK);
+    assert_int_equal(soma__dir_make(from, NULL), SOMA_OK);
+    assert_int_equal(soma__path_join(path, from, "features.json", NULL), SOMA_OK);
+    assert_int_equal(soma__file_write(path, features, strlen(features), NULL), SOMA_OK);
+    assert_int_equal(soma__path_join(path, from, "dataset_info.json", NULL), SOMA_OK);
+    assert_int_equal(soma__file_write(path, info, strlen(info), NULL), SOMA_OK);
+    assert_int_equal(soma__path_join(path, from, "toy-train.tfrecord-00000-of-00001", NULL), SOMA_OK);
+    FILE *file = fopen(path, "wb");
+    for (int e = 0; e < EPISODES; e++) {
+        soma_str fields = {0}, example = {0}, scene = {0}, wrist = {0}, texts = {0};
+        float action[60], arm[40], gripper[20];
+        int64_t last[20] = {0};
+        int n = 6 + e;
+        last[n - 1] = 1;
+        for (int f = 0; f < n; f++) {
+            for (int k = 0; k < 3; k++) action[f * 3 + k] = value(e, f, k);
+            for (int k = 0; k < 2; k++) arm[f * 2 + k] = value(e, f, 10 + k);
+            gripper[f] = value(e, f, 12);
+            put_picture(&scene, e, f, 0, false);
+            put_picture(&wrist, e, f, 1, e == torn_episode && f == 4);
+            put_bytes(&texts, 1, e ? "größer, \"bitte\"" : "put it down", strlen(e ? "größer, \"bitte\"" : "put it down"));
+        }
+        put_list(&fields, "steps/observation/scene", 1, &scene);
+        put_list(&fields, "steps/observation/wrist", 1, &wrist);
+        put_list(&fields, "steps/language_instruction", 1, &texts);
+        put_ints(&fields, "steps/is_last", last, (size_t)n);
+        put_floats(&fields, "steps/action", action, (size_t)n * 3);
+        put_floats(&fields, "steps/observation/arm", arm, (size_t)n * 2);
+        put_floats(&fields, "steps/observation/gripper", gripper, (size_t)n);
+        put_bytes(&example, 1, fields.text, fields.len);
+        put_record(file, example.text, example.len);
+        soma__str_free(&fields);
+        soma__str_free(&example);
+    }
+    fclose(file);
+}
+
+static soma_convert_opts all_of(const soma_dataset *d) {
+    soma_convert_opts o = {.n_states = 2, .n_actions = 1, .n_cameras = 2, .fps = 5};
+    o.states[0] = soma__dataset_feature(d, "observation.arm");
+    o.states[1] = soma__dataset_feature(d, "observation.gripper");
+    o.actions[0] = soma__dataset_feature(d, "action");
+    o.cameras[0] = soma__dataset_feature(d, "observation.scene");
+    o.cameras[1] = soma__dataset_feature(d, "observation.wrist");
+    return o;
+}
+
+// Episode `k` of the new dataset against episode `e` of the old one.
+static void compare(const soma_dataset *old, const soma_dataset *new, int e, int k) {
+    soma_dataset_reader *a, *b;
+    soma_error err = {0};
+    float action[60], state[60];
+    uint8_t was[SIDE * SIDE * 3], is[SIDE * SIDE * 3];
+    static const char *const cameras[2][2] = {{"observation.scene", "observation.images.scene"},
+                                              {"observation.wrist", "observation.images.wrist"}};
+    int n = (int)old->episodes[e].n_frames;
+    assert_int_equal(new->episodes[k].n_frames, n);
+    assert_string_equal(new->episodes[k].task, old->episodes[e].task);
+    assert_int_equal(old->format->reader_open(&a, old, &err), SOMA_OK);
+    assert_int_equal(new->format->reader_open(&b, new, &err), SOMA_OK);
+    assert_int_equal(new->format->read_vectors(b, k, soma__dataset_feature(new, "action"), action, &err), SOMA_OK);
+    assert_int_equal(new->format->read_vectors(b, k, soma__dataset_feature(new, "observation.state"), state, &err), SOMA_OK);
+    for (int f = 0; f < n; f++) {
+        for (int j = 0; j < 3; j++) assert_true(action[f * 3 + j] == value(e, f, j));
+        for (int j = 0; j < 3; j++) assert_true(state[f * 3 + j] == value(e, f, 10 + j));
+        for (int c = 0; c < 2; c++) {
+            double error = 0;
+            assert_int_equal(old->format->read_image(a, e, f, soma__dataset_feature(old, cameras[c][0]), was, &err), SOMA_OK);
+            assert_int_equal(new->format->read_image(b, k, f, soma__dataset_feature(new, cameras[c][1]), is, &err), SOMA_OK);
+            for (size_t i = 0; i < sizeof is; i++) error += abs(was[i] - is[i]);
+            assert_true(error / sizeof is < 4);
+        }
+    }
+    old->format->reader_close(a);
+    new->format->reader_close(b);
+}
+
+static void there_and_back(void **state) {
+    soma_dataset *old, *new;
+    soma_converted result;
+    soma_error err = {0};
+    write_rlds(-1);
+    assert_int_equal(soma__dataset_open(&old, from, &err), SOMA_OK);
+    soma_convert_opts o = all_of(old);
+    if (soma__dataset_convert(&result, old, to, &o, &err)) fail_msg("%s", err.text);
+    assert_int_equal(result.episodes, EPISODES);
+    assert_int_equal(result.frames, 6 + 7 + 8);
+    assert_int_equal(soma__dataset_open(&new, to, &err), SOMA_OK);
+    assert_string_equal(new->format->name, "lerobot");
+    assert_int_equal(new->n_absent + new->n_faults, 0);
+    assert_true(new->fps == 5);
+    assert_string_equal(new->features[soma__dataset_feature(new, "observation.state")].names[2], "gripper.0");
+    for (int e = 0; e < EPISODES; e++) compare(old, new, e, e);
+    soma__dataset_close(new);
+    o.fps = 0; // the format tells none
+    assert_int_equal(soma__dataset_convert(&result, old, to, &o, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "--fps"));
+    o.fps = 5; // the folder is not empty now
+    assert_int_equal(soma__dataset_convert(&result, old, to, &o, &err), SOMA_BAD_INPUT);
+    soma__dataset_close(old);
+}
+
+static void unreadable(void **state) {
+    soma_dataset *old, *new;
+    soma_converted result;
+    soma_error err = {0};
+    write_rlds(1);
+    assert_int_equal(soma__dataset_open(&old, from, &err), SOMA_OK);
+    soma_convert_opts o = all_of(old);
+    assert_int_equal(soma__dataset_convert(&result, old, to, &o, &err), SOMA_BAD_INPUT);
+    assert_non_null(strstr(err.text, "frame 4 of observation.wrist"));
+    assert_int_equal(soma__dir_remove(to, NULL), SOMA_OK);
+    o.skip_bad = true;
+    assert_int_equal(soma__dataset_convert(&result, old, to, &o, &err), SOMA_OK);
+    assert_int_equal(result.episodes, 2);
+    assert_int_equal(result.skipped, 1);
+    assert_int_equal(soma__dataset_open(&new, to, &err), SOMA_OK);
+    compare(old, new, 0, 0);
+    compare(old, new, 2, 1);
+    soma__dataset_close(new);
+    soma__dataset_close(old);
+}
+
+static void failed_allocations(void **state) {
+    soma_dataset *old;
+    soma_converted result;
+    soma_error err = {0};
+    write_rlds(-1);
+    assert_int_equal(soma__dataset_open(&old, from, &err), SOMA_OK);
+    soma_convert_opts o = all_of(old);
+    o.n_cameras = 0;
+    o.skip_bad = true;
+    for (int n = 0;; n += 7) {
+        assert_int_equal(soma__dir_remove(to, NULL), SOMA_OK);
+        soma__alloc_fail_after(n);
+        soma_status status = soma__dataset_convert(&result, old, to, &o, &err);
+        soma__alloc_fail_after(-1);
+        if (status == SOMA_OK) break;
+        assert_int_equal(status, SOMA_NO_MEMORY);
+        assert_true(n < 5000);
+    }
+    soma__dataset_close(old);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(unreadable),
+                                       cmocka_unit_test(failed_allocations)};
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
