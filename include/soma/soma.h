@@ -33,6 +33,8 @@ typedef struct soma_pilot soma_pilot;
     X(INT, threads, 0, "threads; 0: as many as processors")                               \
     X(TEXT, text_tokenizer, "", "a SentencePiece model, a tokenizer.json or a folder with one; empty: looked for in the checkpoint, its tokenizer/ and assets/") \
     X(TEXT, action_tokenizer, "", "of a policy that writes its actions as tokens: a folder with FAST's files; empty: looked for in the checkpoint and its fast/") \
+    X(TEXT, cache, "", "a folder for the packed weights that the next start maps; empty: the checkpoint's, from 1 GiB on") \
+    X(FLAG, no_cache, false, "neither read nor keep packed weights")                      \
     X(TEXT, robot, "", "aloha, droid, libero, ur5, a config's name such as pi05_droid, or a JSON file; empty: as the checkpoint says")
 SOMA_OPTS_DECLARE(soma_policy_opts, SOMA_POLICY_OPTS)
 soma_policy_opts soma_policy_defaults(void);

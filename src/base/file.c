@@ -50,7 +50,7 @@ soma_status soma__file_map(soma_file_map *map, const char *path, soma_error *err
     if (st.st_size > 0) data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     close(fd);
     if (data == MAP_FAILED) return fail_errno(err, path, "map");
-    *map = (soma_file_map){data, (size_t)st.st_size};
+    *map = (soma_file_map){data, (size_t)st.st_size, (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
     return SOMA_OK;
 }
 

@@ -13,6 +13,7 @@
 typedef struct soma_file_map {
     const unsigned char *data;
     size_t size;
+    int64_t changed; // when the file was last written, in nanoseconds of the system's clock
 } soma_file_map;
 soma_status soma__file_map(soma_file_map *map, const char *path, soma_error *err);
 void soma__file_unmap(soma_file_map *map);

@@ -24,7 +24,9 @@ typedef struct soma_device_kind {
     void (*free)(soma_device *device, void *memory);
     void (*put)(soma_device *device, void *memory, const void *host, size_t size);
     void (*get)(soma_device *device, void *host, const void *memory, size_t size);
-    // Weights that are only read may lie in a form that the device's kernels read faster than the published one; both NULL: there is none.
+    // The name of the forms below: instruction set and layout version. Packed weights are kept between starts under it; NULL: they are not.
+    const char *(*forms)(const soma_device *device);
+    // Weights that are only read may lie in a form that the device's kernels read faster than the published one; NULL: there is none.
     // choose_form sets slot->form and slot->size, or leaves them, by dtypes, the weight's shape and the instruction set alone; readers: every
     // node that reads the weight, of all graphs over it. pack writes the weight in its form; data: as published, of any dtype of graphs,
     // aligned, in the host's memory.

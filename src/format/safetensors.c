@@ -5,6 +5,7 @@
 //
 // The file stays mapped: another program that truncates it while it is open ends this one (SIGBUS). Writers that rename, as ours, cannot.
 #include "format/safetensors.h"
+#include "base/hash.h"
 #include "base/file.h"
 #include "base/str.h"
 
@@ -26,6 +27,7 @@ struct soma_safetensors {
     soma_safetensor *tensors;
     size_t n_tensors, tensors_room;
     json_t *metadata;
+    uint64_t identity;
 };
 
 static int by_name(const void *a, const void *b) { return strcmp(((const soma_safetensor *)a)->name, ((const soma_safetensor *)b)->name); }
@@ -138,6 +140,8 @@ static soma_status add_bytes(soma_safetensors *st, shard *s, const unsigned char
     if (len > size - 8)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: the header should have %llu bytes but the file ends after %zu; it is truncated", where,
                           (unsigned long long)len, size - 8);
+    const int64_t told[] = {(int64_t)size, s->map.changed};
+    st->identity = soma__hash(soma__hash(st->identity, bytes, 8 + (size_t)len), told, sizeof told);
     SOMA_TRY(soma__json_parse(&s->header, (const char *)bytes + 8, (size_t)len, where, err));
     if (!json_is_object(s->header)) return soma__fail(err, SOMA_BAD_INPUT, "%s: the header must be a JSON object", where);
     const unsigned char *data = bytes + 8 + len;
@@ -171,6 +175,8 @@ static soma_status add_file(soma_safetensors *st, const char *path, soma_error *
     SOMA_TRY(soma__file_map(&s->map, path, err));
     return add_bytes(st, s, s->map.data, s->map.size, path, err);
 }
+
+uint64_t soma__safetensors_identity(const soma_safetensors *st) { return st->identity; }
 
 // ---- several files
 

@@ -38,6 +38,8 @@ const json_t *soma__safetensors_metadata_all(const soma_safetensors *st);
 
 // True when t->data may be used in place as an array of its dtype.
 bool soma__safetensor_aligned(const soma_safetensor *t);
+// A number of the files' headers, sizes and times: another one means that something may have changed; values are not looked at.
+uint64_t soma__safetensors_identity(const soma_safetensors *st);
 // "[2, 3]"; returns `out`.
 const char *soma__safetensor_shape(char out[160], const soma_safetensor *t);
 

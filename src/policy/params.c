@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weights move between files and the device in pieces of a fixed size, so that loading a large checkpoint needs no second copy of it.
-#include "policy/params.h"
+#include "policy/packed_cache.h"
 
 #include "base/hash.h"
 #include "base/pool.h"
@@ -46,6 +46,7 @@ void soma__params_free(soma_params *p) {
     if (!p) return;
     if (p->memory && !p->lent) p->device->kind->free(p->device, p->memory);
     soma__safetensors_close(p->file);
+    soma__safetensors_close(p->packed);
     soma__layout_free(&p->layout);
     soma__free(p);
 }
@@ -286,8 +287,7 @@ static soma_status pack_weight(const soma_params *p, const soma_slot *slot, char
     return SOMA_OK;
 }
 
-// Is the weight where the file is mapped? Its place then lies outside of the buffer.
-static bool is_borrowed(const soma_params *p, const soma_slot *slot) {
+bool soma__params_borrows(const soma_params *p, const soma_slot *slot) {
     return p->file && (slot->place < 0 || slot->place >= (int64_t)SOMA_MAX(p->size, 1));
 }
 
@@ -298,10 +298,11 @@ static soma_status read_weights(const soma_params *p, void *memory, const soma_s
     soma_status status = values && bf16 ? SOMA_OK : soma__no_memory(err, "reading weights");
     for (size_t s = 0; status == SOMA_OK && s < p->layout.n_slots; s++) {
         const soma_slot *slot = &p->layout.slots[s];
+        if (soma__params_borrows(p, slot)) continue;
         const soma_safetensor *t = soma__find_weight(file, slot->name, aliases);
         if (slot->form)
             status = pack_weight(p, slot, memory, file, t, err);
-        else if (!is_borrowed(p, slot))
+        else
             read_weight(p, slot, memory, file, t, values, bf16);
     }
     soma__free(values);
@@ -321,32 +322,46 @@ soma_status soma__params_load(soma_params *p, const soma_safetensors *file, cons
     return SOMA_OK;
 }
 
-// What need not be copied keeps its place in the file; the rest is laid out anew without gaps.
-static soma_status place_weights(soma_params *p, const soma_alias *aliases, soma_error *err) {
+// What need not be copied keeps its place in a file; the rest is laid out anew without gaps.
+static soma_status place_weights(soma_params *p, const soma_alias *aliases, const char *cache, soma_error *err) {
     const soma_device_kind *kind = p->device->kind;
     const void **from = soma__calloc(p->layout.n_slots + 1, sizeof *from); // borrowed data, or NULL
-    if (!from) return soma__no_memory(err, "the weights' table");
-    p->size = 0;
-    for (size_t s = 0; s < p->layout.n_slots; s++) {
-        soma_slot *slot = &p->layout.slots[s];
+    bool *borrowed = soma__calloc(p->layout.n_slots + 1, sizeof *borrowed);
+    soma_status status = from && borrowed ? SOMA_OK : soma__no_memory(err, "the weights' table");
+    for (size_t s = 0; status == SOMA_OK && s < p->layout.n_slots; s++) {
+        const soma_slot *slot = &p->layout.slots[s];
         const soma_safetensor *t = soma__find_weight(p->file, slot->name, aliases);
-        if (kind->reads_host && !slot->form && t->dtype == slot->dtype && slot->size && soma__safetensor_aligned(t)) {
-            from[s] = t->data;
-            continue;
+        borrowed[s] = kind->reads_host && !slot->form && t->dtype == slot->dtype && slot->size && soma__safetensor_aligned(t);
+        if (borrowed[s]) from[s] = t->data;
+    }
+    if (status == SOMA_OK && *cache && kind->reads_host) p->packed = soma__packed_open(cache, p, borrowed);
+    p->size = 0;
+    for (size_t s = 0; status == SOMA_OK && s < p->layout.n_slots; s++) {
+        soma_slot *slot = &p->layout.slots[s];
+        if (!from[s] && p->packed) {
+            from[s] = soma__safetensors_find(p->packed, slot->name)->data;
+            soma__memory_want(from[s], slot->size);
         }
+        if (from[s]) continue;
         slot->place = (int64_t)p->size;
         p->size += (slot->size + 63) & ~(size_t)63;
     }
-    soma_status status = kind->alloc(p->device, &p->memory, p->size, err);
+    if (status == SOMA_OK) status = kind->alloc(p->device, &p->memory, p->size, err);
     for (size_t s = 0; status == SOMA_OK && s < p->layout.n_slots; s++)
         if (from[s]) p->layout.slots[s].place = (int64_t)((intptr_t)from[s] - (intptr_t)p->memory);
     p->layout.size = p->size;
     soma__free(from);
+    soma__free(borrowed);
     return status;
 }
 
 soma_status soma__params_open(soma_params **out, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_role role,
                               soma_safetensors *file, const soma_alias *aliases, soma_error *err) {
+    return soma__params_open_cached(out, device, graphs, n_graphs, role, file, aliases, "", err);
+}
+
+soma_status soma__params_open_cached(soma_params **out, soma_device *device, const soma_graph *const *graphs, size_t n_graphs,
+                                     soma_role role, soma_safetensors *file, const soma_alias *aliases, const char *cache, soma_error *err) {
     soma_status status = lay_out(out, device, graphs, n_graphs, role, err);
     soma_params *p = *out;
     if (p)
@@ -355,7 +370,7 @@ soma_status soma__params_open(soma_params **out, soma_device *device, const soma
         soma__safetensors_close(file);
     if (status == SOMA_OK) status = soma__check_weights(&p->layout, NULL, file, aliases, err);
     if (status == SOMA_OK) status = soma__choose_forms(device, &p->layout, graphs, n_graphs, role, err);
-    if (status == SOMA_OK) status = place_weights(p, aliases, err);
+    if (status == SOMA_OK) status = place_weights(p, aliases, cache, err);
     if (status == SOMA_OK) status = read_weights(p, p->memory, file, aliases, err);
     if (status == SOMA_OK) {
         p->version++;

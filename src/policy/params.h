@@ -12,6 +12,8 @@
 #include "format/safetensors.h"
 #include "model/family.h"
 
+enum { SOMA_PACKED_KEY = 64 };
+
 typedef struct soma_params {
     soma_layout layout;
     soma_device *device;    // borrowed
@@ -19,6 +21,7 @@ typedef struct soma_params {
     uint64_t version;       // grows with every init and load; a trainer adds one when it publishes
     size_t size;            // bytes of `memory`: layout.size, less what stayed in the file
     soma_safetensors *file; // whose pages borrowed weights are; NULL: none are
+    soma_safetensors *packed; // packed weights of an earlier start (packed_cache.h), borrowed alike; NULL: there are none
     bool lent;              // `memory` belongs to somebody else
 } soma_params;
 
@@ -34,6 +37,12 @@ void soma__params_free(soma_params *params); // NULL allowed
 // failure. aliases, errors: as soma__params_load. Call it before any graph is planned: planning takes the places from the layout.
 soma_status soma__params_open(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs, soma_role role,
                               soma_safetensors *file, const soma_alias *aliases, soma_error *err);
+
+// The same, with packed weights from the file `cache` where it has them (packed_cache.h); "": packs.
+soma_status soma__params_open_cached(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs,
+                                     soma_role role, soma_safetensors *file, const soma_alias *aliases, const char *cache, soma_error *err);
+// Is the weight where a file is mapped? Its place then lies outside of the buffer.
+bool soma__params_borrows(const soma_params *params, const soma_slot *slot);
 
 // Fills every weight by its initialiser. Each weight has a stream of its own, keyed by its name, so that it does not depend on the others.
 soma_status soma__params_init(soma_params *params, uint64_t seed, soma_error *err);

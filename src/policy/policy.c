@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "policy/adapter.h"
+#include "policy/packed_cache.h"
 #include "policy/written.h"
 
 #include <math.h>
@@ -19,6 +20,7 @@
 #include <string.h>
 
 enum { RUNNER_SETS = 4 };
+#define KEPT_SIZE ((size_t)1 << 30) // from here on packed weights are kept without being asked: below, packing takes less than a second
 
 typedef struct runner {
     struct runner *next;
@@ -43,6 +45,8 @@ struct soma_policy {
     soma_arena arena;
     soma_policy_info info;
     const char *camera_names[SOMA_MAX_CAMERAS], *ignored[SOMA_ROBOT_NAMES], *state_keys[SOMA_ROBOT_NAMES];
+    char cache[SOMA_PATH_MAX]; // where a thread keeps the packed weights for the next start; "": there is no such thread
+    pthread_t keeper;
     pthread_mutex_t lock; // guards idle
     runner *idle;
 };
@@ -256,6 +260,23 @@ soma_status soma__policy_precision(soma_precision *precision, const char *dtype,
     return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": f32, bf16, int8, int8w and int4w are possible", dtype);
 }
 
+static void *keep_packed(void *arg) {
+    const soma_policy *p = arg;
+    soma_error err = {0};
+    if (soma__packed_write(p->params, p->cache, &err) == SOMA_OK)
+        soma__log(SOMA_LOG_INFO, "%s: packed weights, which the next start maps", p->cache);
+    else
+        soma__log(SOMA_LOG_WARN, "packed weights are not kept: %s", err.text);
+    return NULL;
+}
+
+// Writes what was packed to a file beside the first acts; closing the policy waits for it.
+static void start_keeper(soma_policy *p, const char *cache, bool asked) {
+    if (!*cache || p->base || p->params->packed || (!asked && p->params->size < KEPT_SIZE)) return;
+    snprintf(p->cache, sizeof p->cache, "%s", cache);
+    if (pthread_create(&p->keeper, NULL, keep_packed, p)) p->cache[0] = 0;
+}
+
 soma_status soma_policy_open(soma_policy **out, const char *path, const soma_policy_opts *given, soma_error *err) {
     *out = NULL;
     soma_policy_opts o = given ? *given : soma_policy_defaults();
@@ -275,11 +296,13 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     if (status == SOMA_OK) status = soma__time_rule(&p->time, "", c.config, err);
     if (status == SOMA_OK) status = soma__policy_precision(&p->precision, o.dtype, err);
     if (status == SOMA_OK) status = soma__device_open(&p->device, o.device, &d, err);
+    if (status == SOMA_OK && !o.no_cache) status = soma__packed_path(c.cache, path, o.cache, p->device, o.dtype, err);
     if (status == SOMA_OK) status = load_weights(p, &c, path, err);
     if (status == SOMA_OK) status = describe(p, c.config, err);
     runner *first = NULL;
     if (status == SOMA_OK) status = runner_new(&first, p, 1, err);
     if (status == SOMA_OK) runner_give(p, first);
+    if (status == SOMA_OK) start_keeper(p, c.cache, *o.cache);
     c.model = NULL; // the policy's now
     soma__published_close(&c);
     if (status != SOMA_OK)
@@ -291,6 +314,7 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
 
 void soma_policy_close(soma_policy *p) {
     if (!p) return;
+    if (*p->cache) pthread_join(p->keeper, NULL);
     for (runner *r = p->idle, *next; r; r = next) {
         next = r->next;
         runner_free(r);
@@ -305,6 +329,19 @@ void soma_policy_close(soma_policy *p) {
     soma__arena_free(&p->arena);
     pthread_mutex_destroy(&p->lock);
     soma__free(p);
+}
+
+soma_status soma__policy_verify(size_t *n_weights, const char *path, const soma_policy_opts *given, soma_error *err) {
+    soma_policy *p;
+    soma_policy_opts o = *given;
+    char cache[SOMA_PATH_MAX];
+    o.no_cache = true;
+    SOMA_TRY(soma_policy_open(&p, path, &o, err));
+    soma_status status = soma__packed_path(cache, path, o.cache, p->device, o.dtype, err);
+    if (status == SOMA_OK && !*cache) status = soma__fail(err, SOMA_UNSUPPORTED, "%s: nothing is packed on this machine", path);
+    if (status == SOMA_OK) status = soma__packed_verify(p->params, cache, n_weights, err);
+    soma_policy_close(p);
+    return status;
 }
 
 soma_policy_info soma_policy_describe(const soma_policy *p) { return p->info; }

@@ -68,7 +68,7 @@ soma_status soma__published_params(soma_params **params, soma_published *c, soma
     if (status != SOMA_OK) return status;
     soma_safetensors *file = c->weights;
     c->weights = NULL;
-    return soma__params_open(params, device, graphs, n_graphs, SOMA_ROLE_WEIGHT, file, c->model->family->aliases, err);
+    return soma__params_open_cached(params, device, graphs, n_graphs, SOMA_ROLE_WEIGHT, file, c->model->family->aliases, c->cache, err);
 }
 
 void soma__published_close(soma_published *c) {

@@ -13,6 +13,7 @@ typedef struct soma_published {
     json_t *config;            // completed; {} where the folder has none and the tensors say it all
     soma_safetensors *weights; // NULL where the folder has a config alone, and after soma__published_params
     soma_model *model;         // NULL before soma__published_model
+    char cache[SOMA_PATH_MAX]; // file of packed weights that soma__published_params maps where it fits (packed_cache.h); "": it packs
     soma_layout holds;         // all weights that a file of this model may hold, as F32
 } soma_published;
 

@@ -126,6 +126,11 @@ static void cpu_put(soma_device *device, void *memory, const void *host, size_t 
 static void cpu_get(soma_device *device, void *host, const void *memory, size_t size) { memcpy(host, memory, size); }
 static bool cpu_has(const soma_device *device, const soma_tensor *t) { return t->dtype <= SOMA_U8 && cpu_plain[t->op]; }
 
+static const char *cpu_forms(const soma_device *device) {
+    const soma_isa isa = ((const cpu_device *)device)->isa; // with and without bf16 products the panels are the same
+    return isa == SOMA_ISA_PLAIN ? NULL : isa == SOMA_ISA_AVX2 ? "avx2-" CPU_FORMS_VERSION : "avx512-" CPU_FORMS_VERSION;
+}
+
 static void cpu_choose_form(const soma_device *device, soma_slot *slot, const soma_tensor *const *readers, size_t n_readers) {
     const soma_isa isa = ((const cpu_device *)device)->isa;
     if (isa != SOMA_ISA_PLAIN) cpu_form_choose(slot, readers, n_readers, isa);
@@ -217,6 +222,7 @@ const soma_device_kind soma__device_cpu = {
     .free = cpu_free,
     .put = cpu_put,
     .get = cpu_get,
+    .forms = cpu_forms,
     .choose_form = cpu_choose_form,
     .pack = cpu_pack,
     .has = cpu_has,

@@ -13,6 +13,7 @@ typedef enum cpu_form {
     CPU_FORM_BYTES,     // int8, int8w and
     CPU_FORM_LEVELS,    // int4w: as fast_quant.h says
 } cpu_form;
+#define CPU_FORMS_VERSION "1" // grows when a form's bytes change
 enum { CPU_PAIRS_K = 32 }; // what a tile of AMX takes at once
 
 // Sets slot->form and slot->size, or leaves them. readers: every node that reads the weight, of every graph over it.
