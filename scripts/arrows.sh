@@ -20,6 +20,7 @@ model: base graph nn text format transform
 policy: base graph nn text format transform model device
 data: base text format transform
 env: base
+mpi: base
 train: base graph nn text format transform model device policy data env
 rl: base graph nn text format transform model device policy data env train
 eval: base graph nn text format transform model device policy data env train

@@ -3,7 +3,7 @@
 # Brings what the build needs. On Debian 12 missing packages are installed (as root, or through sudo where that asks nothing); elsewhere the
 # script only names what is missing. Nothing is fetched and nothing is written when all is there.
 #
-#   scripts/deps.sh [fuzz] [format]    also what `make fuzz` and `make format` need
+#   scripts/deps.sh [fuzz] [format] [mpi]    also what `make fuzz` and `make format` need, or MPI (100 MB) for `mpirun soma fast fit`
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -96,7 +96,11 @@ for extra in "$@"; do
         need libclang-rt-14-dev file "/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a" "fuzz targets"
         ;;
     format) need clang-format command clang-format "make format" ;;
-    *) fail "\"$extra\" is not known here: fuzz and format are" ;;
+    mpi)
+        need libopenmpi-dev module ompi-c "MPI"
+        need openmpi-bin command mpirun "MPI"
+        ;;
+    *) fail "\"$extra\" is not known here: fuzz, format and mpi are" ;;
     esac
 done
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// See cmd_chunks.h. The quantiles are those of numpy.quantile over every frame of the dataset, as the published goldens have them.
+// See cmd_chunks.h. The quantiles are those of numpy.quantile over every frame of the dataset, as the published goldens have them. Over
+// ranks each reads its own episodes and no others; what all must agree on comes when every rank has read.
 #include "cmd/cmd_chunks.h"
 
 #include "base/file.h"
 #include "data/dataset.h"
+#include "data/stats.h"
 #include "format/npy.h"
 #include "format/safetensors.h"
 
@@ -55,15 +57,17 @@ static soma_status take_array(soma_chunks *c, const char *path, soma_dtype dtype
         return soma__fail(err, SOMA_BAD_INPUT,
                           "%s: the chunks must be an F32 or F64 array [chunks, steps, dimensions]; this is %s with %d dimensions", path,
                           soma_dtype_name(dtype), n_dims);
-    int64_t all = shape[0], every = o->max_chunks > 0 ? SOMA_MAX((all + o->max_chunks - 1) / o->max_chunks, 1) : 1;
+    int64_t from, to, all = shape[0], every = o->max_chunks > 0 ? SOMA_MAX((all + o->max_chunks - 1) / o->max_chunks, 1) : 1;
     c->T = shape[1];
     c->A = shape[2];
-    c->n = (all + every - 1) / every;
+    c->total = (all + every - 1) / every;
     c->frames = all;
+    soma__ranks_part(o->ranks, c->total, &from, &to);
+    c->n = to - from;
     SOMA_TRY(room(c, path, err));
     for (int64_t i = 0; i < c->n; i++)
         for (int64_t k = 0; k < c->T * c->A; k++) {
-            const char *at = (const char *)data + (size_t)(i * every * c->T * c->A + k) * soma_dtype_size(dtype);
+            const char *at = (const char *)data + (size_t)((from + i) * every * c->T * c->A + k) * soma_dtype_size(dtype);
             float narrow;
             if (dtype == SOMA_F64)
                 memcpy(&c->values[i * c->T * c->A + k], at, sizeof(double));
@@ -105,72 +109,101 @@ static soma_status find_actions(int *feature, const soma_dataset *d, const char 
                       *name ? name : "action");
 }
 
-static soma_status statistics(soma_chunks *c, const soma_dataset *d, int feature, soma_error *err) {
-    soma_feature_stats s;
-    size_t size = (size_t)c->A * sizeof(double);
-    SOMA_TRY(soma__dataset_stats(&s, d, feature, NULL, 0, err));
-    c->q01 = soma__alloc(size);
-    c->q99 = soma__alloc(size);
-    if (c->q01 && c->q99) {
-        memcpy(c->q01, s.q01, size);
-        memcpy(c->q99, s.q99, size);
-        for (int64_t a = 0; a < c->A; a++) c->still += c->q01[a] == c->q99[a];
-        c->norm = (soma_norm){.key = "actions", .size = (int)c->A, .q01 = c->q01, .q99 = c->q99};
-    }
-    soma__feature_stats_free(&s);
-    return c->norm.key ? SOMA_OK : soma__no_memory(err, "the statistics");
-}
-
 static int64_t starts(const soma_episode *e, int64_t T) { return e->present && e->n_frames >= T ? e->n_frames - T + 1 : 0; }
 
-// Chunk number k begins at every stride-th frame of all episodes' possible starts, counted through.
-static soma_status cut(soma_chunks *c, const soma_dataset *d, int feature, int64_t stride, soma_error *err) {
-    soma_dataset_reader *reader;
-    int64_t longest = 0, base = 0, taken = 0;
-    for (int64_t e = 0; e < d->n_episodes; e++)
-        if (d->episodes[e].present) longest = SOMA_MAX(longest, d->episodes[e].n_frames);
-    float *actions = soma__alloc((size_t)(longest * c->A + 1) * sizeof *actions);
-    if (!actions) return soma__no_memory(err, "an episode");
-    soma_status status = d->format->reader_open(&reader, d, err);
-    for (int64_t e = 0; status == SOMA_OK && e < d->n_episodes; e++) {
-        int64_t n = starts(&d->episodes[e], c->T), f = (stride - base % stride) % stride;
-        base += n;
-        if (f >= n) continue;
-        status = d->format->read_vectors(reader, e, feature, actions, err);
-        for (; status == SOMA_OK && f < n; f += stride, taken++)
-            for (int64_t k = 0; k < c->T * c->A; k++) c->values[taken * c->T * c->A + k] = (double)actions[f * c->A + k];
+// The frames of this rank's episodes, one after the other.
+typedef struct recording {
+    float *actions;      // [n, A]
+    int64_t n, from, to; // an episode is ours when its first frame is one of these, counted through all that are there
+} recording;
+
+// Once without a reader for the sizes, once with it for the values. Chunk number k begins at every stride-th frame of all episodes'
+// possible starts, counted through.
+static soma_status walk(soma_chunks *c, recording *r, const soma_dataset *d, int feature, int64_t stride, soma_dataset_reader *reader,
+                        soma_error *err) {
+    int64_t frame = 0, start = 0, size = c->T * c->A; // frame, start: those of the episodes before
+    c->n = r->n = 0;
+    for (int64_t i = 0; i < d->n_episodes; i++) {
+        const soma_episode *e = &d->episodes[i];
+        int64_t n = starts(e, c->T);
+        if (e->present && frame >= r->from && frame < r->to) {
+            const float *actions = reader ? r->actions + r->n * c->A : NULL;
+            if (reader) SOMA_TRY(d->format->read_vectors(reader, i, feature, r->actions + r->n * c->A, err));
+            for (int64_t f = (stride - start % stride) % stride; f < n; f += stride, c->n++)
+                for (int64_t k = 0; reader && k < size; k++) c->values[c->n * size + k] = (double)actions[f * c->A + k];
+            r->n += e->n_frames;
+        }
+        start += n;
+        frame += e->present ? e->n_frames : 0;
     }
-    soma__free(actions);
-    if (reader) d->format->reader_close(reader);
-    SOMA_CHECK(status != SOMA_OK || taken == c->n, "as many chunks are cut as were counted");
+    return SOMA_OK;
+}
+
+static soma_status read_episodes(soma_chunks *c, recording *r, const soma_dataset *d, const soma_chunk_opts *o, soma_error *err) {
+    int feature;
+    int64_t possible = 0, stride = o->stride;
+    soma_dataset_reader *reader;
+    SOMA_TRY(find_actions(&feature, d, o->feature, err));
+    c->rate = d->fps;
+    c->A = d->features[feature].size;
+    if (!o->horizon && !(d->fps > 0))
+        return soma__fail(err, SOMA_BAD_INPUT,
+                          "%s: the dataset does not tell its rate, so that one second has no length; --horizon tells the steps", d->path);
+    c->T = o->horizon ? o->horizon : (int64_t)lround(d->fps);
+    for (int64_t e = 0; e < d->n_episodes; e++) {
+        possible += starts(&d->episodes[e], c->T);
+        c->frames += d->episodes[e].present ? d->episodes[e].n_frames : 0;
+    }
+    if (o->max_chunks) stride = SOMA_MAX(stride, (possible + o->max_chunks - 1) / o->max_chunks);
+    c->total = (possible + stride - 1) / stride;
+    soma__ranks_part(o->ranks, c->frames, &r->from, &r->to);
+    SOMA_TRY(walk(c, r, d, feature, stride, NULL, err));
+    SOMA_TRY(room(c, d->path, err));
+    r->actions = soma__alloc((size_t)(r->n * c->A + 1) * sizeof *r->actions);
+    if (!r->actions) return soma__no_memory(err, "the actions of a dataset");
+    SOMA_TRY(d->format->reader_open(&reader, d, err));
+    soma_status status = walk(c, r, d, feature, stride, reader, err);
+    d->format->reader_close(reader);
     return status;
 }
 
-static soma_status read_dataset(soma_chunks *c, const char *path, const soma_chunk_opts *o, soma_error *err) {
+static soma_status read_dataset(soma_chunks *c, recording *r, const char *path, const soma_chunk_opts *o, soma_error *err) {
     soma_dataset *d;
-    int feature;
-    int64_t possible = 0, stride = o->stride;
     SOMA_TRY(soma__dataset_open(&d, path, err));
-    soma_status status = find_actions(&feature, d, o->feature, err);
-    if (status == SOMA_OK) {
-        c->rate = d->fps;
-        c->A = d->features[feature].size;
-        c->T = o->horizon ? o->horizon : (int64_t)lround(d->fps);
-        for (int64_t e = 0; e < d->n_episodes; e++) {
-            possible += starts(&d->episodes[e], c->T);
-            c->frames += d->episodes[e].present ? d->episodes[e].n_frames : 0;
-        }
-        if (o->max_chunks) stride = SOMA_MAX(stride, (possible + o->max_chunks - 1) / o->max_chunks);
-        c->n = (possible + stride - 1) / stride;
-        status = room(c, path, err);
-    }
-    if (status == SOMA_OK) status = cut(c, d, feature, stride, err);
-    if (status == SOMA_OK && o->normalise) {
-        status = statistics(c, d, feature, err);
-        if (status == SOMA_OK) soma__norm_apply(&c->norm, SOMA_NORM_QUANTILE, c->values, c->n * c->T, (int)c->A);
-    }
+    soma_status status = read_episodes(c, r, d, o, err);
     soma__dataset_close(d);
     return status;
+}
+
+// By the quantiles over all frames of all ranks.
+static soma_status normalise(soma_chunks *c, const recording *r, const char *path, soma_ranks *ranks, soma_error *err) {
+    if (!c->frames) return soma__fail(err, SOMA_NOT_FOUND, "%s: no frames to take statistics of the actions from", path);
+    c->q01 = soma__calloc((size_t)c->A, sizeof *c->q01);
+    c->q99 = soma__calloc((size_t)c->A, sizeof *c->q99);
+    float *column = soma__alloc((size_t)(r->n + 1) * sizeof *column);
+    bool ok = c->q01 && c->q99 && column;
+    soma_status status = soma__ranks_agree(ranks, ok ? SOMA_OK : soma__no_memory(err, "the statistics"), err);
+    for (int64_t a = 0; status == SOMA_OK && a < c->A; a++) {
+        double both[2];
+        for (int64_t i = 0; i < r->n; i++) column[i] = r->actions[i * c->A + a];
+        soma__stats_quantiles(both, (double[]){0.01, 0.99}, 2, column, (size_t)r->n, ranks);
+        c->q01[a] = both[0];
+        c->q99[a] = both[1];
+        c->still += both[0] == both[1];
+    }
+    soma__free(column);
+    if (status != SOMA_OK) return status;
+    c->norm = (soma_norm){.key = "actions", .size = (int)c->A, .q01 = c->q01, .q99 = c->q99};
+    soma__norm_apply(&c->norm, SOMA_NORM_QUANTILE, c->values, c->n * c->T, (int)c->A);
+    return SOMA_OK;
+}
+
+// Every rank has read its share or none has, and of the same thing.
+static soma_status settle(soma_ranks *ranks, soma_status status, const soma_chunks *c, const char *path, soma_error *err) {
+    int64_t seen[] = {c->T, c->A, c->total, c->frames};
+    SOMA_TRY(soma__ranks_agree(ranks, status, err));
+    for (size_t i = 0; i < SOMA_COUNT(seen); i++) SOMA_TRY(soma__ranks_same(ranks, seen[i], path, err));
+    return SOMA_OK;
 }
 
 static bool ends(const char *path, const char *end) {
@@ -182,9 +215,13 @@ soma_status soma__chunks_read(soma_chunks *c, const char *path, const soma_chunk
     *c = (soma_chunks){0};
     SOMA_CHECK(o->stride >= 1 && o->horizon >= 0, "a stride is at least 1");
     set_name(c, path);
+    recording r = {0};
     soma_status status = ends(path, ".safetensors") ? read_safetensors(c, path, o, err)
                          : ends(path, ".npy")       ? read_npy(c, path, o, err)
-                                                    : read_dataset(c, path, o, err);
+                                                    : read_dataset(c, &r, path, o, err);
+    status = settle(o->ranks, status, c, path, err);
+    if (status == SOMA_OK && o->normalise && r.actions) status = normalise(c, &r, path, o->ranks, err);
+    soma__free(r.actions);
     if (status == SOMA_OK && o->clip) clip(c);
     if (status != SOMA_OK) soma__chunks_free(c);
     return status;

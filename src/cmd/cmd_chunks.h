@@ -3,13 +3,14 @@
 #ifndef SOMA_CMD_CMD_CHUNKS_H
 #define SOMA_CMD_CMD_CHUNKS_H
 
-#include "base/base.h"
+#include "base/ranks.h"
 #include "transform/normalise.h"
 
 typedef struct soma_chunks {
     char name[80];     // the last part of the path
     double *values;    // [n, T, A] normalised
     int64_t n, T, A;   // n may be 0
+    int64_t total;     // chunks of all ranks; n where there is one
     double rate;       // Hz; 0 where the source does not say
     int64_t still;     // dimensions that never move between their quantiles
     double *q01, *q99; // [A] in robot units; NULL: the values are as they lay in the file
@@ -25,6 +26,7 @@ typedef struct soma_chunk_opts {
     const char *feature; // of a dataset; "": action, else actions
     bool normalise;      // datasets alone: (x - q01) / (q99 - q01 + 1e-6) * 2 - 1, over all frames
     bool clip;
+    soma_ranks *ranks; // NULL: all chunks; else a run of whole episodes or rows, with the quantiles of all. Every rank calls
 } soma_chunk_opts;
 
 // `path`: a dataset's folder; or a .safetensors file whose tensor "chunks" is [N, T, A], or a .npy file of that shape, in f32 or f64 and

@@ -118,9 +118,9 @@ static soma_status point(json_t *list, const soma_chunks *c, double scale, int64
     soma_fast_fit *fit;
     soma_fast *fast = NULL;
     json_t *one = NULL;
-    SOMA_TRY(soma__fast_fit_new(&fit, scale, err));
+    SOMA_TRY(soma__fast_fit_new(&fit, scale, NULL, err));
     soma_status status = soma__fast_fit_add(fit, c->values, c->n, c->T, c->A, pool, err);
-    bool room = status == SOMA_OK && soma__fast_fit_range(fit) + 100 <= vocab; // else there is no point worth drawing
+    bool room = status == SOMA_OK && soma__fast_fit_size(fit).range + 100 <= vocab; // else there is no point worth drawing
     if (room) status = soma__fast_fit_run(&fast, fit, vocab, pool, err);
     if (room && status == SOMA_OK) status = soma__fast_measure(&one, fast, "", c, pool, err);
     if (room && status == SOMA_OK)

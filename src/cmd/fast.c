@@ -8,6 +8,7 @@
 #include "cmd/cmd_fast.h"
 #include "format/npy.h"
 #include "format/safetensors.h"
+#include "mpi/mpi.h"
 #include "text/fast_batch.h"
 #include "text/fast_fit.h"
 
@@ -39,25 +40,27 @@ SOMA_OPTS_DECLARE(fast_opts, FAST_OPTS)
 SOMA_OPTS_DEFINE_LOCAL(fast_opts, FAST_OPTS, fast_defaults)
 #undef OPTS_TYPE
 
-typedef soma_status action(json_t **result, const fast_opts *o, soma_pool *pool, soma_error *err);
+// Where an action runs. Only `fit` runs over ranks.
+typedef struct place {
+    soma_pool *pool;
+    soma_ranks *ranks; // NULL: alone
+} place;
+
+typedef soma_status action(json_t **result, const fast_opts *o, const place *at, soma_error *err);
 
 static soma_status need(const char *value, const char *what, soma_error *err) {
     return *value ? SOMA_OK : soma__fail(err, SOMA_BAD_INPUT, "%s is missing", what);
 }
 
-static soma_chunk_opts chunk_opts(const fast_opts *o) {
-    return (soma_chunk_opts){o->horizon, o->stride, o->max_chunks, o->action_key, o->normalise, o->clip};
+static soma_chunk_opts chunk_opts(const fast_opts *o, soma_ranks *ranks) {
+    return (soma_chunk_opts){o->horizon, o->stride, o->max_chunks, o->action_key, o->normalise, o->clip, ranks};
 }
 
-// Part number i of a list with commas; NULL behind the last. Release with soma__free.
-static char *part(const char *list, int i) {
-    for (; i > 0 && list; i--) {
-        list = strchr(list, ',');
-        if (list) list++;
-    }
-    char *copy = list && *list ? soma__strdup(list) : NULL;
-    if (copy) copy[strcspn(copy, ",")] = 0;
-    return copy;
+// The next part of a list with commas, cut off in place; NULL behind the last.
+static char *next_part(char **list) {
+    char *part = strsep(list, ",");
+    while (part && !*part) part = strsep(list, ",");
+    return part;
 }
 
 static soma_status open_tokenizer(soma_fast **fast, const fast_opts *o, soma_error *err) {
@@ -75,7 +78,7 @@ static json_t *numbers(const double *values, int64_t n) {
 // ---- fit
 
 static json_t *source_json(const soma_chunks *c) {
-    json_t *s = json_pack("{s:s,s:I,s:I,s:I,s:f,s:I,s:b}", "name", c->name, "chunks", (json_int_t)c->n, "steps", (json_int_t)c->T,
+    json_t *s = json_pack("{s:s,s:I,s:I,s:I,s:f,s:I,s:b}", "name", c->name, "chunks", (json_int_t)c->total, "steps", (json_int_t)c->T,
                           "dimensions", (json_int_t)c->A, "rate", c->rate, "still", (json_int_t)c->still, "clipped", c->clipped);
     if (s && c->q01) {
         json_object_set_new(s, "q01", numbers(c->q01, c->A));
@@ -84,22 +87,19 @@ static json_t *source_json(const soma_chunks *c) {
     return s;
 }
 
-static soma_status add_sources(soma_fast_fit *fit, json_t *sources, const fast_opts *o, soma_pool *pool, soma_error *err) {
-    soma_chunk_opts co = chunk_opts(o);
-    soma_status status = SOMA_OK;
-    char *path;
-    for (int i = 0; status == SOMA_OK && (path = part(o->data, i)); i++) {
+// `list`: the sources with commas, used up.
+static soma_status add_sources(soma_fast_fit *fit, json_t *sources, char *list, const fast_opts *o, const place *at, soma_error *err) {
+    soma_chunk_opts co = chunk_opts(o, at->ranks);
+    for (char *path; (path = next_part(&list));) {
         soma_chunks c;
-        status = soma__chunks_read(&c, path, &co, err);
-        if (status == SOMA_OK) {
-            status = soma__fast_fit_add(fit, c.values, c.n, c.T, c.A, pool, err);
-            if (status != SOMA_OK) soma__fail_in(err, "%s", path);
-            json_array_append_new(sources, source_json(&c));
-            soma__chunks_free(&c);
-        }
-        soma__free(path);
+        SOMA_TRY(soma__chunks_read(&c, path, &co, err));
+        soma_status status = soma__fast_fit_add(fit, c.values, c.n, c.T, c.A, at->pool, err);
+        if (status != SOMA_OK) soma__fail_in(err, "%s", path);
+        json_array_append_new(sources, source_json(&c));
+        soma__chunks_free(&c);
+        SOMA_TRY(soma__ranks_agree(at->ranks, status, err));
     }
-    return status;
+    return SOMA_OK;
 }
 
 // What was learnt from what, beside the tokenizer; nothing reads it.
@@ -110,28 +110,43 @@ static soma_status save(const soma_fast *fast, const char *dir, const json_t *ab
     return soma__json_save(about, path, err);
 }
 
-static soma_status fit(json_t **result, const fast_opts *o, soma_pool *pool, soma_error *err) {
+static soma_status learn(soma_fast **fast, soma_fast_fit_size *size, soma_fast_fit *f, json_t *sources, const fast_opts *o, const place *at,
+                         soma_error *err) {
+    char *list = soma__strdup(o->data);
+    soma_status status = soma__ranks_agree(at->ranks, list && sources ? SOMA_OK : soma__no_memory(err, "the result"), err);
+    if (status == SOMA_OK) status = add_sources(f, sources, list, o, at, err);
+    soma__free(list);
+    SOMA_TRY(status);
+    *size = soma__fast_fit_size(f);
+    if (soma__ranks_first(at->ranks) && size->range <= o->vocab && size->range + 100 > o->vocab)
+        soma__log(SOMA_LOG_WARN, "the codes alone take %lld of %lld tokens; little is left for merges", (long long)size->range,
+                  (long long)o->vocab);
+    return soma__fast_fit_run(fast, f, o->vocab, at->pool, err);
+}
+
+static soma_status fit(json_t **result, const fast_opts *o, const place *at, soma_error *err) {
     soma_fast_fit *f;
+    soma_fast_fit_size size;
     soma_fast *fast = NULL;
     SOMA_TRY(need(o->data, "--data: folders of datasets, or chunks as .safetensors or .npy", err));
     SOMA_TRY(need(o->out, "--out: a folder for the tokenizer", err));
-    SOMA_TRY(soma__fast_fit_new(&f, o->scale, err));
     json_t *sources = json_array();
     double from = soma__seconds();
-    soma_status status = sources ? add_sources(f, sources, o, pool, err) : soma__no_memory(err, "the result");
-    int64_t n = soma__fast_fit_chunks(f), codes = soma__fast_fit_codes(f), range = soma__fast_fit_range(f);
-    if (status == SOMA_OK && range <= o->vocab && range + 100 > o->vocab)
-        soma__log(SOMA_LOG_WARN, "the codes alone take %lld of %lld tokens; little is left for merges", (long long)range,
-                  (long long)o->vocab);
-    if (status == SOMA_OK) status = soma__fast_fit_run(&fast, f, o->vocab, pool, err);
+    soma_status status = soma__ranks_agree(at->ranks, soma__fast_fit_new(&f, o->scale, at->ranks, err), err);
+    if (status == SOMA_OK) status = learn(&fast, &size, f, sources, o, at, err);
     soma__fast_fit_free(f);
     if (status == SOMA_OK) {
-        *result =
-            json_pack("{s:I,s:f,s:I,s:I,s:I,s:O}", "vocab", (json_int_t)soma__fast_vocab(fast), "scale", o->scale, "min_token",
-                      (json_int_t)soma__fast_min_token(fast), "chunks", (json_int_t)n, "codes", (json_int_t)codes, "sources", sources);
-        status = *result ? save(fast, o->out, *result, err) : soma__no_memory(err, "the result");
+        *result = json_pack("{s:I,s:f,s:I,s:I,s:I,s:O}", "vocab", (json_int_t)soma__fast_vocab(fast), "scale", o->scale, "min_token",
+                            (json_int_t)soma__fast_min_token(fast), "chunks", (json_int_t)size.chunks, "codes", (json_int_t)size.codes,
+                            "sources", sources);
+        if (!*result)
+            status = soma__no_memory(err, "the result");
+        else if (soma__ranks_first(at->ranks))
+            status = save(fast, o->out, *result, err);
+        status = soma__ranks_agree(at->ranks, status, err);
     }
     if (status == SOMA_OK) json_object_set_new(*result, "seconds", json_real(soma__seconds() - from));
+    if (status == SOMA_OK) json_object_set_new(*result, "ranks", json_integer(at->ranks ? at->ranks->count : 1));
     json_decref(sources);
     soma__fast_close(fast);
     return status;
@@ -176,16 +191,16 @@ static soma_status write_ids(const char *path, const soma_chunks *c, const soma_
     return status;
 }
 
-static soma_status encode(json_t **result, const fast_opts *o, soma_pool *pool, soma_error *err) {
+static soma_status encode(json_t **result, const fast_opts *o, const place *at, soma_error *err) {
     soma_fast *fast = NULL;
     soma_chunks c = {0};
     soma_fast_rows rows = {0};
-    soma_chunk_opts co = chunk_opts(o);
+    soma_chunk_opts co = chunk_opts(o, NULL);
     SOMA_TRY(need(o->in, "--in: chunks as .safetensors, .npy or a dataset", err));
     SOMA_TRY(need(o->out, "--out: a .safetensors file for the ids", err));
     SOMA_TRY(open_tokenizer(&fast, o, err));
     soma_status status = soma__chunks_read(&c, o->in, &co, err);
-    if (status == SOMA_OK) status = soma__fast_encode_batch(&rows, fast, c.values, c.n, c.T, c.A, pool, err);
+    if (status == SOMA_OK) status = soma__fast_encode_batch(&rows, fast, c.values, c.n, c.T, c.A, at->pool, err);
     if (status == SOMA_OK && rows.n_refused)
         soma__log(SOMA_LOG_WARN, "%lld of %lld chunks have no ids; %s", (long long)rows.n_refused, (long long)rows.n, rows.first.text);
     if (status == SOMA_OK) status = write_ids(o->out, &c, &rows, err);
@@ -323,14 +338,14 @@ static soma_status decode_rows(json_t **result, const fast_opts *o, const soma_f
     return status;
 }
 
-static soma_status decode(json_t **result, const fast_opts *o, soma_pool *pool, soma_error *err) {
+static soma_status decode(json_t **result, const fast_opts *o, const place *at, soma_error *err) {
     soma_fast *fast = NULL;
     ids_file f = {0};
     SOMA_TRY(need(o->in, "--in: ids as .safetensors", err));
     SOMA_TRY(need(o->out, "--out: a .safetensors or .npy file for the chunks", err));
     SOMA_TRY(open_tokenizer(&fast, o, err));
     soma_status status = read_ids(&f, o, err);
-    if (status == SOMA_OK) status = decode_rows(result, o, fast, &f, pool, err);
+    if (status == SOMA_OK) status = decode_rows(result, o, fast, &f, at->pool, err);
     soma__free(f.offsets);
     soma__free(f.copy);
     soma__safetensors_close(f.st);
@@ -359,7 +374,7 @@ static soma_status measure_into(json_t *list, const soma_fast *fast, const char 
 static soma_status measure_own(json_t *list, const soma_chunks *c, const fast_opts *o, soma_pool *pool, soma_error *err) {
     soma_fast_fit *f;
     soma_fast *fast = NULL;
-    SOMA_TRY(soma__fast_fit_new(&f, o->scale, err));
+    SOMA_TRY(soma__fast_fit_new(&f, o->scale, NULL, err));
     soma_status status = soma__fast_fit_add(f, c->values, c->n, c->T, c->A, pool, err);
     if (status == SOMA_OK) status = soma__fast_fit_run(&fast, f, o->vocab, pool, err);
     if (status == SOMA_OK) status = measure_into(list, fast, "fitted", c, pool, err);
@@ -369,16 +384,16 @@ static soma_status measure_own(json_t *list, const soma_chunks *c, const fast_op
 }
 
 static soma_status measure_given(json_t *list, const soma_chunks *c, const fast_opts *o, soma_pool *pool, soma_error *err) {
-    soma_status status = SOMA_OK;
-    char *dir;
-    for (int i = 0; status == SOMA_OK && (dir = part(o->tokenizer, i)); i++) {
+    char *dirs = soma__strdup(o->tokenizer), *rest = dirs;
+    soma_status status = dirs ? SOMA_OK : soma__no_memory(err, "the tokenizers' names");
+    for (char *dir; status == SOMA_OK && (dir = next_part(&rest));) {
         soma_fast *fast;
         status = soma__fast_open(&fast, dir, err);
         const char *slash = strrchr(dir, '/');
         if (status == SOMA_OK) status = measure_into(list, fast, slash && slash[1] ? slash + 1 : dir, c, pool, err);
         soma__fast_close(fast);
-        soma__free(dir);
     }
+    soma__free(dirs);
     return status;
 }
 
@@ -392,7 +407,7 @@ static soma_status measure_bins(json_t *list, const soma_chunks *c, soma_pool *p
 
 static soma_status measure_dataset(json_t *datasets, const char *path, const fast_opts *o, soma_pool *pool, soma_error *err) {
     soma_chunks c;
-    soma_chunk_opts co = chunk_opts(o);
+    soma_chunk_opts co = chunk_opts(o, NULL);
     SOMA_TRY(soma__chunks_read(&c, path, &co, err));
     json_t *one = source_json(&c), *list = json_array(), *curve = NULL;
     soma_status status = one && list ? SOMA_OK : soma__no_memory(err, "the statistics");
@@ -413,15 +428,13 @@ static soma_status measure_dataset(json_t *datasets, const char *path, const fas
     return status;
 }
 
-static soma_status stats(json_t **result, const fast_opts *o, soma_pool *pool, soma_error *err) {
+static soma_status stats(json_t **result, const fast_opts *o, const place *at, soma_error *err) {
     SOMA_TRY(need(o->data, "--data: folders of datasets, or chunks as .safetensors or .npy", err));
     json_t *datasets = json_array();
-    soma_status status = SOMA_OK;
-    char *path;
-    for (int i = 0; status == SOMA_OK && (path = part(o->data, i)); i++) {
-        status = measure_dataset(datasets, path, o, pool, err);
-        soma__free(path);
-    }
+    char *list = soma__strdup(o->data), *rest = list;
+    soma_status status = datasets && list ? SOMA_OK : soma__no_memory(err, "the statistics");
+    for (char *path; status == SOMA_OK && (path = next_part(&rest));) status = measure_dataset(datasets, path, o, at->pool, err);
+    soma__free(list);
     *result = json_pack("{s:o}", "datasets", datasets);
     if (status == SOMA_OK && !*result) status = soma__no_memory(err, "the statistics");
     if (status == SOMA_OK && *o->out) status = soma__fast_page(o->out, *result, err);
@@ -451,11 +464,22 @@ static void print_stats(const json_t *r, const fast_opts *o) {
 
 // ---- the verb
 
-static const struct {
+typedef struct named_action {
     const char *name;
     action *run;
     void (*print)(const json_t *result, const fast_opts *o);
-} actions[] = {{"fit", fit, print_fit}, {"encode", encode, print_encode}, {"decode", decode, print_decode}, {"stats", stats, print_stats}};
+} named_action;
+
+static const named_action actions[] = {
+    {"fit", fit, print_fit}, {"encode", encode, print_encode}, {"decode", decode, print_decode}, {"stats", stats, print_stats}};
+
+static int report(const soma_cmd *cmd, const named_action *a, const fast_opts *o, soma_status status, json_t *result,
+                  const soma_error *err) {
+    if (status != SOMA_OK) return soma__cmd_fail(cmd, err);
+    if (cmd->json) return soma__cmd_print_json(cmd, json_incref(result));
+    a->print(result, o);
+    return SOMA_EXIT_OK;
+}
 
 static int run(int argc, char **argv) {
     fast_opts o = fast_defaults();
@@ -466,7 +490,8 @@ static int run(int argc, char **argv) {
                              "  soma fast fit --data demo/data --horizon 50 --scale 10 --vocab 1024 --out tokenizer\n"
                              "  soma fast encode --tokenizer tokenizer --in demo/data --horizon 50 --out ids.safetensors\n"
                              "  soma fast decode --tokenizer tokenizer --in ids.safetensors --undo --out chunks.npy\n"
-                             "  soma fast stats --data demo/data --tokenizer tokenizer --out fast.html\n",
+                             "  soma fast stats --data demo/data --tokenizer tokenizer --out fast.html\n"
+                             "  mpirun -n 4 soma fast fit --data one,two --out tokenizer\n",
                     .has_json = true,
                     .has_config = true,
                     .min_words = 1,
@@ -480,20 +505,21 @@ static int run(int argc, char **argv) {
     if (o.horizon < 0 || o.stride < 1 || o.max_chunks < 0 || o.dims < 0 || o.threads < 0 || o.threads > 1024)
         return soma__cmd_usage(&cmd, "--horizon, --max-chunks, --dims and --threads are not negative, --stride is at least 1");
     soma_error err = {0};
-    soma_pool *pool;
+    place at = {0};
     json_t *result = NULL;
-    if (soma__pool_new(&pool, (int)o.threads, &err)) return soma__cmd_fail(&cmd, &err);
-    soma_status status = actions[which].run(&result, &o, pool, &err);
-    soma__pool_free(pool);
+    if (soma__mpi_open(&at.ranks, &err)) return soma__cmd_fail(&cmd, &err);
+    soma_status status = at.ranks && actions[which].run != fit
+                             ? soma__fail(&err, SOMA_UNSUPPORTED, "%s runs in one process; only fit runs over ranks", cmd.words[0])
+                             : soma__pool_new(&at.pool, (int)o.threads, &err);
+    status = soma__ranks_agree(at.ranks, status, &err);
+    if (status == SOMA_OK) status = actions[which].run(&result, &o, &at, &err);
+    soma__pool_free(at.pool);
     if (status == SOMA_OK && !result) status = soma__no_memory(&err, "the result");
-    if (status != SOMA_OK)
-        code = soma__cmd_fail(&cmd, &err);
-    else if (cmd.json)
-        code = soma__cmd_print_json(&cmd, json_incref(result));
-    else
-        actions[which].print(result, &o);
+    code = status == SOMA_OK ? SOMA_EXIT_OK : SOMA_EXIT_FAILED;
+    if (soma__ranks_first(at.ranks)) code = report(&cmd, &actions[which], &o, status, result, &err);
     json_decref(result);
-    return status != SOMA_OK || cmd.json ? code : SOMA_EXIT_OK;
+    soma__mpi_close(at.ranks);
+    return code;
 }
 
 const soma_verb soma__verb_fast = {"fast", "action tokenizers: learn one, encode and decode with it, see what it does to a dataset", run};

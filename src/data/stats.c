@@ -2,6 +2,7 @@
 // Exact statistics by sorting: a dataset's column has millions of values at most, and an exact quantile needs no second opinion.
 #include "data/stats.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,51 @@ void soma__stats_of(double out[SOMA_STAT_COUNT], float *values, size_t n) {
     }
     out[SOMA_STAT_MEAN] = mean;
     out[SOMA_STAT_STD] = sqrt(squares / (double)n);
+}
+
+// Floats in their order as whole numbers, and back.
+static uint32_t key_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+static float float_of(uint32_t key) {
+    uint32_t bits = key & 0x80000000u ? key & 0x7fffffffu : ~key;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+void soma__stats_quantiles(double *out, const double *q, int n_q, const float *values, size_t n, soma_ranks *ranks) {
+    SOMA_CHECK(n_q > 0 && n_q <= SOMA_STATS_QUANTILES, "a few quantiles at a time");
+    enum { MOST = 2 * SOMA_STATS_QUANTILES };     // two neighbours for each
+    uint32_t low[MOST], high[MOST], middle[MOST]; // keys; the value sought lies in [low, high]
+    int64_t total = (int64_t)n, below[MOST];
+    double part[SOMA_STATS_QUANTILES], at[SOMA_STATS_QUANTILES];
+    soma__ranks_sum(ranks, &total, 1);
+    for (int i = 0; i < n_q; i++) part[i] = split(q[i], (double)total, &at[i]);
+    for (int k = 0; k < 2 * n_q; k++) low[k] = key_of(-FLT_MAX), high[k] = key_of(FLT_MAX);
+    for (int round = 0; round < 32; round++) {
+        for (int k = 0; k < 2 * n_q; k++) {
+            middle[k] = low[k] + (high[k] - low[k]) / 2;
+            float limit = float_of(middle[k]);
+            below[k] = 0;
+            for (size_t i = 0; i < n; i++) below[k] += values[i] <= limit;
+        }
+        soma__ranks_sum(ranks, below, (size_t)(2 * n_q));
+        for (int k = 0; k < 2 * n_q; k++) {
+            int64_t wanted = SOMA_MIN((int64_t)at[k / 2] + k % 2, total - 1);
+            if (below[k] > wanted)
+                high[k] = middle[k];
+            else if (middle[k] < high[k])
+                low[k] = middle[k] + 1;
+        }
+    }
+    for (int i = 0; i < n_q; i++) {
+        double lower = (double)float_of(high[2 * i]), upper = (double)float_of(high[2 * i + 1]);
+        out[i] = lower + part[i] * (upper - lower);
+    }
 }
 
 static double value_at_rank(const uint64_t histogram[256], double rank) {

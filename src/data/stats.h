@@ -3,6 +3,7 @@
 #ifndef SOMA_DATA_STATS_H
 #define SOMA_DATA_STATS_H
 
+#include "base/ranks.h"
 #include "data/dataset.h"
 
 // name in stats.json, quantile or -1
@@ -29,5 +30,11 @@ void soma__stats_arrays(double **arrays[SOMA_STAT_COUNT], soma_feature_stats *st
 void soma__stats_of(double out[SOMA_STAT_COUNT], float *values, size_t n);
 // The same of bytes counted by value, as numbers 0 .. 1. All zero where nothing was counted.
 void soma__stats_of_bytes(double out[SOMA_STAT_COUNT], const uint64_t histogram[256]);
+
+enum { SOMA_STATS_QUANTILES = 4 };
+// The quantiles alone, n_q <= SOMA_STATS_QUANTILES of them in 0 .. 1, of one column whose values (n >= 0 of them here, finite) lie on
+// several ranks: the same bits as of all in one place. Each order statistic is found by halving the range of floats, 32 counts of what lies
+// below; so no value leaves its rank and nothing is sorted. All ranks get `out`; together they have at least one value.
+void soma__stats_quantiles(double *out, const double *q, int n_q, const float *values, size_t n, soma_ranks *ranks);
 
 #endif

@@ -34,8 +34,11 @@ typedef struct trainer {
     size_t n_slots, n_counts;
     entry *queue; // a heap
     size_t n_queue, room_queue;
-    int64_t *left, *right; // [n_threads][vocab] neighbours of the pair that is being merged
+    int64_t *left, *right; // [n_threads][most] neighbours of the pair that is being merged
+    int64_t *sums;         // [2 most + 1] the same over threads and ranks; behind them, how many ranks failed
+    size_t most;           // ids
     int n_threads;
+    soma_ranks *ranks;
     int32_t vocab, n_tokens;
     uint32_t pair; // being merged
     uint16_t merged;
@@ -129,7 +132,7 @@ static void merge_block(void *ctx, int64_t item, int thread) {
     trainer *t = ctx;
     block *b = &t->blocks[item];
     uint16_t *s = b->at, left = (uint16_t)(t->pair >> 16), right = (uint16_t)t->pair;
-    int64_t *lefts = t->left + (size_t)thread * (size_t)t->vocab, *rights = t->right + (size_t)thread * (size_t)t->vocab;
+    int64_t *lefts = t->left + (size_t)thread * t->most, *rights = t->right + (size_t)thread * t->most;
     size_t n = b->n, i = t->find(s, 0, n, left, right), w = i, since = 0;
     while (i + 1 < n) {
         if (s[i] == left && s[i + 1] == right) {
@@ -162,18 +165,30 @@ static bool add(trainer *t, uint32_t left, uint32_t right, int64_t change) {
     return true;
 }
 
+// What all threads of all ranks have counted. False: a rank failed, maybe this one (`ok`).
+static bool sum_neighbours(trainer *t, bool ok) {
+    for (size_t x = 0; x < t->most; x++) {
+        int64_t before_it = 0, behind_it = 0;
+        for (int i = 0; i < t->n_threads; i++) {
+            int64_t *l = &t->left[(size_t)i * t->most + x], *r = &t->right[(size_t)i * t->most + x];
+            before_it += *l;
+            behind_it += *r;
+            *l = *r = 0;
+        }
+        t->sums[x] = before_it;
+        t->sums[t->most + x] = behind_it;
+    }
+    t->sums[2 * t->most] = !ok;
+    soma__ranks_sum(t->ranks, t->sums, 2 * t->most + 1);
+    return t->sums[2 * t->most] == 0;
+}
+
 // What the neighbours tell about the other pairs: (x, left) became (x, merged), (right, y) became (merged, y).
 static bool count_neighbours(trainer *t) {
     uint32_t left = t->pair >> 16, right = t->pair & 0xffff, merged = t->merged, len = t->tokens[merged].len;
     t->n_fresh = 0;
     for (int32_t x = 0; x < t->n_tokens; x++) {
-        int64_t before_it = 0, behind_it = 0;
-        for (int i = 0; i < t->n_threads; i++) {
-            int64_t *l = &t->left[(size_t)i * (size_t)t->vocab + (size_t)x], *r = &t->right[(size_t)i * (size_t)t->vocab + (size_t)x];
-            before_it += *l;
-            behind_it += *r;
-            *l = *r = 0;
-        }
+        int64_t before_it = t->sums[x], behind_it = t->sums[t->most + (size_t)x];
         bool counts = t->tokens[x].len + len < SOMA_BPE_MAX_TOKEN;
         if (before_it && !add(t, (uint32_t)x, left, -before_it)) return false;
         if (before_it && counts && !add(t, (uint32_t)x, merged, before_it)) return false;
@@ -213,30 +228,41 @@ static int32_t token_for(trainer *t, uint32_t left, uint32_t right) {
     return slot->value;
 }
 
-static soma_status learn(trainer *t, soma_bpe_trained *out, int64_t min_frequency, soma_pool *pool, soma_error *err) {
-    size_t room = 0;
-    while (t->n_tokens < t->vocab && t->n_queue) {
+// The pair that is merged next; false when there is none or, *ok false, memory is out.
+static bool next_pair(trainer *t, int64_t min_frequency, bool *ok) {
+    while (*ok && t->n_tokens < t->vocab && t->n_queue) {
         entry top = pop(t);
         int64_t count = slot_of(t, top.pair)->count;
-        bool ok = true;
-        if (count != top.count)
-            ok = push(t, (entry){count, top.pair});
-        else if (count < min_frequency)
-            break;
-        else {
-            int32_t id = token_for(t, top.pair >> 16, top.pair & 0xffff);
-            ok = id >= 0 && SOMA_PUSH_ROOM(out->merges, out->n_merges, room);
-            if (ok) {
-                out->merges[out->n_merges++] = (soma_merge){(int32_t)(top.pair >> 16), (int32_t)(top.pair & 0xffff), id};
-                t->pair = top.pair;
-                t->merged = (uint16_t)id;
-                soma__pool_run(pool, (int64_t)t->n_blocks, merge_block, t);
-                ok = count_neighbours(t) && queue_fresh(t);
-            }
+        if (count == top.count) {
+            t->pair = top.pair;
+            return count >= min_frequency;
         }
-        if (!ok) return soma__no_memory(err, "the merges");
+        *ok = push(t, (entry){count, top.pair});
     }
-    return SOMA_OK;
+    return false;
+}
+
+static bool add_merge(trainer *t, soma_bpe_trained *out, size_t *room) {
+    uint32_t left = t->pair >> 16, right = t->pair & 0xffff;
+    int32_t id = token_for(t, left, right);
+    if (id < 0 || !SOMA_PUSH_ROOM(out->merges, out->n_merges, *room)) return false;
+    out->merges[out->n_merges++] = (soma_merge){(int32_t)left, (int32_t)right, id};
+    t->merged = (uint16_t)id;
+    return true;
+}
+
+// A rank whose memory is out says so with its next counts; then all stop.
+static soma_status learn(trainer *t, soma_bpe_trained *out, int64_t min_frequency, soma_pool *pool, soma_error *err) {
+    size_t room = 0;
+    bool ok = true;
+    for (;;) {
+        bool more = next_pair(t, min_frequency, &ok);
+        if (more) ok = add_merge(t, out, &room);
+        if (more && ok) soma__pool_run(pool, (int64_t)t->n_blocks, merge_block, t);
+        if (!sum_neighbours(t, ok) || !more) break;
+        ok = count_neighbours(t) && queue_fresh(t);
+    }
+    return ok ? SOMA_OK : soma__no_memory(err, "the merges");
 }
 
 // ---- the beginning
@@ -253,9 +279,10 @@ static bool cut_blocks(trainer *t, soma_bpe_corpus *corpus) {
 
 typedef struct counting {
     const trainer *t;
-    uint16_t *number; // [65536] of a symbol among those that are there
-    size_t n;         // of them
-    int64_t *tables;  // [n_threads][n][n]
+    int64_t *there;             // [65536] how often a symbol stands in the corpus, over the ranks
+    uint16_t *number, *symbols; // [65536] of a symbol among those that are there, and back
+    size_t n;                   // of them
+    int64_t *tables;            // [n_threads][n][n]
 } counting;
 
 static void count_block(void *ctx, int64_t item, int thread) {
@@ -266,40 +293,44 @@ static void count_block(void *ctx, int64_t item, int thread) {
         if (b->at[i] != SOMA_BPE_BREAK && b->at[i + 1] != SOMA_BPE_BREAK) table[c->number[b->at[i]] * c->n + c->number[b->at[i + 1]]]++;
 }
 
+static soma_status number_symbols(counting *c, const soma_bpe_corpus *corpus, soma_ranks *ranks, soma_error *err) {
+    c->there = soma__calloc(65536, sizeof *c->there);
+    c->number = soma__calloc(65536, sizeof *c->number);
+    c->symbols = soma__calloc(65536, sizeof *c->symbols);
+    bool ok = c->there && c->number && c->symbols;
+    SOMA_TRY(soma__ranks_agree(ranks, ok ? SOMA_OK : soma__no_memory(err, "the counts of symbols"), err));
+    for (size_t i = 0; i < corpus->n; i++) c->there[corpus->symbols[i]]++;
+    soma__ranks_sum(ranks, c->there, SOMA_BPE_BREAK);
+    for (uint32_t s = 0; s < SOMA_BPE_BREAK; s++) {
+        if (!c->there[s]) continue;
+        c->symbols[c->n] = (uint16_t)s;
+        c->number[s] = (uint16_t)c->n++;
+    }
+    if (c->n <= SOMA_BPE_MAX_SYMBOLS) return SOMA_OK;
+    return soma__fail(err, SOMA_UNSUPPORTED, "a corpus of %zu different symbols; %d at most", c->n, SOMA_BPE_MAX_SYMBOLS);
+}
+
 static soma_status count_pairs(trainer *t, counting *c, const soma_bpe_corpus *corpus, soma_pool *pool, soma_error *err) {
-    c->number = soma__alloc(65536 * sizeof *c->number);
-    uint16_t *symbols = soma__alloc(65536 * sizeof *symbols);
-    if (!c->number || !symbols) {
-        soma__free(symbols);
-        return soma__no_memory(err, "the counts of pairs");
+    SOMA_TRY(number_symbols(c, corpus, t->ranks, err));
+    size_t size = c->n * c->n;
+    c->tables = soma__calloc((size_t)t->n_threads * size + 1, sizeof *c->tables);
+    SOMA_TRY(soma__ranks_agree(t->ranks, c->tables ? SOMA_OK : soma__no_memory(err, "the counts of pairs"), err));
+    soma__pool_run(pool, (int64_t)t->n_blocks, count_block, c);
+    for (int k = 1; k < t->n_threads; k++)
+        for (size_t i = 0; i < size; i++) c->tables[i] += c->tables[(size_t)k * size + i];
+    soma__ranks_sum(t->ranks, c->tables, size);
+    for (size_t i = 0; i < size; i++) {
+        if (!c->tables[i]) continue;
+        uint32_t pair = (uint32_t)c->symbols[i / c->n] << 16 | c->symbols[i % c->n];
+        int64_t *count = count_of(t, pair);
+        if (!count || !push(t, (entry){c->tables[i], pair})) return soma__no_memory(err, "the counts of pairs");
+        *count = c->tables[i];
     }
-    memset(c->number, 0xff, 65536 * sizeof *c->number);
-    for (size_t i = 0; i < corpus->n; i++)
-        if (c->number[corpus->symbols[i]] == 0xffff && corpus->symbols[i] != SOMA_BPE_BREAK) {
-            symbols[c->n] = corpus->symbols[i];
-            c->number[corpus->symbols[i]] = (uint16_t)c->n++;
-        }
-    soma_status status = SOMA_OK;
-    if (c->n > SOMA_BPE_MAX_SYMBOLS)
-        status = soma__fail(err, SOMA_UNSUPPORTED, "a corpus of %zu different symbols; %d at most", c->n, SOMA_BPE_MAX_SYMBOLS);
-    else if (!(c->tables = soma__calloc((size_t)t->n_threads * c->n * c->n + 1, sizeof *c->tables)))
-        status = soma__no_memory(err, "the counts of pairs");
-    else
-        soma__pool_run(pool, (int64_t)t->n_blocks, count_block, c);
-    for (size_t i = 0; status == SOMA_OK && i < c->n * c->n; i++) {
-        int64_t sum = 0, *count;
-        for (int k = 0; k < t->n_threads; k++) sum += c->tables[(size_t)k * c->n * c->n + i];
-        uint32_t pair = (uint32_t)symbols[i / c->n] << 16 | symbols[i % c->n];
-        if (!sum) continue;
-        if (!(count = count_of(t, pair)) || !push(t, (entry){sum, pair})) status = soma__no_memory(err, "the counts of pairs");
-        if (count) *count = sum;
-    }
-    soma__free(symbols);
-    return status;
+    return SOMA_OK;
 }
 
 static bool make_trainer(trainer *t, int32_t n_alphabet, int32_t vocab, soma_pool *pool) {
-    size_t most = (size_t)SOMA_MAX(n_alphabet, vocab) + 1;
+    size_t most = t->most = (size_t)SOMA_MAX(n_alphabet, vocab) + 1;
     t->find = soma__bpe_find_plain;
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx2")) t->find = soma__bpe_find_avx2;
@@ -308,9 +339,10 @@ static bool make_trainer(trainer *t, int32_t n_alphabet, int32_t vocab, soma_poo
     t->vocab = vocab;
     t->left = soma__calloc((size_t)t->n_threads * most, sizeof *t->left);
     t->right = soma__calloc((size_t)t->n_threads * most, sizeof *t->right);
+    t->sums = soma__calloc(2 * most + 1, sizeof *t->sums);
     t->tokens = soma__calloc(most, sizeof *t->tokens);
     t->fresh = soma__alloc(2 * most * sizeof *t->fresh);
-    if (!t->left || !t->right || !t->tokens || !t->fresh || !grow_counts(t, 1 << 12)) return false;
+    if (!t->left || !t->right || !t->sums || !t->tokens || !t->fresh || !grow_counts(t, 1 << 12)) return false;
     for (t->n_tokens = 0; t->n_tokens < n_alphabet; t->n_tokens++) {
         uint16_t symbol = (uint16_t)t->n_tokens;
         const soma_piece_slot *slot = soma__piece_map_put(&t->texts, (const char *)&symbol, sizeof symbol, t->n_tokens);
@@ -322,29 +354,32 @@ static bool make_trainer(trainer *t, int32_t n_alphabet, int32_t vocab, soma_poo
 }
 
 soma_status soma__bpe_train(soma_bpe_trained *out, soma_bpe_corpus *corpus, int32_t n_alphabet, int32_t vocab, int64_t min_frequency,
-                            soma_pool *pool, soma_error *err) {
+                            soma_pool *pool, soma_ranks *ranks, soma_error *err) {
     SOMA_CHECK(n_alphabet >= 0 && n_alphabet < SOMA_BPE_MAX_VOCAB && vocab <= SOMA_BPE_MAX_VOCAB && min_frequency >= 1,
                "a vocabulary's ids fit 16 bits, and a merge has been seen");
     SOMA_CHECK(!corpus->n || corpus->symbols[corpus->n - 1] == SOMA_BPE_BREAK, "every word has a break behind it");
-    trainer t = {0};
+    trainer t = {.ranks = ranks};
     counting c = {.t = &t};
     *out = (soma_bpe_trained){0};
-    soma_status status =
-        make_trainer(&t, n_alphabet, vocab, pool) && cut_blocks(&t, corpus) ? SOMA_OK : soma__no_memory(err, "the trainer");
-    if (status == SOMA_OK) status = count_pairs(&t, &c, corpus, pool, err);
-    if (status == SOMA_OK) status = learn(&t, out, min_frequency, pool, err);
+    bool made = make_trainer(&t, n_alphabet, vocab, pool) && cut_blocks(&t, corpus);
+    soma_status status = soma__ranks_agree(ranks, made ? SOMA_OK : soma__no_memory(err, "the trainer"), err);
+    if (status == SOMA_OK) status = soma__ranks_agree(ranks, count_pairs(&t, &c, corpus, pool, err), err);
+    if (status == SOMA_OK) status = soma__ranks_agree(ranks, learn(&t, out, min_frequency, pool, err), err);
     out->n_tokens = t.n_tokens;
     if (status != SOMA_OK) {
         soma__free(out->merges);
         *out = (soma_bpe_trained){0};
     }
+    soma__free(c.there);
     soma__free(c.number);
+    soma__free(c.symbols);
     soma__free(c.tables);
     soma__free(t.blocks);
     soma__free(t.counts);
     soma__free(t.queue);
     soma__free(t.left);
     soma__free(t.right);
+    soma__free(t.sums);
     soma__free(t.tokens);
     soma__free(t.fresh);
     soma__piece_map_free(&t.texts);

@@ -5,10 +5,15 @@
 // The corpus is one array of 16-bit symbols and stays one: each merge passes over it and closes the gaps. So the memory is that of the
 // corpus, with no lists of where pairs stand; the pass is as fast as memory can be read, on all threads, and the counts it makes are sums
 // of whole numbers: the merges are the same for any number of threads.
+//
+// Over ranks each has words of its own and makes every merge in them; what it counted at the pair's left and right, 16 bytes per id of the
+// vocabulary, is summed over the ranks. All of them keep the counts of all pairs and choose the same next one. Tried on paper: pairs owned
+// by ranks, with deltas sent to the owners; more messages for a table that is small.
 #ifndef SOMA_TEXT_BPE_TRAIN_H
 #define SOMA_TEXT_BPE_TRAIN_H
 
 #include "base/pool.h"
+#include "base/ranks.h"
 #include "text/bpe.h"
 
 enum {
@@ -30,8 +35,9 @@ typedef struct soma_bpe_trained {
 } soma_bpe_trained;
 
 // Ids 0 .. n_alphabet - 1 are the symbols' own. The corpus is consumed: what is left in it are the encoded words. min_frequency at least 1.
+// `ranks` (NULL: alone): each has its share of the words, maybe none, and gets the same merges; all or none succeed.
 soma_status soma__bpe_train(soma_bpe_trained *out, soma_bpe_corpus *corpus, int32_t n_alphabet, int32_t vocab, int64_t min_frequency,
-                            soma_pool *pool, soma_error *err);
+                            soma_pool *pool, soma_ranks *ranks, soma_error *err);
 
 // The first place from i on where left stands before right, or n - 1 when there is none; s[n - 1] is a break. One per instruction set.
 typedef size_t soma_bpe_find_fn(const uint16_t *s, size_t i, size_t n, uint16_t left, uint16_t right);

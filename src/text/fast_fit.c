@@ -24,14 +24,16 @@ struct soma_fast_fit {
     batch *batches;
     size_t n_batches, room_batches;
     int64_t n_chunks;
+    soma_ranks *ranks;
 };
 
-soma_status soma__fast_fit_new(soma_fast_fit **fit, double scale, soma_error *err) {
+soma_status soma__fast_fit_new(soma_fast_fit **fit, double scale, soma_ranks *ranks, soma_error *err) {
     *fit = NULL;
     if (!(scale > 0 && scale <= 1e9)) return soma__fail(err, SOMA_BAD_INPUT, "the scale is %g, but must be above 0 and at most 1e9", scale);
     soma_fast_fit *f = soma__calloc(1, sizeof *f);
     if (!f) return soma__no_memory(err, "the FAST tokenizer's corpus");
     f->scale = scale;
+    f->ranks = ranks;
     *fit = f;
     return SOMA_OK;
 }
@@ -42,9 +44,6 @@ void soma__fast_fit_free(soma_fast_fit *f) {
     soma__free(f->batches);
     soma__free(f);
 }
-
-int64_t soma__fast_fit_chunks(const soma_fast_fit *f) { return f->n_chunks; }
-int64_t soma__fast_fit_codes(const soma_fast_fit *f) { return (int64_t)f->n_values; }
 
 // ---- coefficients
 
@@ -94,8 +93,9 @@ static soma_status quantise(soma_fast_fit *f, quantising *q, soma_pool *pool, so
         if (bad < INT64_MAX)
             status =
                 soma__fail(err, SOMA_BAD_INPUT,
-                           "chunk %lld holds a value that is not finite, or is not normalised (a coefficient beyond 32767 steps of 1/%g)",
-                           (long long)(f->n_chunks + bad), q->scale);
+                           "chunk %lld holds a value that is not finite, or is not normalised (a coefficient beyond 32767 steps of 1/%g; "
+                           "clipping at the limits helps)",
+                           (long long)bad, q->scale);
     }
     for (int i = 0; i < n_threads; i++) {
         if (q->plans) soma__dct_free(q->plans[i]);
@@ -135,7 +135,7 @@ typedef struct building {
     const soma_fast_fit *fit;
     int32_t min, n_codes;    // codes 0 .. n_codes - 1
     unsigned char *class_of; // [n_codes]
-    bool *used;              // [n_codes]
+    int64_t *used;           // [n_codes] how often
     int32_t symbol_of[256];  // the alphabet's id of a byte
     uint32_t *alphabet;      // characters by id
     int32_t n_alphabet;
@@ -145,9 +145,10 @@ typedef struct building {
     uint16_t *symbols; // NULL: only sizes are wanted
 } building;
 
-// Words of one symbol have no pairs and are left out.
+// Words of one symbol have no pairs and are left out. Nothing is written behind what is counted: there another thread's group begins.
 static size_t add_word(const building *b, const int32_t *c, size_t n, uint16_t *out) {
     size_t len = 0;
+    if (n == 1 && c[0] < 0x80) return 0;
     for (size_t i = 0; i < n; i++) {
         if (c[i] < 0x80) {
             if (out) out[len] = (uint16_t)b->symbol_of[c[i]];
@@ -159,7 +160,6 @@ static size_t add_word(const building *b, const int32_t *c, size_t n, uint16_t *
         for (size_t k = 0; k < bytes && out; k++) out[len + k] = (uint16_t)b->symbol_of[(unsigned char)utf8[k]];
         len += bytes;
     }
-    if (len < 2) return 0;
     if (out) out[len] = SOMA_BPE_BREAK;
     return len + 1;
 }
@@ -233,19 +233,25 @@ static bool make_alphabet(building *b) {
     return true;
 }
 
+// Of the values of all ranks.
 static void limits(const soma_fast_fit *f, int32_t *min, int32_t *max) {
-    *min = INT16_MAX;
-    *max = INT16_MIN;
+    int32_t low = INT16_MAX, high = INT16_MIN;
     for (size_t i = 0; i < f->n_values; i++) {
-        *min = SOMA_MIN(*min, f->values[i]);
-        *max = SOMA_MAX(*max, f->values[i]);
+        low = SOMA_MIN(low, f->values[i]);
+        high = SOMA_MAX(high, f->values[i]);
     }
+    int64_t most[] = {-low, high};
+    soma__ranks_max(f->ranks, most, 2);
+    *min = (int32_t)-most[0];
+    *max = (int32_t)most[1];
 }
 
-int64_t soma__fast_fit_range(const soma_fast_fit *f) {
+soma_fast_fit_size soma__fast_fit_size(const soma_fast_fit *f) {
     int32_t min, max;
+    int64_t sums[] = {f->n_chunks, (int64_t)f->n_values};
     limits(f, &min, &max);
-    return f->n_values ? max - min : 0;
+    soma__ranks_sum(f->ranks, sums, 2);
+    return (soma_fast_fit_size){sums[0], sums[1], sums[1] ? max - min : 0};
 }
 
 static soma_status measure(building *b, int64_t vocab, soma_error *err) {
@@ -262,9 +268,11 @@ static soma_status measure(building *b, int64_t vocab, soma_error *err) {
     if (b->n_codes > 0xd800) return soma__fail(err, SOMA_BAD_INPUT, "%d different codes: there are no characters for so many", b->n_codes);
     b->class_of = soma__alloc((size_t)b->n_codes);
     b->used = soma__calloc((size_t)b->n_codes, sizeof *b->used);
-    if (!b->class_of || !b->used) return soma__no_memory(err, "the alphabet");
+    bool ok = b->class_of && b->used;
+    SOMA_TRY(soma__ranks_agree(f->ranks, ok ? SOMA_OK : soma__no_memory(err, "the alphabet"), err));
     for (int32_t c = 0; c < b->n_codes; c++) b->class_of[c] = (unsigned char)soma__unicode_class((uint32_t)c);
-    for (size_t i = 0; i < f->n_values; i++) b->used[f->values[i] - min] = true;
+    for (size_t i = 0; i < f->n_values; i++) b->used[f->values[i] - min]++;
+    soma__ranks_sum(f->ranks, b->used, (size_t)b->n_codes);
     return make_alphabet(b) ? SOMA_OK : soma__no_memory(err, "the alphabet");
 }
 
@@ -359,16 +367,22 @@ static soma_status learn(soma_fast **fast, building *b, soma_fast_fit *f, int64_
     soma_str json = {0}, config = {0};
     soma_status status = measure(b, vocab, err);
     if (status == SOMA_OK && !build_corpus(b, &corpus, pool)) status = soma__no_memory(err, "the corpus");
+    status = soma__ranks_agree(f->ranks, status, err);
     soma__free(f->values); // the symbols hold all that is in them
     f->values = NULL;
     f->room_values = 0;
-    if (status == SOMA_OK) status = soma__bpe_train(&trained, &corpus, b->n_alphabet, (int32_t)vocab, 2, pool, err);
+    if (status == SOMA_OK) status = soma__bpe_train(&trained, &corpus, b->n_alphabet, (int32_t)vocab, 2, pool, f->ranks, err);
     soma__free(corpus.symbols);
     if (status == SOMA_OK) {
         soma__str_printf(&config, "{\"scale\": %.17g, \"min_token\": %d}", f->scale, b->min);
         if (!write_json(&json, b, &trained) || config.failed) status = soma__no_memory(err, "tokenizer.json");
     }
     if (status == SOMA_OK) status = soma__fast_parse(fast, json.text, json.len, config.text, config.len, "the new tokenizer", err);
+    status = soma__ranks_agree(f->ranks, status, err);
+    if (status != SOMA_OK) {
+        soma__fast_close(*fast);
+        *fast = NULL;
+    }
     soma__free(trained.merges);
     soma__str_free(&json);
     soma__str_free(&config);
@@ -377,7 +391,7 @@ static soma_status learn(soma_fast **fast, building *b, soma_fast_fit *f, int64_
 
 soma_status soma__fast_fit_run(soma_fast **fast, soma_fast_fit *f, int64_t vocab, soma_pool *pool, soma_error *err) {
     *fast = NULL;
-    if (!f->n_chunks) return soma__fail(err, SOMA_BAD_INPUT, "no chunks to learn a tokenizer from");
+    if (!soma__fast_fit_size(f).chunks) return soma__fail(err, SOMA_BAD_INPUT, "no chunks to learn a tokenizer from");
     if (vocab < 2 || vocab > SOMA_FAST_MAX_VOCAB)
         return soma__fail(err, SOMA_BAD_INPUT, "a vocabulary of %lld; 2 to %d are possible", (long long)vocab, SOMA_FAST_MAX_VOCAB);
     building b = {.fit = f};

@@ -14,11 +14,10 @@
 
 static char said[1 << 20];
 
-// `soma arguments` in a folder (NULL: here); `arguments` end with the redirection of standard error. Its output is in `said`; the exit
-// code.
-static int run_soma(const char *folder, const char *arguments) {
-    char command[2400];
-    int len = snprintf(command, sizeof command, "cd '%s' && %s %s", folder ? folder : ".", SOMA_BINARY, arguments);
+// A command line in a folder (NULL: here); it ends with the redirection of standard error. Its output is in `said`; the exit code.
+static int run_line(const char *folder, const char *line) {
+    char command[2600];
+    int len = snprintf(command, sizeof command, "cd '%s' && %s", folder ? folder : ".", line);
     assert_true(len > 0 && (size_t)len < sizeof command);
     FILE *f = popen(command, "r");
     assert_non_null(f);
@@ -26,6 +25,14 @@ static int run_soma(const char *folder, const char *arguments) {
     int status = pclose(f);
     assert_true(WIFEXITED(status));
     return WEXITSTATUS(status);
+}
+
+// The same of `soma arguments`.
+static int run_soma(const char *folder, const char *arguments) {
+    char line[2400];
+    int len = snprintf(line, sizeof line, "%s %s", SOMA_BINARY, arguments);
+    assert_true(len > 0 && (size_t)len < sizeof line);
+    return run_line(folder, line);
 }
 
 #endif

@@ -79,7 +79,7 @@ static void test_micro(void **state) {
     const soma_safetensor *chunks = soma__safetensors_find(st, "chunks");
     int64_t N = chunks->shape[0], T = chunks->shape[1], A = chunks->shape[2];
     assert_int_equal(soma__pool_new(&pool, 2, &err), SOMA_OK);
-    assert_int_equal(soma__fast_fit_new(&fit, (double)number(st, "scale"), &err), SOMA_OK);
+    assert_int_equal(soma__fast_fit_new(&fit, (double)number(st, "scale"), NULL, &err), SOMA_OK);
     if (soma__fast_fit_add(fit, get(st, "chunks", SOMA_F64, NULL), N, T, A, pool, &err)) fail_msg("%s", err.text);
     if (soma__fast_fit_run(&fast, fit, number(st, "vocab"), pool, &err)) fail_msg("%s", err.text);
     check_merges(fast, st);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fitting FAST: every merge and every piece of ../shared/golden/fast, any number of threads, a slow trainer of a few lines, and what is
-// refused.
+// Fitting FAST: every merge and every piece of ../shared/golden/fast, any number of threads and ranks, a slow trainer of a few lines, and
+// what is refused.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,6 +15,7 @@
 #include "text/fast_fit.h"
 #include "text/fast_impl.h"
 #include "text/tokenizer_json.h"
+#include "thread_ranks.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -34,7 +35,7 @@ static soma_fast *fit(const double *chunks, int64_t n, int64_t T, int64_t A, dou
     soma_fast *fast;
     soma_error err = {0};
     soma_pool *pool = threads(n_threads);
-    assert_int_equal(soma__fast_fit_new(&f, scale, &err), SOMA_OK);
+    assert_int_equal(soma__fast_fit_new(&f, scale, NULL, &err), SOMA_OK);
     if (soma__fast_fit_add(f, chunks, n, T, A, pool, &err)) fail_msg("%s", err.text);
     if (soma__fast_fit_run(&fast, f, vocab, pool, &err)) fail_msg("%s", err.text);
     soma__fast_fit_free(f);
@@ -138,7 +139,7 @@ static void test_slow_trainer(void **state) {
         soma_bpe_trained trained;
         soma_error err = {0};
         soma_pool *pool = threads(1 + round % 3);
-        if (soma__bpe_train(&trained, &corpus, n_symbols, 100, 2, pool, &err)) fail_msg("%s", err.text);
+        if (soma__bpe_train(&trained, &corpus, n_symbols, 100, 2, pool, NULL, &err)) fail_msg("%s", err.text);
         int n_merges = slow_train(b, &left, n_symbols, 100, merges);
         bool once = (size_t)(trained.n_tokens - n_symbols) == trained.n_merges;
         for (size_t i = 0; once && i < trained.n_merges; i++)
@@ -180,6 +181,102 @@ static void test_threads(void **state) {
     free(x);
 }
 
+// ---- any number of ranks
+
+typedef struct team {
+    const double *chunks; // [n, T, A]
+    int64_t n, T, A, vocab;
+    soma_pool *pools[MAX_RANKS];
+    soma_fast *fast[MAX_RANKS];
+    soma_status status[MAX_RANKS];
+    soma_error err[MAX_RANKS];
+} team;
+
+// The first rank of several has no chunks, the others have shares of different size; all say whether they have added them, as callers do.
+static void fit_share(soma_ranks *ranks, void *ctx) {
+    team *t = ctx;
+    int r = ranks->rank, last = ranks->count - 1;
+    soma_fast_fit *f = NULL;
+    soma_error *err = &t->err[r];
+    int64_t from = last ? t->n * r * (r - 1) / (last * (last + 1)) : 0, to = last ? t->n * r * (r + 1) / (last * (last + 1)) : t->n;
+    soma_status status = soma__fast_fit_new(&f, 20, ranks, err);
+    if (status == SOMA_OK && to > from)
+        status = soma__fast_fit_add(f, t->chunks + from * t->T * t->A, to - from, t->T, t->A, t->pools[r], err);
+    status = soma__ranks_agree(ranks, status, err);
+    if (status == SOMA_OK) status = soma__fast_fit_run(&t->fast[r], f, t->vocab, t->pools[r], err);
+    t->status[r] = status;
+    soma__fast_fit_free(f);
+}
+
+static void close_all(team *t) {
+    for (int r = 0; r < MAX_RANKS; r++) {
+        soma__fast_close(t->fast[r]);
+        t->fast[r] = NULL;
+    }
+}
+
+static void test_ranks(void **state) {
+    team t = {.chunks = smooth_chunks(3000, 12, 5), .n = 3000, .T = 12, .A = 5, .vocab = 700};
+    soma_fast *one = fit(t.chunks, 3000, 12, 5, 20, 700, 1);
+    for (int r = 0; r < MAX_RANKS; r++) t.pools[r] = threads(1 + r % 2);
+    for (int count = 1; count <= 5; count++) {
+        run_ranks(count, fit_share, &t);
+        for (int r = 0; r < count; r++) {
+            if (t.status[r]) fail_msg("rank %d of %d: %s", r, count, t.err[r].text);
+            assert_int_equal(t.fast[r]->json_len, one->json_len);
+            assert_memory_equal(t.fast[r]->json, one->json, one->json_len);
+            assert_int_equal(soma__fast_min_token(t.fast[r]), soma__fast_min_token(one));
+        }
+        close_all(&t);
+    }
+    t.vocab = 3; // refused on all, in the words of one
+    run_ranks(3, fit_share, &t);
+    for (int r = 0; r < 3; r++)
+        if (t.status[r] != SOMA_BAD_INPUT || strncmp(t.err[r].text, "the quantised", 13)) fail_msg("rank %d: %s", r, t.err[r].text);
+    for (int r = 0; r < MAX_RANKS; r++) soma__pool_free(t.pools[r]);
+    soma__fast_close(one);
+    free((void *)t.chunks);
+}
+
+// Whichever rank is out of memory, all end, and with the same answer.
+static void test_ranks_no_memory(void **state) {
+    team t = {.chunks = smooth_chunks(20, 4, 2), .n = 20, .T = 4, .A = 2, .vocab = 200};
+    int failed = 0;
+    for (int r = 0; r < 3; r++) t.pools[r] = threads(1);
+    for (int n = 0; n < 500; n += 3) {
+        soma__alloc_fail_after(n);
+        run_ranks(3, fit_share, &t);
+        soma__alloc_fail_after(-1);
+        for (int r = 0; r < 3; r++) {
+            assert_int_equal(t.status[r], t.status[0]);
+            assert_true((t.status[r] == SOMA_OK) == (t.fast[r] != NULL));
+            if (t.status[r] && (t.status[r] != SOMA_NO_MEMORY || strncmp(t.err[r].text, "rank ", 5))) fail_msg("%s", t.err[r].text);
+        }
+        failed += t.status[0] != SOMA_OK;
+        close_all(&t);
+    }
+    assert_in_range(failed, 30, 166);
+    for (int r = 0; r < 3; r++) soma__pool_free(t.pools[r]);
+    free((void *)t.chunks);
+}
+
+// Short words of any class: many groups of chunks end with a word of one symbol, which is left out, beside the next group's first.
+static void test_threads_short_words(void **state) {
+    enum { CHUNKS = 256 * 60 };
+    soma_rng rng = soma__rng(4);
+    double *x = malloc(CHUNKS * 2 * sizeof *x);
+    for (int i = 0; i < CHUNKS * 2; i++) x[i] = soma__rng_uniform(&rng) - 0.5;
+    soma_fast *one = fit(x, CHUNKS, 1, 2, 120, 300, 1);
+    for (int round = 0; round < 5; round++) {
+        soma_fast *many = fit(x, CHUNKS, 1, 2, 120, 300, 4);
+        assert_int_equal(many->json_len, one->json_len);
+        assert_memory_equal(many->json, one->json, one->json_len);
+        soma__fast_close(many);
+    }
+    soma__fast_close(one);
+    free(x);
+}
+
 static void expect(soma_status status, const soma_error *err, const char *says) {
     if (status == SOMA_OK || !strstr(err->text, says)) fail_msg("status %d, \"%s\" lacks \"%s\"", (int)status, err->text, says);
 }
@@ -190,8 +287,8 @@ static void test_refused(void **state) {
     soma_error err = {0};
     soma_pool *pool = threads(1);
     double *x = smooth_chunks(10, 4, 2);
-    expect(soma__fast_fit_new(&f, 0, &err), &err, "scale is 0");
-    assert_int_equal(soma__fast_fit_new(&f, 10, &err), SOMA_OK);
+    expect(soma__fast_fit_new(&f, 0, NULL, &err), &err, "scale is 0");
+    assert_int_equal(soma__fast_fit_new(&f, 10, NULL, &err), SOMA_OK);
     expect(soma__fast_fit_run(&fast, f, 100, pool, &err), &err, "no chunks");
     expect(soma__fast_fit_add(f, x, 10, 0, 2, pool, &err), &err, "0 steps");
     x[5 * 8] = NAN;
@@ -200,7 +297,7 @@ static void test_refused(void **state) {
     expect(soma__fast_fit_add(f, x, 10, 4, 2, pool, &err), &err, "not normalised");
     x[5 * 8] = 100;
     assert_int_equal(soma__fast_fit_add(f, x, 10, 4, 2, pool, &err), SOMA_OK);
-    assert_int_equal(soma__fast_fit_chunks(f), 10);
+    assert_int_equal(soma__fast_fit_size(f).chunks, 10);
     expect(soma__fast_fit_run(&fast, f, 1, pool, &err), &err, "a vocabulary of 1;");
     expect(soma__fast_fit_run(&fast, f, 100, pool, &err), &err, "more than a vocabulary of 100");
     soma__fast_fit_free(f);
@@ -217,7 +314,7 @@ static void test_no_memory(void **state) {
         soma_fast *fast = NULL;
         soma_error err = {0};
         soma__alloc_fail_after(n);
-        soma_status status = soma__fast_fit_new(&f, 10, &err);
+        soma_status status = soma__fast_fit_new(&f, 10, NULL, &err);
         if (status == SOMA_OK) status = soma__fast_fit_add(f, x, 20, 4, 2, pool, &err);
         if (status == SOMA_OK) status = soma__fast_fit_run(&fast, f, 200, pool, &err);
         soma__alloc_fail_after(-1);
@@ -234,8 +331,10 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),  cmocka_unit_test(test_slow_trainer), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_golden),  cmocka_unit_test(test_slow_trainer),
+        cmocka_unit_test(test_threads), cmocka_unit_test(test_threads_short_words),
         cmocka_unit_test(test_refused), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_ranks),   cmocka_unit_test(test_ranks_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
