@@ -81,6 +81,21 @@ static void config_survives_a_round_trip(void **state) {
     soma__model_free(again);
 }
 
+// "small" is told as 90 to 110 million weights that are trained, with two pictures as large as base's.
+static void small_is_a_tenth_of_a_billion(void **state) {
+    soma_model *m = good("{\"model_type\": \"pi0\", \"preset\": \"small\"}");
+    soma_layout layout = {0};
+    soma_error err = {0};
+    int64_t values = 0;
+    ok(soma__model_weights(&layout, m, false, &err), &err);
+    for (size_t i = 0; i < layout.n_slots; i++) values += soma__slot_count(&layout.slots[i]);
+    assert_in_range(values, 90000000, 110000000);
+    assert_int_equal(m->info.n_cameras, 2);
+    assert_int_equal(m->info.image_size, 224);
+    soma__layout_free(&layout);
+    soma__model_free(m);
+}
+
 static void wrong_configs_are_told(void **state) {
     static const struct {
         const char *text, *words;
@@ -447,6 +462,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(presets),
         cmocka_unit_test(config_survives_a_round_trip),
+        cmocka_unit_test(small_is_a_tenth_of_a_billion),
         cmocka_unit_test(wrong_configs_are_told),
         cmocka_unit_test(masks_and_positions),
         cmocka_unit_test(pi0_draws),

@@ -37,7 +37,24 @@ static const pi0_config nano = {
     .max_period = 4.0,
 };
 
-static const pi0_config *const presets[] = {&base, &nano};
+// A policy of 0.1 billion weights for one robot's own demonstrations, from nothing: pictures as large as base's through a ViT-S/16, a
+// language model of 12 heads that keeps to the prompts of its data. What a training step is measured with (soma bench train).
+static const pi0_config small = {
+    .model.info =
+        {.n_cameras = 2, .image_size = 224, .horizon = 50, .action_dim = 14, .max_tokens = 48, .vocab = 4096, .n_steps = 10, .noise = 1},
+    .preset = "small",
+    .cameras = {"scene", "wrist"},
+    .language = {.width = 768, .depth = 10, .mlp = 2048, .n_heads = 12, .n_kv_heads = 1, .head_dim = 64},
+    .expert = {.width = 512, .depth = 10, .mlp = 1024, .n_heads = 12, .n_kv_heads = 1, .head_dim = 64},
+    .vision = {.width = 384, .depth = 12, .n_heads = 6, .mlp = 1536, .patch = 16, .image = 224},
+    .vision_eps = 1e-6,
+    .rms_eps = 1e-6,
+    .rope_theta = 10000,
+    .min_period = 4e-3,
+    .max_period = 4.0,
+};
+
+static const pi0_config *const presets[] = {&base, &small, &nano};
 
 #define INT(key, other, member, min, max) \
     { "", key, other, SOMA_FIELD_INT, offsetof(pi0_config, member), min, max }
@@ -84,7 +101,7 @@ static soma_status read_config(pi0_config *c, const json_t *json, const char *wh
     const pi0_config *start = NULL;
     for (size_t i = 0; i < SOMA_COUNT(presets); i++)
         if (!strcmp(presets[i]->preset, preset)) start = presets[i];
-    if (!start) return soma__fail(err, SOMA_BAD_INPUT, "%s: pi0 has no preset \"%.64s\"; there are \"base\" and \"nano\"", where, preset);
+    if (!start) return soma__fail(err, SOMA_BAD_INPUT, "%s: pi0 has no preset \"%.64s\"; there are \"base\", \"small\" and \"nano\"", where, preset);
     *c = *start;
     c->pi05 = !strcmp(type, "pi05");
     if (c->pi05 && start == &base) c->model.info.max_tokens = 200; // its prompts also tell the state
@@ -126,7 +143,7 @@ json_t *pi0_config_json(const soma_model *model) {
 const soma_family soma__family_pi0 = {
     .name = "pi0",
     .types = (const char *const[]){"pi0", "pi05", NULL},
-    .presets = (const char *const[]){"base", "nano", NULL},
+    .presets = (const char *const[]){"base", "small", "nano", NULL},
     .aliases = pi0_aliases,
     .purposes = pi0_purposes,
     .recognise = pi0_recognise,
