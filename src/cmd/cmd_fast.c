@@ -121,6 +121,7 @@ static soma_status point(json_t *list, const soma_chunks *c, double scale, int64
     SOMA_TRY(soma__fast_fit_new(&fit, scale, NULL, err));
     soma_status status = soma__fast_fit_add(fit, c->values, c->n, c->T, c->A, pool, err);
     bool room = status == SOMA_OK && soma__fast_fit_size(fit).range + 100 <= vocab; // else there is no point worth drawing
+    if (status == SOMA_BAD_INPUT) status = SOMA_OK;                                 // nor of chunks that none can be learnt from
     if (room) status = soma__fast_fit_run(&fast, fit, vocab, pool, err);
     if (room && status == SOMA_OK) status = soma__fast_measure(&one, fast, "", c, pool, err);
     if (room && status == SOMA_OK)

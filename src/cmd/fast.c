@@ -370,14 +370,19 @@ static soma_status measure_into(json_t *list, const soma_fast *fast, const char 
     return json_array_append_new(list, one) ? soma__no_memory(err, "the statistics") : SOMA_OK;
 }
 
-// A tokenizer of the dataset's own, with --scale and --vocab.
+// A tokenizer of the dataset's own, with --scale and --vocab. Chunks that none can be learnt from are told; the other rows stand.
 static soma_status measure_own(json_t *list, const soma_chunks *c, const fast_opts *o, soma_pool *pool, soma_error *err) {
     soma_fast_fit *f;
     soma_fast *fast = NULL;
     SOMA_TRY(soma__fast_fit_new(&f, o->scale, NULL, err));
     soma_status status = soma__fast_fit_add(f, c->values, c->n, c->T, c->A, pool, err);
     if (status == SOMA_OK) status = soma__fast_fit_run(&fast, f, o->vocab, pool, err);
-    if (status == SOMA_OK) status = measure_into(list, fast, "fitted", c, pool, err);
+    if (status == SOMA_OK)
+        status = measure_into(list, fast, "fitted", c, pool, err);
+    else if (status == SOMA_BAD_INPUT) {
+        soma__log(SOMA_LOG_WARN, "%s: no tokenizer can be fitted: %s", c->name, err->text);
+        status = SOMA_OK;
+    }
     soma__fast_close(fast);
     soma__fast_fit_free(f);
     return status;

@@ -119,6 +119,20 @@ static void test_stats(void **state) {
     soma__free(page);
 }
 
+// A chunk far off ends a fit with a sentence; the statistics go on without a tokenizer of the dataset's own.
+static void test_far_off(void **state) {
+    int64_t shape[] = {2, 2, 1};
+    char path[100];
+    snprintf(path, sizeof path, "%s/far.npy", dir);
+    assert_int_equal(soma__npy_write(path, SOMA_F64, shape, 3, (double[]){0, 1, 0, 1e6}, NULL), SOMA_OK);
+    assert_int_equal(soma("fast fit --data far.npy --out far"), 1);
+    assert_non_null(strstr(said, "far.npy: chunk 1 holds"));
+    must("fast stats --data far.npy,chunks.npy --scale 20 --vocab 400");
+    assert_non_null(strstr(said, "far.npy: no tokenizer can be fitted: chunk 1 holds"));
+    assert_non_null(strstr(said, "256 bins"));
+    assert_non_null(strstr(strstr(said, "chunks.npy"), "fitted"));
+}
+
 static void test_refused(void **state) {
     static const struct {
         const char *arguments, *says;
@@ -144,10 +158,8 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_there_and_back),
-        cmocka_unit_test(test_same_file),
-        cmocka_unit_test(test_stats),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_same_file), cmocka_unit_test(test_stats),
+        cmocka_unit_test(test_far_off),        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, make_chunks, remove_folder);
 }
