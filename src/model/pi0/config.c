@@ -101,7 +101,9 @@ static soma_status read_config(pi0_config *c, const json_t *json, const char *wh
     const pi0_config *start = NULL;
     for (size_t i = 0; i < SOMA_COUNT(presets); i++)
         if (!strcmp(presets[i]->preset, preset)) start = presets[i];
-    if (!start) return soma__fail(err, SOMA_BAD_INPUT, "%s: pi0 has no preset \"%.64s\"; there are \"base\", \"small\" and \"nano\"", where, preset);
+    if (!start)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: pi0 has no preset \"%.64s\"; there are \"base\", \"small\" and \"nano\"", where,
+                          preset);
     *c = *start;
     c->pi05 = !strcmp(type, "pi05");
     if (c->pi05 && start == &base) c->model.info.max_tokens = 200; // its prompts also tell the state
