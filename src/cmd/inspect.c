@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // `soma inspect`: what is in a dataset, a checkpoint or a safetensors file, and what of it is missing.
 #include "cmd/cmd_dataset.h"
+#include "cmd/cmd_quant.h"
 #include "base/file.h"
+#include "policy/policy.h"
 #include "policy/published.h"
 
 #include <inttypes.h>
@@ -9,7 +11,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INSPECT_OPTS(X) X(INT, rows, -1, "rows of the tensors' table and of the list of absent files; 0: all; -1: all tensors, 40 files")
+#define INSPECT_OPTS(X)                                                                                                    \
+    X(INT, rows, -1, "rows of the tensors' table and of the list of absent files; 0: all; -1: all tensors, 40 files")      \
+    X(TEXT, policy, "", "a policy's folder, for the report")                                                               \
+    X(FLAG, quantise_report, false, "what --dtype bf16, int8, int8w and int4w cost of precision: errors against f32")      \
+    X(TEXT, obs, "", "the report's observation, as soma act takes it; empty: made up, which is for random weights")        \
+    X(INT, episode, 0, "episode of the dataset")                                                                           \
+    X(INT, frame, 0, "frame within the episode")                                                                           \
+    X(REAL, outliers, 0, "make this share of the layers' output channels 30 times as large first, such as 0.001")          \
+    X(INT, seed, 0, "of the report's noise, of what is made up, and of which channels are outliers")                       \
+    X(TEXT, isa, "", "avx512bf16, avx512, avx2 or plain; empty: the best that this machine has")                           \
+    X(INT, threads, 0, "threads; 0: as many as processors")                                                                \
+    X(FLAG, verify, false, "hold the packed weights that a policy's folder keeps against its checkpoint, byte by byte")    \
+    X(TEXT, cache, "", "the folder that keeps them, as soma act takes it")                                                 \
+    X(TEXT, dtype, "bf16", "what they are packed for, as soma act takes it")
 SOMA_OPTS_DECLARE(inspect_opts, INSPECT_OPTS)
 #define OPTS_TYPE inspect_opts
 SOMA_OPTS_DEFINE_LOCAL(inspect_opts, INSPECT_OPTS, inspect_defaults)
@@ -179,26 +194,55 @@ static int inspect_checkpoint(const soma_cmd *cmd, const char *path, int64_t row
     return code;
 }
 
+// ---- packed weights
+
+static int verify(const soma_cmd *cmd, const char *path, const inspect_opts *o) {
+    soma_error err = {0};
+    size_t n;
+    soma_policy_opts p = soma_policy_defaults();
+    p.threads = o->threads;
+    snprintf(p.isa, sizeof p.isa, "%s", o->isa);
+    snprintf(p.dtype, sizeof p.dtype, "%s", o->dtype);
+    snprintf(p.cache, sizeof p.cache, "%s", o->cache);
+    if (soma__policy_verify(&n, path, &p, &err)) return soma__cmd_fail(cmd, &err);
+    if (cmd->json) return soma__cmd_print_json(cmd, json_pack("{s:I}", "same_weights", (json_int_t)n));
+    printf("%s: %zu packed weights, all as the checkpoint gives them\n", path, n);
+    return SOMA_EXIT_OK;
+}
+
 // ---- the verb
 
 static int run(int argc, char **argv) {
     inspect_opts o = inspect_defaults();
-    soma_cmd cmd = {.usage = "PATH [options]",
+    soma_cmd cmd = {.usage = "PATH | --policy DIR --quantise-report  [options]",
                     .about = "Shows what PATH holds: a dataset (format, robot, rate, episodes, features, what is missing on the disk), a\n"
                              "checkpoint's or policy's folder (config, metadata, tensors), or a .safetensors file.\n\n"
-                             "Examples:\n  soma inspect demo/data\n  soma inspect demo/policy --rows 20\n",
+                             "Examples:\n  soma inspect demo/data\n  soma inspect demo/policy --rows 20\n"
+                             "  soma inspect --policy demo/policy --quantise-report --obs demo/data\n",
                     .has_json = true,
-                    .min_words = 1,
                     .max_words = 1,
                     .groups = {{&inspect_opts_table, &o, "options"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
+    if (o.quantise_report != !!*o.policy || cmd.n_words == o.quantise_report)
+        return soma__cmd_usage(&cmd, "give a PATH, or --policy DIR with --quantise-report");
+    if (!(o.outliers >= 0 && o.outliers <= 1)) return soma__cmd_usage(&cmd, "--outliers %g: 0 to 1 are possible", o.outliers);
+    if (o.quantise_report)
+        return soma__cmd_quant_report(&cmd, &(soma_cmd_quant){.policy = o.policy,
+                                                              .obs = o.obs,
+                                                              .episode = o.episode,
+                                                              .frame = o.frame,
+                                                              .seed = o.seed,
+                                                              .threads = o.threads,
+                                                              .outliers = o.outliers,
+                                                              .isa = o.isa});
     const char *path = cmd.words[0];
     if (!soma__file_exists(path) && !soma__dir_exists(path)) {
         soma_error err = {0};
         soma__fail(&err, SOMA_NOT_FOUND, "%s: there is no such file or folder", path);
         return soma__cmd_fail(&cmd, &err);
     }
+    if (o.verify) return verify(&cmd, path, &o);
     return looks_like_dataset(path) ? soma__cmd_dataset_info(&cmd, path, o.rows) : inspect_checkpoint(&cmd, path, o.rows);
 }
 

@@ -80,20 +80,26 @@ static soma_status schedule(soma_plan_set *s, soma_time_rule rule, soma_error *e
     return SOMA_OK;
 }
 
-soma_status soma__plan_set_denoise(soma_plan_set *s, soma_time_rule rule, float *x, soma_error *err) {
-    soma_frame *step = s->frames[1];
-    const size_t size = sizeof *x * (size_t)soma__numel(soma__plan_find(step->plan, "x_t"));
+soma_status soma__plan_set_begin(soma_plan_set *s, soma_time_rule rule, soma_error *err) {
     const float dt = -1.0f / (float)s->saving.steps;
-    int32_t which[s->batch];
     SOMA_TRY(schedule(s, rule, err));
     soma__frame_run(s->frames[0]);
-    SOMA_TRY(soma__frame_put(step, "dt", &dt, sizeof dt, err));
-    for (int32_t k = 0; k < s->saving.steps; k++) {
-        for (int64_t i = 0; i < s->batch; i++) which[i] = k;
-        SOMA_TRY(soma__frame_put(step, "x_t", x, size, err));
-        SOMA_TRY(soma__frame_put(step, "step", which, sizeof which, err));
-        soma__frame_run(step);
-        SOMA_TRY(soma__frame_get(step, "x_next", x, size, err));
-    }
+    return soma__frame_put(s->frames[1], "dt", &dt, sizeof dt, err);
+}
+
+soma_status soma__plan_set_step(soma_plan_set *s, int64_t k, float *x, soma_error *err) {
+    soma_frame *step = s->frames[1];
+    const size_t size = sizeof *x * (size_t)soma__numel(soma__plan_find(step->plan, "x_t"));
+    int32_t which[s->batch];
+    for (int64_t i = 0; i < s->batch; i++) which[i] = (int32_t)k;
+    SOMA_TRY(soma__frame_put(step, "x_t", x, size, err));
+    SOMA_TRY(soma__frame_put(step, "step", which, sizeof which, err));
+    soma__frame_run(step);
+    return soma__frame_get(step, "x_next", x, size, err);
+}
+
+soma_status soma__plan_set_denoise(soma_plan_set *s, soma_time_rule rule, float *x, soma_error *err) {
+    SOMA_TRY(soma__plan_set_begin(s, rule, err));
+    for (int64_t k = 0; k < s->saving.steps; k++) SOMA_TRY(soma__plan_set_step(s, k, x, err));
     return SOMA_OK;
 }

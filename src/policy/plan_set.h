@@ -37,5 +37,8 @@ void soma__plan_set_free(soma_plan_set *set); // NULL allowed
 soma_status soma__plan_set_feed(soma_plan_set *set, const soma_feed *feed, soma_error *err);
 // Euler steps from the noise x [B, S, A] at time 1 to actions at time 0, in place; the inputs were fed.
 soma_status soma__plan_set_denoise(soma_plan_set *set, soma_time_rule rule, float *x, soma_error *err);
+// Its parts: encodes what was fed; takes step k. Between steps the last velocity is the step's output "v_t".
+soma_status soma__plan_set_begin(soma_plan_set *set, soma_time_rule rule, soma_error *err);
+soma_status soma__plan_set_step(soma_plan_set *set, int64_t k, float *x, soma_error *err);
 
 #endif
