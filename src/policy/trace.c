@@ -11,15 +11,15 @@
 #include <string.h>
 
 static soma_status read_inputs(soma_trace_run *r, soma_error *err) {
-    const soma_model_info *info = &r->model->info;
+    soma_model_info *info = &r->model->info;
     soma_batch *b = &r->batch;
     b->n = b->draws = 1;
     if (!r->o->names_only) {
         const soma_safetensor *tokens = soma__safetensors_find(r->in, "tokens");
-        if (!tokens || tokens->n_dims != 2 || tokens->shape[0] < 1)
-            return soma__fail(err, SOMA_NOT_FOUND, "%s: it has no tensor tokens [B, %lld]", soma__safetensors_path(r->in),
-                              (long long)info->max_tokens);
+        if (!tokens || tokens->n_dims != 2 || tokens->shape[0] < 1 || tokens->shape[1] < 1)
+            return soma__fail(err, SOMA_NOT_FOUND, "%s: it has no tensor tokens [B, L]", soma__safetensors_path(r->in));
         b->n = tokens->shape[0];
+        info->max_tokens = tokens->shape[1]; // no weight depends on it
     }
     bool all = r->o->names_only;
     int64_t chunk[] = {b->n, info->horizon, info->action_dim}, prompt[] = {b->n, info->max_tokens}, state[] = {b->n, info->state_dim};
