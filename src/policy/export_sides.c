@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What lies beside an exported checkpoint's weights. openpi reads assets/<asset_id>/norm_stats.json and takes sizes from its own code; the
 // config is for the reader, and for soma. LeRobot reads config.json, the steps before and after the policy, and their statistics; its
-// parser refuses keys that it does not know.
+// parser refuses keys that it does not know. pi0-FAST's action tokenizer goes along, in fast/.
 //
 // LeRobot's rules are openpi's but for the small number in the denominator: it goes into the statistics, so that the numbers stay.
 #include "policy/export.h"
+
+#include "policy/written.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,6 +42,20 @@ static soma_status copy_vocabulary(const char *from, const char *to, soma_error 
     char path[SOMA_PATH_MAX];
     return soma__text_find(path, from, NULL) == SOMA_NOT_FOUND ? SOMA_OK : soma__text_copy(from, to, err);
 }
+
+// Its Python is the published processor's, which soma does not ship.
+static soma_status copy_action_tokenizer(const char *from, const char *to, soma_error *err) {
+    char folder[SOMA_PATH_MAX];
+    soma_fast *fast;
+    SOMA_TRY(soma__writing_find(folder, from, err));
+    SOMA_TRY(soma__fast_open(&fast, folder, err));
+    soma_status status = soma__path_join(folder, to, "fast", err);
+    if (status == SOMA_OK) status = soma__fast_save(fast, folder, err);
+    soma__fast_close(fast);
+    return status;
+}
+
+static bool writes(const soma_model *model) { return model->info.answer.max > 0; }
 
 // ---- openpi
 
@@ -149,10 +165,26 @@ static void add_step(json_t *steps, const char *name, json_t *config, const char
 
 static json_t *device_json(void) { return json_pack("{s:s, s:n}", "device", "cpu", "float_dtype"); }
 
+static const char text_tokenizer[] = "google/paligemma-3b-pt-224", action_tokenizer[] = "fast"; // the second: beside, as a path
+
+// pi0.5 and pi0-FAST write the normalised state into the prompt.
+static void add_state_step(json_t *steps, const soma_model *model, const soma_robot *robot) {
+    const int width = soma__prompt_state_width(soma__robot_prompt_form(robot, model), robot->n_state); // LeRobot 0.4 pads up to it
+    add_step(steps, writes(model) ? "pi0_fast_prepare_state_tokenizer_processor_step" : "pi05_prepare_state_tokenizer_processor_step",
+             json_pack("{s:i, s:s}", "max_state_dim", width, "task_key", "task"), NULL);
+}
+
+static void add_answer_step(json_t *steps, const soma_model *model) {
+    add_step(steps, "action_tokenizer_processor",
+             json_pack("{s:b, s:I, s:I, s:s}", "trust_remote_code", 1, "max_action_tokens", (json_int_t)model->info.answer.max,
+                       "fast_skip_tokens", (json_int_t)model->info.answer.skip, "action_tokenizer_name", action_tokenizer),
+             NULL);
+}
+
 static soma_status save_steps(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, soma_error *err) {
     static const char before_file[] = "policy_preprocessor_step_%d_normalizer_processor.safetensors",
                       after_file[] = "policy_postprocessor_step_0_unnormalizer_processor.safetensors";
-    const bool pi05 = !strcmp(model->info.type, "pi05"), relative = any_delta(robot);
+    const bool pi0 = !strcmp(model->info.type, "pi0"), relative = any_delta(robot);
     const bool stats = robot->state && robot->actions;
     char file[96];
     json_t *before = json_array(), *after = json_array();
@@ -163,23 +195,21 @@ static soma_status save_steps(const soma_export_opts *o, const soma_model *model
         add_step(before, "relative_actions_processor", change, NULL);
     else
         json_decref(change);
-    json_t *tokens =
-        json_pack("{s:I, s:s, s:s, s:s, s:b, s:s}", "max_length", (json_int_t)model->info.max_tokens, "task_key", "task", "padding_side",
-                  "right", "padding", "max_length", "truncation", 1, "tokenizer_name", "google/paligemma-3b-pt-224");
+    json_t *tokens = json_pack("{s:I, s:s, s:s, s:s, s:b, s:s}", "max_length", (json_int_t)model->info.max_tokens, "task_key", "task",
+                               "padding_side", "right", "padding", "max_length", "truncation", 1, "tokenizer_name", text_tokenizer);
     json_t *norm =
         json_pack("{s:f, s:o, s:o}", "eps", 1e-8, "features", features_json(model, robot, true, true), "norm_map", map_json(robot));
-    if (!pi05) { // pi0.5 writes the normalised state into the prompt, so its normaliser comes first
+    if (pi0) { // the others write the normalised state into the prompt, so their normaliser comes first
         add_step(before, "pi0_new_line_processor", json_object(), NULL);
         add_step(before, "tokenizer_processor", tokens, NULL);
         add_step(before, "device_processor", device_json(), NULL);
     }
     snprintf(file, sizeof file, before_file, (int)json_array_size(before));
     add_step(before, "normalizer_processor", norm, stats ? file : NULL);
-    if (pi05) {
-        const int width = soma__prompt_state_width(soma__robot_prompt_form(robot, model), robot->n_state);
-        add_step(before, "pi05_prepare_state_tokenizer_processor_step", json_pack("{s:i, s:s}", "max_state_dim", width, "task_key", "task"),
-                 NULL); // LeRobot 0.4 pads up to it
+    if (!pi0) {
+        add_state_step(before, model, robot);
         add_step(before, "tokenizer_processor", tokens, NULL);
+        if (writes(model)) add_answer_step(before, model);
         add_step(before, "device_processor", device_json(), NULL);
     }
     json_t *back =
@@ -200,27 +230,39 @@ static soma_status save_steps(const soma_export_opts *o, const soma_model *model
     return status;
 }
 
+static void add_answer_fields(json_t *config, const soma_model *model) {
+    const json_int_t most = model->info.answer.max;
+    json_t *fields =
+        json_pack("{s:I, s:I, s:I, s:s, s:s}", "max_action_tokens", most, "max_decoding_steps", most, "fast_skip_tokens",
+                  (json_int_t)model->info.answer.skip, "text_tokenizer_name", text_tokenizer, "action_tokenizer_name", action_tokenizer);
+    json_object_update(config, fields);
+    json_decref(fields);
+}
+
 static soma_status lerobot_sides(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, soma_error *err) {
     const soma_model_info *info = &model->info;
     json_t *own = model->family->config(model);
     if (!own) return soma__no_memory(err, "the config");
     const char *language = variant_of(own, "paligemma"), *expert = variant_of(own, "action_expert");
-    json_t *config = json_pack("{s:s, s:i, s:o, s:o, s:s, s:b, s:b, s:s, s:I, s:I, s:I, s:I, s:I, s:[I, I], s:i, s:I, s:o}", "type",
-                               info->type, "n_obs_steps", 1, "input_features", features_json(model, robot, true, false), "output_features",
-                               features_json(model, robot, false, true), "device", "cpu", "use_amp", 0, "push_to_hub", 0, "dtype",
-                               o->dtype == SOMA_F32 ? "float32" : "bfloat16", "chunk_size", (json_int_t)info->horizon, "n_action_steps",
-                               (json_int_t)info->horizon, "max_state_dim", (json_int_t)info->state_dim, "max_action_dim",
-                               (json_int_t)info->action_dim, "num_inference_steps", (json_int_t)info->n_steps, "image_resolution",
-                               (json_int_t)info->image_size, (json_int_t)info->image_size, "empty_cameras", 0, "tokenizer_max_length",
-                               (json_int_t)info->max_tokens, "normalization_mapping", map_json(robot));
+    json_t *config = json_pack(
+        "{s:s, s:i, s:o, s:o, s:s, s:b, s:b, s:s, s:I, s:I, s:I, s:I, s:[I, I], s:i, s:I, s:o}", "type", info->type, "n_obs_steps", 1,
+        "input_features", features_json(model, robot, true, false), "output_features", features_json(model, robot, false, true), "device",
+        "cpu", "use_amp", 0, "push_to_hub", 0, "dtype", o->dtype == SOMA_F32 ? "float32" : "bfloat16", "chunk_size",
+        (json_int_t)info->horizon, "n_action_steps", (json_int_t)info->horizon, "max_state_dim", (json_int_t)info->state_dim,
+        "max_action_dim", (json_int_t)info->action_dim, "image_resolution", (json_int_t)info->image_size, (json_int_t)info->image_size,
+        "empty_cameras", 0, "tokenizer_max_length", (json_int_t)info->max_tokens, "normalization_mapping", map_json(robot));
+    if (config && writes(model))
+        add_answer_fields(config, model);
+    else if (config)
+        json_object_set_new(config, "num_inference_steps", json_integer(info->n_steps));
     if (config && any_delta(robot)) { // since LeRobot 0.5; before, its parser refuses the keys
         json_object_set_new(config, "use_relative_actions", json_true());
         json_object_set_new(config, "relative_exclude_joints", json_pack("[s]", "gripper"));
         json_object_set_new(config, "action_feature_names", action_names(robot));
     }
-    if (config && language && expert) {
+    if (config && language && (expert || writes(model))) {
         json_object_set_new(config, "paligemma_variant", json_string(language));
-        json_object_set_new(config, "action_expert_variant", json_string(expert));
+        if (expert) json_object_set_new(config, "action_expert_variant", json_string(expert));
     } else if (config) { // for soma alone
         soma__log(SOMA_LOG_WARN, "%s: LeRobot has no name for these sizes, and its loader will refuse them", o->out);
         static const char *const sections[] = {"paligemma", "action_expert", "vision", "camera_order", "vocab_size"};
@@ -235,7 +277,12 @@ static soma_status lerobot_sides(const soma_export_opts *o, const soma_model *mo
 // What LeRobot's steps cannot say is refused instead of lost.
 static soma_status check_lerobot(const soma_export_opts *o, const soma_model *model, const soma_robot *r, soma_error *err) {
     bool forms = false;
-    if (model->info.noise != 1)
+    if (writes(model) && (!model->info.answer.lerobot || model->info.answer.gap))
+        return soma__fail(err, SOMA_UNSUPPORTED,
+                          "%s: it writes openpi's form of answers, which LeRobot does not read; a policy for LeRobot is trained with "
+                          "\"lerobot_form\": true in --model",
+                          o->policy);
+    if (!writes(model) && model->info.noise != 1)
         return soma__fail(
             err, SOMA_UNSUPPORTED,
             "%s: it answers with the mean chunk, from no noise, which LeRobot cannot be told; --layout openpi keeps it for soma",
@@ -251,8 +298,11 @@ static soma_status check_lerobot(const soma_export_opts *o, const soma_model *mo
 soma_status soma__export_sides(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, const char *vocabulary,
                                soma_error *err) {
     if (o->lerobot) SOMA_TRY(check_lerobot(o, model, robot, err));
-    if (model->info.noise != 1)
+    if (!o->lerobot && writes(model))
+        soma__log(SOMA_LOG_WARN, "%s: openpi's PyTorch code has no pi0-FAST: this folder is for soma", o->out);
+    else if (!writes(model) && model->info.noise != 1)
         soma__log(SOMA_LOG_WARN, "%s: it answers with the mean chunk, from no noise; openpi's sampler starts from noise", o->out);
     SOMA_TRY(o->lerobot ? lerobot_sides(o, model, robot, err) : openpi_sides(o, model, robot, err));
+    if (writes(model)) SOMA_TRY(copy_action_tokenizer(vocabulary, o->out, err));
     return copy_vocabulary(vocabulary, o->out, err);
 }

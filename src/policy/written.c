@@ -13,8 +13,7 @@ static bool holds(const char *dir, char path[SOMA_PATH_MAX]) {
     return soma__path_join(path, dir, "processor_config.json", NULL) == SOMA_OK && soma__file_exists(path);
 }
 
-// The checkpoint's own tokenizer.
-static soma_status find_tokenizer(char folder[SOMA_PATH_MAX], const char *dir, soma_error *err) {
+soma_status soma__writing_find(char folder[SOMA_PATH_MAX], const char *dir, soma_error *err) {
     static const char *const places[] = {"fast", "action_tokenizer", ""};
     char path[SOMA_PATH_MAX];
     for (size_t i = 0; i < SOMA_COUNT(places); i++) {
@@ -35,7 +34,7 @@ soma_status soma__writing_open(soma_writing *w, const char *dir, const char *giv
     const soma_model_info *info = &model->info;
     char folder[SOMA_PATH_MAX];
     *w = (soma_writing){.model = model, .T = info->horizon, .A = robot->n_actions};
-    if (!*given) SOMA_TRY(find_tokenizer(folder, dir, err));
+    if (!*given) SOMA_TRY(soma__writing_find(folder, dir, err));
     SOMA_TRY(!strcmp(given, "bins") ? soma__fast_bins(&w->fast, BINS, err) : soma__fast_open(&w->fast, *given ? given : folder, err));
     return soma__answer_form(&w->form, robot->text, info->vocab, info->answer.skip, soma__fast_vocab(w->fast), info->answer.lerobot, err);
 }

@@ -16,6 +16,8 @@ typedef struct soma_writing {
     int64_t T, A; // of the chunk that is written: the model's horizon, the robot's actions
 } soma_writing;
 
+// The folder with the action tokenizer of the checkpoint in `dir`.
+soma_status soma__writing_find(char folder[SOMA_PATH_MAX], const char *dir, soma_error *err);
 // `given`: a folder with the tokenizer; "bins": 256 bins per value and step; "": looked for in the checkpoint's folder, its fast/ and its
 // action_tokenizer/.
 soma_status soma__writing_open(soma_writing *writing, const char *dir, const char *given, const soma_robot *robot, const soma_model *model,

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "policy/export.h"
 #include "train/dots.h"
 #include "train/trainer.h"
 
@@ -119,6 +120,26 @@ static void learn(const char *out, const char *model) {
 static void openpis_form(void **state) { learn("openpi", "openpi.json"); }
 static void lerobots_form(void **state) { learn("lerobot", "lerobot.json"); }
 
+static soma_status export(const char *policy, const char *out, bool lerobot, soma_error *err) {
+    char from[SOMA_OPT_TEXT], to[SOMA_OPT_TEXT];
+    soma_exported r;
+    path(from, policy);
+    path(to, out);
+    soma_export_opts o = {.policy = from, .out = to, .lerobot = lerobot, .dtype = SOMA_F32, .asset = "dot"};
+    return soma__export(&r, &o, NULL, NULL, err);
+}
+
+// The action tokenizer goes along; what LeRobot cannot read is told.
+static void an_exported_policy_writes(void **state) {
+    soma_error err = {0};
+    if (export("lerobot", "for_lerobot", true, &err)) fail_msg("%s", err.text);
+    fly("for_lerobot");
+    if (export("openpi", "for_soma", false, &err)) fail_msg("%s", err.text);
+    fly("for_soma");
+    assert_int_equal(export("openpi", "refused", true, &err), SOMA_UNSUPPORTED);
+    assert_non_null(strstr(err.text, "lerobot_form"));
+}
+
 // pi0 starts from what pi0-FAST sees with, its expert anew; other sizes are told by name.
 static void a_vlm_goes_on(void **state) {
     soma_train_opts o = options("flow", "flow.json");
@@ -161,10 +182,8 @@ static void a_tokenizer_is_needed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(openpis_form),
-        cmocka_unit_test(lerobots_form),
-        cmocka_unit_test(a_vlm_goes_on),
-        cmocka_unit_test(a_tokenizer_is_needed),
+        cmocka_unit_test(openpis_form),  cmocka_unit_test(lerobots_form),         cmocka_unit_test(an_exported_policy_writes),
+        cmocka_unit_test(a_vlm_goes_on), cmocka_unit_test(a_tokenizer_is_needed),
     };
     return cmocka_run_group_tests(tests, make_all, remove_dots);
 }
