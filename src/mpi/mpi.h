@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Ranks over MPI, for the program alone. A process that no launcher started never calls MPI and starts as fast as without.
+// Ranks over MPI, for the program alone. A process that no launcher started never calls MPI; loading its library takes 4 of the program's
+// 65 ms (EPYC Zen 4, `soma version`).
 #ifndef SOMA_MPI_MPI_H
 #define SOMA_MPI_MPI_H
 
