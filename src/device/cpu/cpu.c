@@ -127,8 +127,11 @@ static void cpu_get(soma_device *device, void *host, const void *memory, size_t 
 static bool cpu_has(const soma_device *device, const soma_tensor *t) { return t->dtype <= SOMA_U8 && cpu_plain[t->op]; }
 
 static const char *cpu_forms(const soma_device *device) {
-    const soma_isa isa = ((const cpu_device *)device)->isa; // with and without bf16 products the panels are the same
-    return isa == SOMA_ISA_PLAIN ? NULL : isa == SOMA_ISA_AVX2 ? "avx2-" CPU_FORMS_VERSION : "avx512-" CPU_FORMS_VERSION;
+    const soma_isa isa = ((const cpu_device *)device)->isa;
+    if (isa == SOMA_ISA_PLAIN) return NULL;
+    if (isa == SOMA_ISA_AVX2) return "avx2-" CPU_FORMS_VERSION;
+    // panels of floats are the same from here on, those of bytes are not
+    return isa == SOMA_ISA_AVX512 ? "avx512-" CPU_FORMS_VERSION : "vnni-" CPU_FORMS_VERSION;
 }
 
 static void cpu_choose_form(const soma_device *device, soma_slot *slot, const soma_tensor *const *readers, size_t n_readers) {
