@@ -88,7 +88,7 @@ static soma_status cpu_open(soma_device **out, const soma_device_opts *opts, som
     if (opts->isa && *opts->isa) {
         soma_isa wanted;
         if (!cpu_isa_parse(&wanted, opts->isa))
-            return soma__fail(err, SOMA_BAD_INPUT, "\"%s\" is no instruction set here: plain, avx2, avx512 or avx512bf16", opts->isa);
+            return soma__fail(err, SOMA_BAD_INPUT, "\"%s\" is no instruction set here: plain, avx2, avx512, avx512bf16 or amx", opts->isa);
         if (wanted > isa) return soma__fail(err, SOMA_UNSUPPORTED, "this machine has no %s; its best is %s", opts->isa, cpu_isa_name(isa));
         isa = wanted;
     }

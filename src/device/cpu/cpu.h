@@ -6,7 +6,7 @@
 #include "base/pool.h"
 #include "device/device.h"
 
-typedef enum soma_isa { SOMA_ISA_PLAIN, SOMA_ISA_AVX2, SOMA_ISA_AVX512, SOMA_ISA_AVX512BF16 } soma_isa; // each includes the ones before
+typedef enum soma_isa { SOMA_ISA_PLAIN, SOMA_ISA_AVX2, SOMA_ISA_AVX512, SOMA_ISA_AVX512BF16, SOMA_ISA_AMX } soma_isa; // each includes the ones before
 
 // What a kernel is given. Memory is planned; kernels never allocate.
 typedef struct cpu_run {

@@ -10,6 +10,8 @@
 
 enum {
     CHUNK = 256,     // elements of k: a panel's part stays in the first-level cache (f32: 64 KiB, the second)
+    AMX_CHUNK = 512, // the same for half a panel of tiles; not measured
+    AMX_WORDS = 16,  // words that a tile takes at once
     ROW_GROUP = 192, // rows of an item: with a chunk of a and the group's sums in the second-level cache; a multiple of the tiles' 6 rows
     PACK_ROWS = 96,  // rows of a packed by one item, per chunk
 };
@@ -19,7 +21,9 @@ typedef struct product {
     cpu_gemm_block *block;
     cpu_side a;
     int64_t M, N, K;
+    int64_t chunk;                // elements of k at once
     int64_t k_of_word;            // elements of k in a word of b
+    int64_t words_at_once;        // words of b that come together, filled with zeros
     int64_t panel;                // words between panels
     int64_t n_chunks, columns_ld; // columns_ld: words from one k to the next where a is packed by columns
     size_t bias_size, packed_size;
@@ -31,9 +35,10 @@ typedef struct product {
     const uint32_t *b;
 } product;
 
-static int64_t chunk_length(const product *p, int64_t chunk) { return SOMA_MIN(CHUNK, p->K - chunk * CHUNK); }
-// Words of a's k in a chunk of kn elements: whole words of b, so that a last half word of b meets a zero.
-static int64_t a_words(const product *p, int64_t kn) { return cpu_ceil(kn, p->k_of_word) * p->k_of_word / p->isa->step; }
+static int64_t chunk_length(const product *p, int64_t chunk) { return SOMA_MIN(p->chunk, p->K - chunk * p->chunk); }
+// Words of b in a chunk of kn elements, and of a that they meet: a last half word of b meets a zero.
+static int64_t b_words(const product *p, int64_t kn) { return cpu_ceil(cpu_ceil(kn, p->k_of_word), p->words_at_once) * p->words_at_once; }
+static int64_t a_words(const product *p, int64_t kn) { return b_words(p, kn) * p->k_of_word / p->isa->step; }
 
 static bool product_new(product *p, const soma_step *step, soma_isa isa) {
     const soma_tensor *out = step->nodes[0], *b = out->src[1], *bias = out->src[2];
@@ -45,16 +50,22 @@ static bool product_new(product *p, const soma_step *step, soma_isa isa) {
     p->k_of_word = form == CPU_FORM_PAIRS ? 2 : 1;
     p->block = form == CPU_FORM_PAIRS ? p->isa->block_pairs : p->isa->block;
     p->panel = cpu_form_panel(form, p->K, p->isa->nr);
-    p->n_chunks = cpu_ceil(p->K, CHUNK);
+    p->chunk = CHUNK;
+    p->words_at_once = 1;
+#if defined(__x86_64__)
+    if (isa >= SOMA_ISA_AMX && form == CPU_FORM_PAIRS && kind == SOMA_BF16 && !p->a.by_columns)
+        p->block = cpu_amx_block, p->chunk = AMX_CHUNK, p->words_at_once = AMX_WORDS;
+#endif
+    p->n_chunks = cpu_ceil(p->K, p->chunk);
     p->columns_ld = (cpu_ceil(p->M, 16) | 1) * 16; // an odd number of cache lines: the words of a tile spread over the whole cache
     p->bias_size = bias ? cpu_align((size_t)p->N * 4) : 0;
-    p->packed_size = cpu_align((size_t)((p->a.by_columns ? p->columns_ld : p->M) * p->n_chunks * CHUNK / p->isa->step) * 4);
+    p->packed_size = cpu_align((size_t)((p->a.by_columns ? p->columns_ld : p->M) * p->n_chunks * p->chunk / p->isa->step) * 4);
     return p->M > 0 && p->N > 0 && p->K > 0;
 }
 
-// Chunk c of a begins at c * CHUNK / step words of all its rows.
+// Chunk c of a begins at c * chunk / step words of all its rows.
 static uint32_t *chunk_of(const product *p, int64_t chunk) {
-    return p->packed + chunk * (CHUNK / p->isa->step) * (p->a.by_columns ? p->columns_ld : p->M);
+    return p->packed + chunk * (p->chunk / p->isa->step) * (p->a.by_columns ? p->columns_ld : p->M);
 }
 
 static void pack_item(void *ctx, int64_t item, int thread) {
@@ -64,8 +75,9 @@ static void pack_item(void *ctx, int64_t item, int thread) {
     const int64_t had = cpu_ceil(kn, p->isa->step); // words of a's own
     const int64_t row_ld = p->a.by_columns ? 1 : words, k_ld = p->a.by_columns ? p->columns_ld : 1;
     uint32_t *out = chunk_of(p, chunk) + row0 * row_ld;
-    cpu_side_pack(p->isa, &p->a, out, p->a.by_columns ? k_ld : row_ld, row0, rows, chunk * CHUNK, kn);
-    for (int64_t r = 0; r < rows && had < words; r++) out[r * row_ld + had * k_ld] = 0;
+    cpu_side_pack(p->isa, &p->a, out, p->a.by_columns ? k_ld : row_ld, row0, rows, chunk * p->chunk, kn);
+    for (int64_t k = had; k < words; k++)
+        for (int64_t r = 0; r < rows; r++) out[r * row_ld + k * k_ld] = 0;
 }
 
 static void block_item(void *ctx, int64_t item, int thread) {
@@ -79,8 +91,8 @@ static void block_item(void *ctx, int64_t item, int thread) {
     for (int64_t chunk = 0; chunk < p->n_chunks; chunk++, init = c, init_ld = p->N) {
         const int64_t kn = chunk_length(p, chunk), words = a_words(p, kn);
         const int64_t a_row = p->a.by_columns ? 1 : words, a_k = p->a.by_columns ? p->columns_ld : 1;
-        p->block(rows, cols, cpu_ceil(kn, p->k_of_word), chunk_of(p, chunk) + row0 * a_row, a_row, a_k,
-                 b + chunk * (CHUNK / p->k_of_word) * nr, init, init_ld, c, p->N);
+        p->block(rows, cols, b_words(p, kn), chunk_of(p, chunk) + row0 * a_row, a_row, a_k, b + chunk * (p->chunk / p->k_of_word) * nr,
+                 init, init_ld, c, p->N);
     }
 }
 
@@ -109,10 +121,11 @@ static void multiply(const cpu_run *run, const soma_step *step, soma_isa isa) {
 static void packed_avx2(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX2); }
 static void packed_avx512(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX512); }
 static void packed_avx512bf16(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX512BF16); }
+static void packed_amx(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AMX); }
 
 cpu_choice cpu_fast_packed(const soma_step *step, soma_isa isa) {
     product p;
     if (step->n_nodes != 1 || !product_new(&p, step, isa)) return (cpu_choice){0};
-    cpu_kernel *kernel = isa >= SOMA_ISA_AVX512BF16 ? packed_avx512bf16 : isa >= SOMA_ISA_AVX512 ? packed_avx512 : packed_avx2;
-    return (cpu_choice){kernel, p.bias_size + p.packed_size, 0};
+    static cpu_kernel *const kernels[] = {NULL, packed_avx2, packed_avx512, packed_avx512bf16, packed_amx}; // by instruction set
+    return (cpu_choice){kernels[isa], p.bias_size + p.packed_size, 0};
 }
