@@ -13,18 +13,24 @@
     X(INT, rows, -1, "info: rows of the list of absent files; check: findings that are printed; 0: all; -1: 40")                   \
     X(INT, pictures, 8, "check: pictures of each camera and episode that are decoded, the first and the last among them; 0: none") \
     X(FLAG, strict, false, "check: warnings make it fail, too")                                                                    \
-    X(TEXT, out, "", "convert: folder of the new dataset")                                                                         \
-    X(TEXT, state_key, "", "convert: features that become the state, separated by commas; empty: observation.state, else state")   \
-    X(TEXT, action_key, "", "convert: features that become the actions; empty: action, else actions")                              \
-    X(TEXT, cameras, "", "convert: picture features, separated by commas; none: no pictures; empty: all that are there")           \
-    X(REAL, fps, 0, "convert: frames per second; 0: what the dataset says")                                                        \
-    X(FLAG, skip_bad, false, "convert: leave out episodes that cannot be read, instead of ending there")
+    X(TEXT, out, "", "convert, merge, split: folder of the new dataset")                                                           \
+    X(TEXT, state_key, "", "... features that become the state, separated by commas; empty: observation.state, else state")        \
+    X(TEXT, action_key, "", "... features that become the actions; empty: action, else actions")                                   \
+    X(TEXT, cameras, "", "... picture features, separated by commas; none: no pictures; empty: all that are there")                \
+    X(REAL, fps, 0, "... frames per second; 0: what the dataset says")                                                             \
+    X(TEXT, episodes, "", "convert, split: only these, such as 3,10:20 (the 20th is left out)")                                    \
+    X(TEXT, rest, "", "split: folder for the episodes that --episodes does not name")                                              \
+    X(FLAG, skip_bad, false, "... leave out episodes that cannot be read, instead of ending there")
 SOMA_OPTS_DECLARE(data_opts, DATA_OPTS)
 #define OPTS_TYPE data_opts
 SOMA_OPTS_DEFINE_LOCAL(data_opts, DATA_OPTS, data_defaults)
 #undef OPTS_TYPE
 
-static void show(void *user, int64_t done, int64_t total) { soma__progress_show(user, done, NULL); }
+static void show(void *user, int64_t done, int64_t total) {
+    soma_progress *progress = user;
+    progress->total = total;
+    soma__progress_show(progress, done, NULL);
+}
 
 // ---- info
 
@@ -86,71 +92,110 @@ static int check(const soma_cmd *cmd, const data_opts *o) {
 
 // ---- convert
 
-// Names separated by commas, or the first of two usual ones, as positions of features of this kind.
-static soma_status find_features(int *out, int *n, int most, const soma_dataset *d, const char *names, const char *const usual[2],
-                                 soma_feature_kind kind, soma_error *err) {
-    char name[400];
-    *n = 0;
-    if (!*names) names = soma__dataset_feature(d, usual[0]) >= 0 ? usual[0] : usual[1];
-    for (const char *p = names; *p; p += *p == ',') {
-        size_t len = strcspn(p, ",");
-        snprintf(name, sizeof name, "%.*s", (int)SOMA_MIN(len, sizeof name - 1), p);
-        p += len;
-        int f = soma__dataset_feature(d, name);
-        if (f < 0 || d->features[f].kind != kind)
-            return soma__fail(err, SOMA_NOT_FOUND, "%s: there is no %s feature \"%s\"; `soma data info` lists them", d->path,
-                              kind == SOMA_FEATURE_IMAGE ? "picture" : "vector", name);
-        if (*n == most) return soma__fail(err, SOMA_BAD_INPUT, "more than %d features are named", most);
-        out[(*n)++] = f;
+static void tell_skipped(void *user, const char *why) { soma__log(SOMA_LOG_WARN, "an episode is left out: %s", why); }
+
+// "3,10:20": numbers of episodes as the dataset has them; the second of a range is the first that is left out.
+static soma_status parse_episodes(bool *chosen, const soma_dataset *d, const char *list, soma_error *err) {
+    for (const char *p = list; *p;) {
+        long long from, to;
+        int used = 0;
+        bool range = sscanf(p, "%lld:%lld%n", &from, &to, &used) == 2 && used;
+        if (!range && (sscanf(p, "%lld%n", &from, &used) != 1 || !used)) used = 0;
+        if (!range) to = from + 1;
+        if (!used || (p[used] && p[used] != ',') || from < 0 || to <= from)
+            return soma__fail(err, SOMA_BAD_INPUT, "--episodes %s: wanted numbers and ranges separated by commas, such as 3,10:20", list);
+        bool any = false;
+        for (int64_t e = 0; e < d->n_episodes; e++) {
+            bool meant = d->episodes[e].index >= from && d->episodes[e].index < to;
+            chosen[e] = chosen[e] || meant;
+            any = any || meant;
+        }
+        if (!any) return soma__fail(err, SOMA_NOT_FOUND, "%s: has no episode of --episodes %.*s", d->path, used, p);
+        p += used + (p[used] == ',');
     }
     return SOMA_OK;
 }
 
-static soma_status choose(soma_convert_opts *how, const soma_dataset *d, const data_opts *o, soma_error *err) {
-    static const char *const states[2] = {"observation.state", "state"}, *const actions[2] = {"action", "actions"},
-                             *const none[2] = {"", ""};
-    SOMA_TRY(find_features(how->states, &how->n_states, SOMA_CONVERT_VECTORS, d, o->state_key, states, SOMA_FEATURE_VECTOR, err));
-    SOMA_TRY(find_features(how->actions, &how->n_actions, SOMA_CONVERT_VECTORS, d, o->action_key, actions, SOMA_FEATURE_VECTOR, err));
-    if (!strcmp(o->cameras, "none")) return SOMA_OK;
-    if (*o->cameras)
-        return find_features(how->cameras, &how->n_cameras, SOMA_CONVERT_CAMERAS, d, o->cameras, none, SOMA_FEATURE_IMAGE, err);
-    for (int f = 0; f < d->n_features; f++) {
-        if (d->features[f].kind != SOMA_FEATURE_IMAGE || !soma__dataset_has(d, f)) continue;
-        if (how->n_cameras == SOMA_CONVERT_CAMERAS)
-            return soma__fail(err, SOMA_BAD_INPUT, "%s: has more than %d cameras: choose with --cameras", d->path, SOMA_CONVERT_CAMERAS);
-        how->cameras[how->n_cameras++] = f;
+static soma_status write_one(soma_converted *result, const soma_convert_source *sources, int n, const char *out, const data_opts *o,
+                             soma_error *err) {
+    soma_progress progress = soma__progress_start("convert", 1);
+    soma_convert_opts how = {.states = o->state_key,
+                             .actions = o->action_key,
+                             .cameras = o->cameras,
+                             .fps = o->fps,
+                             .skip_bad = o->skip_bad,
+                             .progress = show,
+                             .skipped = tell_skipped,
+                             .user = &progress};
+    soma_status status = soma__dataset_convert(result, sources, n, out, &how, err);
+    soma__progress_end(&progress, progress.total, NULL);
+    return status;
+}
+
+static json_t *converted_json(const char *out, const soma_converted *r) {
+    return json_pack("{s:s, s:I, s:I, s:I, s:I}", "out", out, "episodes", (json_int_t)r->episodes, "frames", (json_int_t)r->frames,
+                     "skipped", (json_int_t)r->skipped, "absent", (json_int_t)r->absent);
+}
+
+static void print_converted(const char *out, const soma_converted *r) {
+    printf("%s: %" PRId64 " episodes, %" PRId64 " frames", out, r->episodes, r->frames);
+    if (r->skipped) printf(", %" PRId64 " that cannot be read left out", r->skipped);
+    if (r->absent) printf(", %" PRId64 " that are absent left out", r->absent);
+    printf("\n");
+}
+
+static soma_status open_sources(soma_convert_source *sources, soma_dataset **open, int n, const soma_cmd *cmd, const data_opts *o,
+                                soma_error *err) {
+    for (int i = 0; i < n; i++) {
+        SOMA_TRY(soma__dataset_open(&open[i], cmd->words[1 + i], err));
+        sources[i].dataset = open[i];
+        if (open[i]->n_faults && !o->skip_bad)
+            return soma__fail(err, SOMA_BAD_INPUT, "%s (--skip-bad goes on without what is damaged)", open[i]->faults[0]);
     }
     return SOMA_OK;
 }
 
-static void tell_skipped(void *user, int64_t episode, const char *why) {
-    soma__log(SOMA_LOG_WARN, "episode at position %lld is left out: %s", (long long)episode, why);
+// The chosen episodes go to --out, the others to --rest.
+static soma_status write_parts(soma_converted result[2], soma_convert_source *sources, int n, const data_opts *o, soma_error *err) {
+    bool *chosen = NULL;
+    const soma_dataset *d = sources[0].dataset;
+    soma_status status = SOMA_OK;
+    if (*o->episodes) {
+        chosen = soma__calloc((size_t)d->n_episodes + 1, sizeof *chosen);
+        status = chosen ? parse_episodes(chosen, d, o->episodes, err) : soma__no_memory(err, "the list of episodes");
+        sources[0].chosen = chosen;
+    }
+    if (status == SOMA_OK) status = write_one(&result[0], sources, n, o->out, o, err);
+    if (status == SOMA_OK && *o->rest) {
+        for (int64_t e = 0; e < d->n_episodes; e++) chosen[e] = !chosen[e];
+        status = write_one(&result[1], sources, n, o->rest, o, err);
+    }
+    soma__free(chosen);
+    return status;
 }
 
 static int convert(const soma_cmd *cmd, const data_opts *o) {
-    soma_dataset *d;
-    soma_converted result;
+    int n = cmd->n_words - 1;
+    soma_converted result[2] = {0};
     soma_error err = {0};
     if (!*o->out) return soma__cmd_usage(cmd, "--out names the folder of the new dataset");
-    if (soma__dataset_open(&d, cmd->words[1], &err)) return soma__cmd_fail(cmd, &err);
-    soma_progress progress = soma__progress_start("convert", d->n_episodes);
-    soma_convert_opts how = {.fps = o->fps, .skip_bad = o->skip_bad, .progress = show, .skipped = tell_skipped, .user = &progress};
-    soma_status status = d->n_faults && !o->skip_bad
-                             ? soma__fail(&err, SOMA_BAD_INPUT, "%s (--skip-bad goes on without what is damaged)", d->faults[0])
-                             : choose(&how, d, o, &err);
-    if (status == SOMA_OK) status = soma__dataset_convert(&result, d, o->out, &how, &err);
-    soma__progress_end(&progress, d->n_episodes, NULL);
-    int64_t absent = d->n_episodes - d->episodes_present;
-    soma__dataset_close(d);
+    if (*o->rest && !*o->episodes) return soma__cmd_usage(cmd, "--rest takes what --episodes leaves");
+    if (*o->episodes && n > 1) return soma__cmd_usage(cmd, "--episodes chooses from one dataset");
+    soma_convert_source *sources = soma__calloc((size_t)n, sizeof *sources);
+    soma_dataset **open = soma__calloc((size_t)n, sizeof(soma_dataset *));
+    soma_status status = sources && open ? open_sources(sources, open, n, cmd, o, &err) : soma__no_memory(&err, "the datasets");
+    if (status == SOMA_OK) status = write_parts(result, sources, n, o, &err);
+    for (int i = 0; open && i < n; i++) soma__dataset_close(open[i]);
+    soma__free(open);
+    soma__free(sources);
     if (status != SOMA_OK) return soma__cmd_fail(cmd, &err);
-    if (cmd->json)
-        return soma__cmd_print_json(cmd, json_pack("{s:s, s:I, s:I, s:I, s:I}", "out", o->out, "episodes", (json_int_t)result.episodes,
-                                                   "frames", (json_int_t)result.frames, "skipped", (json_int_t)result.skipped, "absent",
-                                                   (json_int_t)absent));
-    printf("%s: %" PRId64 " episodes, %" PRId64 " frames", o->out, result.episodes, result.frames);
-    if (result.skipped) printf(", %" PRId64 " that cannot be read left out", result.skipped);
-    if (absent) printf(", %" PRId64 " that are absent left out", absent);
-    printf("\n");
+    if (cmd->json) {
+        json_t *value = converted_json(o->out, &result[0]);
+        if (value && *o->rest) json_object_set_new(value, "rest", converted_json(o->rest, &result[1]));
+        return soma__cmd_print_json(cmd, value);
+    }
+    print_converted(o->out, &result[0]);
+    if (*o->rest) print_converted(o->rest, &result[1]);
     return SOMA_EXIT_OK;
 }
 
@@ -159,28 +204,37 @@ static int convert(const soma_cmd *cmd, const data_opts *o) {
 static const struct {
     const char *name;
     int (*run)(const soma_cmd *cmd, const data_opts *o);
-} actions[] = {{"info", info}, {"check", check}, {"convert", convert}};
+    int min_paths, max_paths; // max -1: any number
+} actions[] = {
+    {"info", info, 1, 1}, {"check", check, 1, 1}, {"convert", convert, 1, 1}, {"merge", convert, 2, -1}, {"split", convert, 1, 1}};
 
 static int run(int argc, char **argv) {
     data_opts o = data_defaults();
     soma_cmd cmd = {
-        .usage = "info|check|convert PATH [options]",
+        .usage = "info|check|convert|merge|split PATH... [options]",
         .about = "Datasets of any format that is known (LeRobot, RLDS, HDF5): info tells what one holds, check what is wrong with it,\n"
-                 "with a verdict per episode; convert writes it as LeRobot v3.0.\n\n"
+                 "with a verdict per episode; convert writes it as LeRobot v3.0, merge writes several as one, split some episodes and the "
+                 "rest.\n\n"
                  "Examples:\n"
                  "  soma data info bridge --json\n"
                  "  soma data check demo/data\n"
                  "  soma data convert bridge --fps 5 --out bridge_v30\n"
-                 "  soma data convert lift.hdf5 --state-key observation.robot0_eef_pos,observation.robot0_gripper_qpos --out lift\n",
+                 "  soma data convert lift.hdf5 --state-key observation.robot0_eef_pos,observation.robot0_gripper_qpos --out lift\n"
+                 "  soma data merge monday tuesday --out both\n"
+                 "  soma data split both --episodes 0:90 --out train --rest held_out\n",
         .has_json = true,
         .min_words = 2,
-        .max_words = 2,
+        .max_words = -1,
         .groups = {{&data_opts_table, &o, "options"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     size_t which = 0;
     while (which < SOMA_COUNT(actions) && strcmp(cmd.words[0], actions[which].name)) which++;
-    if (which == SOMA_COUNT(actions)) return soma__cmd_usage(&cmd, "\"%s\" is none of info, check and convert", cmd.words[0]);
+    if (which == SOMA_COUNT(actions)) return soma__cmd_usage(&cmd, "\"%s\" is none of info, check, convert, merge and split", cmd.words[0]);
+    int paths = cmd.n_words - 1;
+    if (paths < actions[which].min_paths || (actions[which].max_paths > 0 && paths > actions[which].max_paths))
+        return soma__cmd_usage(&cmd, actions[which].max_paths > 0 ? "%s takes one dataset" : "%s takes two datasets or more", cmd.words[0]);
+    if (!strcmp(cmd.words[0], "split") && !*o.episodes) return soma__cmd_usage(&cmd, "split wants --episodes");
     if (o.pictures < 0 || o.pictures > 100000 || !(o.fps >= 0)) return soma__cmd_usage(&cmd, "--pictures and --fps are not negative");
     return actions[which].run(&cmd, &o);
 }

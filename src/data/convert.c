@@ -6,31 +6,85 @@
 
 #include <string.h>
 
+typedef struct chosen { // features of one dataset
+    int n_states, states[SOMA_CONVERT_VECTORS];
+    int n_actions, actions[SOMA_CONVERT_VECTORS];
+    int n_cameras, cameras[SOMA_CONVERT_CAMERAS];
+} chosen;
+
 typedef struct converting {
-    const soma_dataset *d;
     const soma_convert_opts *o;
     soma_arena arena;
+    soma_dataset_spec spec; // of the first dataset
+    const soma_dataset *d;  // the one that is read
+    chosen f;
     soma_dataset_reader *reader;
     soma_dataset_writer *writer;
-    soma_dataset_spec spec;
     float *state, *action, *part; // one episode: [frames, n], [frames, n], [frames, one feature]
     size_t state_room, action_room, part_room;
     uint8_t *pictures[SOMA_CONVERT_CAMERAS];
+    int64_t done, total; // episodes
 } converting;
+
+// ---- which features
+
+// Names separated by commas, as positions of features of this kind.
+static soma_status find_features(int *out, int *n, int most, const soma_dataset *d, const char *names, soma_feature_kind kind,
+                                 soma_error *err) {
+    char name[400];
+    *n = 0;
+    for (const char *p = names; *p; p += *p == ',') {
+        size_t len = strcspn(p, ",");
+        snprintf(name, sizeof name, "%.*s", (int)SOMA_MIN(len, sizeof name - 1), p);
+        p += len;
+        int f = soma__dataset_feature(d, name);
+        if (f < 0 || d->features[f].kind != kind)
+            return soma__fail(err, SOMA_NOT_FOUND, "%s: there is no %s feature \"%s\"; `soma data info` lists them", d->path,
+                              kind == SOMA_FEATURE_IMAGE ? "picture" : "vector", name);
+        if (*n == most) return soma__fail(err, SOMA_BAD_INPUT, "more than %d features are named", most);
+        out[(*n)++] = f;
+    }
+    return SOMA_OK;
+}
+
+static const char *usual(const soma_dataset *d, const char *given, const char *first, const char *second) {
+    return given && *given ? given : soma__dataset_feature(d, first) >= 0 ? first : second;
+}
+
+static soma_status choose(chosen *c, const soma_dataset *d, const soma_convert_opts *o, soma_error *err) {
+    const char *states = usual(d, o->states, "observation.state", "state"), *actions = usual(d, o->actions, "action", "actions");
+    *c = (chosen){0};
+    SOMA_TRY(find_features(c->states, &c->n_states, SOMA_CONVERT_VECTORS, d, states, SOMA_FEATURE_VECTOR, err));
+    SOMA_TRY(find_features(c->actions, &c->n_actions, SOMA_CONVERT_VECTORS, d, actions, SOMA_FEATURE_VECTOR, err));
+    if (o->cameras && !strcmp(o->cameras, "none")) return SOMA_OK;
+    if (o->cameras && *o->cameras)
+        return find_features(c->cameras, &c->n_cameras, SOMA_CONVERT_CAMERAS, d, o->cameras, SOMA_FEATURE_IMAGE, err);
+    for (int f = 0; f < d->n_features; f++) {
+        if (d->features[f].kind != SOMA_FEATURE_IMAGE || !soma__dataset_has(d, f)) continue;
+        if (c->n_cameras == SOMA_CONVERT_CAMERAS)
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: has more than %d cameras: choose with --cameras", d->path, SOMA_CONVERT_CAMERAS);
+        c->cameras[c->n_cameras++] = f;
+    }
+    return SOMA_OK;
+}
 
 // ---- what is written
 
-// The names of all dimensions: the feature's own, or "state.3" by its name and place.
+static const char *last_name(const soma_feature *f) {
+    const char *dot = strrchr(f->name, '.');
+    return dot ? dot + 1 : f->name;
+}
+
+// The names of all dimensions: the feature's own, or "gripper.0" by its name and place.
 static const char *const *name_dimensions(converting *c, const int *features, int n_features, int *n) {
     int at = 0;
     for (int i = 0; i < n_features; i++) *n += (int)c->d->features[features[i]].size;
     const char **names = soma__arena_alloc(&c->arena, sizeof *names * (size_t)(*n + 1));
     for (int i = 0; i < n_features && names; i++) {
         const soma_feature *f = &c->d->features[features[i]];
-        const char *dot = strrchr(f->name, '.');
         for (int64_t j = 0; j < f->size; j++, at++) {
             bool named = f->names && f->n_dims == 1;
-            names[at] = named ? f->names[j] : soma__arena_printf(&c->arena, "%s.%lld", dot ? dot + 1 : f->name, (long long)j);
+            names[at] = named ? f->names[j] : soma__arena_printf(&c->arena, "%s.%lld", last_name(f), (long long)j);
             if (!names[at]) return NULL;
         }
     }
@@ -38,18 +92,11 @@ static const char *const *name_dimensions(converting *c, const int *features, in
 }
 
 static soma_status name_cameras(converting *c, soma_error *err) {
-    const soma_convert_opts *o = c->o;
-    const char **names = soma__arena_alloc(&c->arena, sizeof *names * (size_t)(o->n_cameras + 1));
+    const char **names = soma__arena_alloc(&c->arena, sizeof *names * (size_t)(c->f.n_cameras + 1));
     if (!names) return soma__no_memory(err, "the cameras");
-    for (int i = 0; i < o->n_cameras; i++) {
-        const soma_feature *f = &c->d->features[o->cameras[i]], *first = &c->d->features[o->cameras[0]];
-        const char *dot = strrchr(f->name, '.');
-        names[i] = dot ? dot + 1 : f->name;
-        if (f->shape[0] != first->shape[0] || f->shape[1] != first->shape[1])
-            return soma__fail(err, SOMA_UNSUPPORTED,
-                              "%s: \"%s\" is %lld x %lld and \"%s\" %lld x %lld; the writer wants one size: choose with --cameras",
-                              c->d->path, first->name, (long long)first->shape[1], (long long)first->shape[0], f->name,
-                              (long long)f->shape[1], (long long)f->shape[0]);
+    for (int i = 0; i < c->f.n_cameras; i++) {
+        const soma_feature *f = &c->d->features[c->f.cameras[i]];
+        names[i] = last_name(f);
         for (int k = 0; k < i; k++)
             if (!strcmp(names[k], names[i]))
                 return soma__fail(err, SOMA_BAD_INPUT, "%s: two cameras would be called \"%s\": choose with --cameras", c->d->path,
@@ -59,18 +106,49 @@ static soma_status name_cameras(converting *c, soma_error *err) {
         if (!(c->pictures[i] = soma__alloc((size_t)f->size))) return soma__no_memory(err, "a picture");
     }
     c->spec.camera_names = names;
-    c->spec.n_cameras = o->n_cameras;
+    c->spec.n_cameras = c->f.n_cameras;
     return SOMA_OK;
 }
 
-static soma_status prepare(converting *c, soma_error *err) {
-    const soma_convert_opts *o = c->o;
-    c->spec = (soma_dataset_spec){.robot_type = c->d->robot_type, .fps = o->fps > 0 ? o->fps : c->d->fps};
+// The first dataset says what all have.
+static soma_status make_spec(converting *c, soma_error *err) {
+    c->spec = (soma_dataset_spec){.robot_type = c->d->robot_type, .fps = c->o->fps > 0 ? c->o->fps : c->d->fps};
     if (!(c->spec.fps > 0)) return soma__fail(err, SOMA_BAD_INPUT, "%s: the dataset tells no rate: give it with --fps", c->d->path);
-    c->spec.state_names = name_dimensions(c, o->states, o->n_states, &c->spec.n_state);
-    c->spec.action_names = name_dimensions(c, o->actions, o->n_actions, &c->spec.n_actions);
+    c->spec.state_names = name_dimensions(c, c->f.states, c->f.n_states, &c->spec.n_state);
+    c->spec.action_names = name_dimensions(c, c->f.actions, c->f.n_actions, &c->spec.n_actions);
     if (!c->spec.state_names || !c->spec.action_names) return soma__no_memory(err, "the names of dimensions");
     return name_cameras(c, err);
+}
+
+static soma_status check_vectors(const converting *c, const int *features, int n_features, int wanted, const char *what, soma_error *err) {
+    int64_t n = 0;
+    for (int i = 0; i < n_features; i++) n += c->d->features[features[i]].size;
+    if (n == wanted) return SOMA_OK;
+    return soma__fail(err, SOMA_BAD_INPUT, "%s: %s has %lld numbers per frame, the first dataset %d", c->d->path, what, (long long)n,
+                      wanted);
+}
+
+static soma_status check_source(const converting *c, soma_error *err) {
+    const soma_dataset_spec *s = &c->spec;
+    SOMA_TRY(check_vectors(c, c->f.states, c->f.n_states, s->n_state, "the state", err));
+    SOMA_TRY(check_vectors(c, c->f.actions, c->f.n_actions, s->n_actions, "the action", err));
+    if (!(c->o->fps > 0) && c->d->fps != s->fps)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: %g frames/s, the first dataset %g; --fps says one for all", c->d->path, c->d->fps,
+                          s->fps);
+    if (c->f.n_cameras != s->n_cameras)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: %d cameras, the first dataset %d: choose with --cameras", c->d->path, c->f.n_cameras,
+                          s->n_cameras);
+    for (int i = 0; i < c->f.n_cameras; i++) {
+        const soma_feature *f = &c->d->features[c->f.cameras[i]];
+        if (strcmp(last_name(f), s->camera_names[i]) != 0)
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: camera %d is \"%s\", in the first dataset \"%s\": choose with --cameras",
+                              c->d->path, i, last_name(f), s->camera_names[i]);
+        if (f->shape[0] != s->image_height || f->shape[1] != s->image_width)
+            return soma__fail(err, SOMA_UNSUPPORTED,
+                              "%s: \"%s\" is %lld x %lld, others are %d x %d; the writer wants one size: choose with --cameras", c->d->path,
+                              f->name, (long long)f->shape[1], (long long)f->shape[0], s->image_width, s->image_height);
+    }
+    return SOMA_OK;
 }
 
 // ---- episodes
@@ -92,8 +170,8 @@ static soma_status read_joined(converting *c, float **out, size_t *room, const i
 }
 
 static soma_status read_pictures(converting *c, int64_t e, int64_t frame, soma_error *err) {
-    for (int i = 0; i < c->o->n_cameras; i++) {
-        int feature = c->o->cameras[i];
+    for (int i = 0; i < c->f.n_cameras; i++) {
+        int feature = c->f.cameras[i];
         if (!c->d->format->present(c->d, e, feature))
             return soma__fail(err, SOMA_NOT_FOUND, "%s: episode %lld has no pictures of \"%s\" in this copy", c->d->path,
                               (long long)c->d->episodes[e].index, c->d->features[feature].name);
@@ -104,10 +182,9 @@ static soma_status read_pictures(converting *c, int64_t e, int64_t frame, soma_e
 
 // *readable is false when the episode itself, not the writing, is what failed.
 static soma_status convert_episode(converting *c, int64_t e, bool *readable, soma_error *err) {
-    const soma_convert_opts *o = c->o;
     const soma_episode *episode = &c->d->episodes[e];
-    soma_status status = read_joined(c, &c->state, &c->state_room, o->states, o->n_states, c->spec.n_state, e, err);
-    if (status == SOMA_OK) status = read_joined(c, &c->action, &c->action_room, o->actions, o->n_actions, c->spec.n_actions, e, err);
+    soma_status status = read_joined(c, &c->state, &c->state_room, c->f.states, c->f.n_states, c->spec.n_state, e, err);
+    if (status == SOMA_OK) status = read_joined(c, &c->action, &c->action_room, c->f.actions, c->f.n_actions, c->spec.n_actions, e, err);
     for (int64_t t = 0; t < episode->n_frames && status == SOMA_OK; t++) {
         status = read_pictures(c, e, t, err);
         if (status == SOMA_OK)
@@ -118,40 +195,66 @@ static soma_status convert_episode(converting *c, int64_t e, bool *readable, som
     return status == SOMA_OK ? soma__dataset_writer_episode(c->writer, episode->task, err) : status;
 }
 
-static soma_status convert_all(converting *c, soma_converted *result, soma_error *err) {
-    const soma_dataset *d = c->d;
-    for (int64_t e = 0; e < d->n_episodes; e++) {
-        bool readable = true;
-        if (!d->episodes[e].present || !d->episodes[e].n_frames) continue;
-        soma_status status = convert_episode(c, e, &readable, err);
-        if (status != SOMA_OK && (readable || !c->o->skip_bad || status == SOMA_NO_MEMORY)) return status;
-        if (status != SOMA_OK) {
-            soma__dataset_writer_drop(c->writer);
-            result->skipped++;
-            if (c->o->skipped) c->o->skipped(c->o->user, e, err ? err->text : "");
-        } else {
-            result->episodes++;
-            result->frames += d->episodes[e].n_frames;
-        }
-        if (c->o->progress) c->o->progress(c->o->user, e + 1, d->n_episodes);
+static soma_status convert_one(converting *c, soma_converted *result, int64_t e, soma_error *err) {
+    const soma_episode *episode = &c->d->episodes[e];
+    soma_error why = {0};
+    bool readable = true;
+    if (!episode->present || !episode->n_frames) {
+        result->absent++;
+        return SOMA_OK;
     }
-    if (!result->episodes) return soma__fail(err, SOMA_BAD_INPUT, "%s: no episode could be converted", d->path);
+    soma_status status = convert_episode(c, e, &readable, &why);
+    if (status == SOMA_OK) {
+        result->episodes++;
+        result->frames += episode->n_frames;
+        return SOMA_OK;
+    }
+    if (readable || !c->o->skip_bad || status == SOMA_NO_MEMORY) return soma__fail(err, status, "%s", why.text);
+    soma__dataset_writer_drop(c->writer);
+    result->skipped++;
+    if (c->o->skipped) c->o->skipped(c->o->user, why.text);
+    return SOMA_OK;
+}
+
+static soma_status convert_source(converting *c, soma_converted *result, const soma_convert_source *s, soma_error *err) {
+    soma_status status = c->d->format->reader_open(&c->reader, c->d, err);
+    for (int64_t e = 0; e < c->d->n_episodes && status == SOMA_OK; e++) {
+        if (s->chosen && !s->chosen[e]) continue;
+        status = convert_one(c, result, e, err);
+        if (c->o->progress) c->o->progress(c->o->user, ++c->done, c->total);
+    }
+    c->d->format->reader_close(c->reader);
+    c->reader = NULL;
+    return status;
+}
+
+// All datasets are looked at before the first frame is written.
+static soma_status convert_all(converting *c, soma_converted *result, const soma_convert_source *sources, int n, const char *out,
+                               soma_error *err) {
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 0; i < n; i++) {
+            c->d = sources[i].dataset;
+            SOMA_TRY(choose(&c->f, c->d, c->o, err));
+            if (pass) {
+                SOMA_TRY(convert_source(c, result, &sources[i], err));
+                continue;
+            }
+            if (!i) SOMA_TRY(make_spec(c, err));
+            SOMA_TRY(check_source(c, err));
+            for (int64_t e = 0; e < c->d->n_episodes; e++) c->total += !sources[i].chosen || sources[i].chosen[e];
+            if (i == n - 1) SOMA_TRY(soma__dataset_writer_open(&c->writer, out, &c->spec, err));
+        }
+    if (!result->episodes) return soma__fail(err, SOMA_BAD_INPUT, "%s: no episode could be converted", sources[0].dataset->path);
     return soma__dataset_writer_finish(c->writer, err);
 }
 
-soma_status soma__dataset_convert(soma_converted *result, const soma_dataset *d, const char *out, const soma_convert_opts *o,
-                                  soma_error *err) {
-    SOMA_CHECK(o->n_states > 0 && o->n_actions > 0 && o->n_states <= SOMA_CONVERT_VECTORS && o->n_actions <= SOMA_CONVERT_VECTORS &&
-                   o->n_cameras >= 0 && o->n_cameras <= SOMA_CONVERT_CAMERAS,
-               "a conversion has a state, actions, and as many cameras as there is room for");
+soma_status soma__dataset_convert(soma_converted *result, const soma_convert_source *sources, int n_sources, const char *out,
+                                  const soma_convert_opts *o, soma_error *err) {
+    SOMA_CHECK(n_sources > 0, "a conversion has a dataset to begin with");
     *result = (soma_converted){0};
-    converting c = {.d = d, .o = o};
-    soma_status status = prepare(&c, err);
-    if (status == SOMA_OK) status = d->format->reader_open(&c.reader, d, err);
-    if (status == SOMA_OK) status = soma__dataset_writer_open(&c.writer, out, &c.spec, err);
-    if (status == SOMA_OK) status = convert_all(&c, result, err);
+    converting c = {.o = o};
+    soma_status status = convert_all(&c, result, sources, n_sources, out, err);
     soma__dataset_writer_close(c.writer);
-    d->format->reader_close(c.reader);
     for (int i = 0; i < SOMA_CONVERT_CAMERAS; i++) soma__free(c.pictures[i]);
     soma__free(c.state);
     soma__free(c.action);

@@ -91,14 +91,10 @@ static void write_rlds(int torn_episode) {
     fclose(file);
 }
 
-static soma_convert_opts all_of(const soma_dataset *d) {
-    soma_convert_opts o = {.n_states = 2, .n_actions = 1, .n_cameras = 2, .fps = 5};
-    o.states[0] = soma__dataset_feature(d, "observation.arm");
-    o.states[1] = soma__dataset_feature(d, "observation.gripper");
-    o.actions[0] = soma__dataset_feature(d, "action");
-    o.cameras[0] = soma__dataset_feature(d, "observation.scene");
-    o.cameras[1] = soma__dataset_feature(d, "observation.wrist");
-    return o;
+static const soma_convert_opts all = {.states = "observation.arm,observation.gripper", .fps = 5};
+
+static soma_status convert(soma_converted *result, const soma_dataset *d, const bool *chosen, const soma_convert_opts *o, soma_error *err) {
+    return soma__dataset_convert(result, &(soma_convert_source){d, chosen}, 1, to, o, err);
 }
 
 // Episode `k` of the new dataset against episode `e` of the old one.
@@ -137,8 +133,8 @@ static void there_and_back(void **state) {
     soma_error err = {0};
     write_rlds(-1);
     assert_int_equal(soma__dataset_open(&old, from, &err), SOMA_OK);
-    soma_convert_opts o = all_of(old);
-    if (soma__dataset_convert(&result, old, to, &o, &err)) fail_msg("%s", err.text);
+    soma_convert_opts o = all;
+    if (convert(&result, old, NULL, &o, &err)) fail_msg("%s", err.text);
     assert_int_equal(result.episodes, EPISODES);
     assert_int_equal(result.frames, 6 + 7 + 8);
     assert_int_equal(soma__dataset_open(&new, to, &err), SOMA_OK);
@@ -149,10 +145,10 @@ static void there_and_back(void **state) {
     for (int e = 0; e < EPISODES; e++) compare(old, new, e, e);
     soma__dataset_close(new);
     o.fps = 0; // the format tells none
-    assert_int_equal(soma__dataset_convert(&result, old, to, &o, &err), SOMA_BAD_INPUT);
+    assert_int_equal(convert(&result, old, NULL, &o, &err), SOMA_BAD_INPUT);
     assert_non_null(strstr(err.text, "--fps"));
     o.fps = 5; // the folder is not empty now
-    assert_int_equal(soma__dataset_convert(&result, old, to, &o, &err), SOMA_BAD_INPUT);
+    assert_int_equal(convert(&result, old, NULL, &o, &err), SOMA_BAD_INPUT);
     soma__dataset_close(old);
 }
 
@@ -162,17 +158,43 @@ static void unreadable(void **state) {
     soma_error err = {0};
     write_rlds(1);
     assert_int_equal(soma__dataset_open(&old, from, &err), SOMA_OK);
-    soma_convert_opts o = all_of(old);
-    assert_int_equal(soma__dataset_convert(&result, old, to, &o, &err), SOMA_BAD_INPUT);
+    soma_convert_opts o = all;
+    assert_int_equal(convert(&result, old, NULL, &o, &err), SOMA_BAD_INPUT);
     assert_non_null(strstr(err.text, "frame 4 of observation.wrist"));
     assert_int_equal(soma__dir_remove(to, NULL), SOMA_OK);
     o.skip_bad = true;
-    assert_int_equal(soma__dataset_convert(&result, old, to, &o, &err), SOMA_OK);
+    assert_int_equal(convert(&result, old, NULL, &o, &err), SOMA_OK);
     assert_int_equal(result.episodes, 2);
     assert_int_equal(result.skipped, 1);
     assert_int_equal(soma__dataset_open(&new, to, &err), SOMA_OK);
     compare(old, new, 0, 0);
     compare(old, new, 2, 1);
+    soma__dataset_close(new);
+    soma__dataset_close(old);
+}
+
+// Two datasets as one, and a part of one; what does not fit is told before anything is written.
+static void merged_and_split(void **state) {
+    soma_dataset *old, *new;
+    soma_converted result;
+    soma_error err = {0};
+    write_rlds(-1);
+    assert_int_equal(soma__dataset_open(&old, from, &err), SOMA_OK);
+    soma_convert_opts o = all;
+    soma_convert_source twice[2] = {{old, (bool[]){true, false, true}}, {old, NULL}};
+    assert_int_equal(soma__dataset_convert(&result, twice, 2, to, &o, &err), SOMA_OK);
+    assert_int_equal(result.episodes, 5);
+    assert_int_equal(soma__dataset_open(&new, to, &err), SOMA_OK);
+    static const int which[] = {0, 2, 0, 1, 2};
+    for (int k = 0; k < 5; k++) compare(old, new, which[k], k);
+    assert_int_equal(soma__dir_remove(from, NULL), SOMA_OK);
+    soma_convert_source mixed[2] = {{new, NULL}, {old, NULL}};
+    o.states = "";
+    snprintf(from, sizeof from, "%s/again", dir);
+    assert_int_equal(soma__dataset_convert(&result, mixed, 2, from, &o, &err), SOMA_NOT_FOUND);
+    assert_non_null(strstr(err.text, "there is no vector feature \"state\""));
+    assert_false(soma__dir_exists(from));
+    snprintf(from, sizeof from, "%s/rlds", dir);
     soma__dataset_close(new);
     soma__dataset_close(old);
 }
@@ -183,13 +205,13 @@ static void failed_allocations(void **state) {
     soma_error err = {0};
     write_rlds(-1);
     assert_int_equal(soma__dataset_open(&old, from, &err), SOMA_OK);
-    soma_convert_opts o = all_of(old);
-    o.n_cameras = 0;
+    soma_convert_opts o = all;
+    o.cameras = "none";
     o.skip_bad = true;
     for (int n = 0;; n += 7) {
         assert_int_equal(soma__dir_remove(to, NULL), SOMA_OK);
         soma__alloc_fail_after(n);
-        soma_status status = soma__dataset_convert(&result, old, to, &o, &err);
+        soma_status status = convert(&result, old, NULL, &o, &err);
         soma__alloc_fail_after(-1);
         if (status == SOMA_OK) break;
         assert_int_equal(status, SOMA_NO_MEMORY);
@@ -199,7 +221,7 @@ static void failed_allocations(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(unreadable),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(unreadable), cmocka_unit_test(merged_and_split),
                                        cmocka_unit_test(failed_allocations)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
