@@ -5,6 +5,8 @@
 
 #include "base/hash.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +75,25 @@ static soma_status get_bytes(void *user, size_t tensor, int64_t at, int64_t n, v
     return SOMA_OK;
 }
 
+// Temporary files of this name whose process is gone.
+static void remove_leftovers(const char *path) {
+    char dir[SOMA_PATH_MAX], whole[SOMA_PATH_MAX];
+    snprintf(dir, sizeof dir, "%s", path);
+    char *slash = strrchr(dir, '/');
+    const char *name = slash ? path + (slash - dir) + 1 : path;
+    if (slash) slash[slash == dir] = 0;
+    char **names;
+    size_t n, len = strlen(name);
+    if (soma__dir_list(&names, &n, slash ? dir : ".", NULL)) return;
+    for (size_t i = 0; i < n; i++) {
+        long process;
+        if (strncmp(names[i], name, len) || sscanf(names[i] + len, ".part-%ld", &process) != 1) continue;
+        if (!kill((pid_t)process, 0) || errno != ESRCH) continue;
+        if (!soma__path_join(whole, slash ? dir : ".", names[i], NULL)) remove(whole);
+    }
+    soma__dir_list_free(names, n);
+}
+
 soma_status soma__packed_write(const soma_params *p, const char *path, soma_error *err) {
     char key[SOMA_PACKED_KEY];
     writing w = {p, soma__calloc(p->layout.n_slots + 1, sizeof *w.slots)};
@@ -81,6 +102,7 @@ soma_status soma__packed_write(const soma_params *p, const char *path, soma_erro
     json_t *metadata = json_pack("{s:s}", key_name, key);
     soma_status status = w.slots && tensors && metadata ? SOMA_OK : soma__no_memory(err, "packed weights");
     size_t n = 0;
+    remove_leftovers(path);
     for (size_t i = 0; status == SOMA_OK && i < p->layout.n_slots; i++) {
         const soma_slot *slot = &p->layout.slots[i];
         if (soma__params_borrows(p, slot)) continue;

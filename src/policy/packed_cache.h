@@ -20,7 +20,7 @@ soma_status soma__packed_path(char path[SOMA_PATH_MAX], const char *checkpoint, 
 void soma__packed_key(char key[SOMA_PACKED_KEY], const soma_params *params);
 // The file when it is there, sound and of this key, with every weight that is not borrowed from the source; else NULL.
 soma_safetensors *soma__packed_open(const char *path, const soma_params *params, const bool *borrowed);
-// Writes the file for params that are open, all or nothing; params are only read, so that another thread may act meanwhile.
+// Writes the file for params that are open, all or nothing, and removes what a killed process left of another try.
 soma_status soma__packed_write(const soma_params *params, const char *path, soma_error *err);
 // Holds packed weights against `fresh`, the same opened without a cache: SOMA_BAD_INPUT names the first weight that differs.
 soma_status soma__packed_verify(const soma_params *fresh, const char *path, size_t *n_weights, soma_error *err);

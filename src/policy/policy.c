@@ -45,8 +45,7 @@ struct soma_policy {
     soma_arena arena;
     soma_policy_info info;
     const char *camera_names[SOMA_MAX_CAMERAS], *ignored[SOMA_ROBOT_NAMES], *state_keys[SOMA_ROBOT_NAMES];
-    char cache[SOMA_PATH_MAX]; // where a thread keeps the packed weights for the next start; "": there is no such thread
-    pthread_t keeper;
+    char cache[SOMA_PATH_MAX]; // where closing keeps the packed weights for the next start; "": nowhere
     pthread_mutex_t lock; // guards idle
     runner *idle;
 };
@@ -260,21 +259,13 @@ soma_status soma__policy_precision(soma_precision *precision, const char *dtype,
     return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": f32, bf16, int8, int8w and int4w are possible", dtype);
 }
 
-static void *keep_packed(void *arg) {
-    const soma_policy *p = arg;
+// Keeps what was packed for the next start; when the policy is closed, so that neither the first chunk nor a robot's acts wait for a disk.
+static void keep_packed(const soma_policy *p) {
     soma_error err = {0};
     if (soma__packed_write(p->params, p->cache, &err) == SOMA_OK)
         soma__log(SOMA_LOG_INFO, "%s: packed weights, which the next start maps", p->cache);
     else
         soma__log(SOMA_LOG_WARN, "packed weights are not kept: %s", err.text);
-    return NULL;
-}
-
-// Writes what was packed to a file beside the first acts; closing the policy waits for it.
-static void start_keeper(soma_policy *p, const char *cache, bool asked) {
-    if (!*cache || p->base || p->params->packed || (!asked && p->params->size < KEPT_SIZE)) return;
-    snprintf(p->cache, sizeof p->cache, "%s", cache);
-    if (pthread_create(&p->keeper, NULL, keep_packed, p)) p->cache[0] = 0;
 }
 
 soma_status soma_policy_open(soma_policy **out, const char *path, const soma_policy_opts *given, soma_error *err) {
@@ -302,7 +293,8 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     runner *first = NULL;
     if (status == SOMA_OK) status = runner_new(&first, p, 1, err);
     if (status == SOMA_OK) runner_give(p, first);
-    if (status == SOMA_OK) start_keeper(p, c.cache, *o.cache);
+    if (status == SOMA_OK && !p->base && !p->params->packed && (*o.cache || p->params->size >= KEPT_SIZE))
+        snprintf(p->cache, sizeof p->cache, "%s", c.cache);
     c.model = NULL; // the policy's now
     soma__published_close(&c);
     if (status != SOMA_OK)
@@ -314,7 +306,7 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
 
 void soma_policy_close(soma_policy *p) {
     if (!p) return;
-    if (*p->cache) pthread_join(p->keeper, NULL);
+    if (*p->cache) keep_packed(p);
     for (runner *r = p->idle, *next; r; r = next) {
         next = r->next;
         runner_free(r);

@@ -110,6 +110,21 @@ static void flip(const char *path, long from_end) {
     fclose(f);
 }
 
+static void leftovers_of_killed_processes_go(void **state) {
+    if (!packs()) skip();
+    soma_error err = {0};
+    soma_params *p = opened("");
+    char dead[SOMA_PATH_MAX + 32], alive[SOMA_PATH_MAX + 32];
+    snprintf(dead, sizeof dead, "%s.part-%d", cache, 999999999); // beyond any process's number
+    snprintf(alive, sizeof alive, "%s.part-1", cache);
+    ok(soma__file_write(dead, "x", 1, &err), &err);
+    ok(soma__file_write(alive, "x", 1, &err), &err);
+    ok(soma__packed_write(p, cache, &err), &err);
+    assert_false(soma__file_exists(dead));
+    assert_true(soma__file_exists(alive));
+    soma__params_free(p);
+}
+
 static void verify_names_what_differs(void **state) {
     if (!packs()) skip();
     soma_error err = {0};
@@ -183,9 +198,9 @@ static void every_allocation_may_fail(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_kept_is_what_was_packed), cmocka_unit_test(verify_names_what_differs),
-        cmocka_unit_test(another_source_is_packed_anew),   cmocka_unit_test(damaged_files_are_passed_over),
-        cmocka_unit_test(every_allocation_may_fail),
+        cmocka_unit_test(what_is_kept_is_what_was_packed),  cmocka_unit_test(verify_names_what_differs),
+        cmocka_unit_test(leftovers_of_killed_processes_go), cmocka_unit_test(another_source_is_packed_anew),
+        cmocka_unit_test(damaged_files_are_passed_over),    cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, make, drop);
 }

@@ -35,15 +35,18 @@ static int make_policy(void **state) {
     return soma_train(&o, NULL, NULL, NULL) != SOMA_OK;
 }
 
-static soma_policy *open_policy(const char *dtype, int threads) {
+static soma_policy *open_cached(const char *dtype, int threads, const char *cache) {
     soma_policy *p;
     soma_error err;
     soma_policy_opts o = soma_policy_defaults();
     strcpy(o.dtype, dtype);
+    strcpy(o.cache, cache);
     o.threads = threads;
     if (soma_policy_open(&p, policy_dir, &o, &err)) fail_msg("%s", err.text);
     return p;
 }
+
+static soma_policy *open_policy(const char *dtype, int threads) { return open_cached(dtype, threads, ""); }
 
 static soma_pilot *new_pilot(const soma_policy *p, int64_t seed) {
     soma_pilot *pilot;
@@ -231,6 +234,38 @@ static void refuse(const char *name, const char *content, const char *wanted) {
     soma__free(kept);
 }
 
+// What a closed policy kept is what the next one acts with, to the bit; a policy that was not asked keeps nothing of this size.
+static void test_kept_weights_act_alike(void **state) {
+    char cache[SOMA_PATH_MAX];
+    char **names;
+    size_t n = 0, kept;
+    path(cache, "cache");
+    const char *dtypes[] = {"f32", "bf16", "int8", "int4w"};
+    for (size_t d = 0; d < SOMA_COUNT(dtypes); d++) {
+        float out[3][8];
+        for (int i = 0; i < 3; i++) {
+            soma_policy *p = open_cached(dtypes[d], 1, i ? cache : "");
+            soma_pilot *pilot = new_pilot(p, 7);
+            act(pilot, out[i]);
+            soma_pilot_free(pilot);
+            soma_policy_close(p);
+            assert_memory_equal(out[i], out[0], sizeof out[0]);
+            if (i) {
+                assert_int_equal(soma__dir_list(&names, &kept, cache, NULL), SOMA_OK);
+                soma__dir_list_free(names, kept);
+                assert_true(kept == n + 1 || kept == 0); // the plain instruction set packs nothing
+            } else
+                assert_true(d || !soma__dir_exists(cache));
+        }
+        n += kept > 0;
+    }
+    size_t n_weights;
+    soma_error err;
+    soma_policy_opts o = soma_policy_defaults();
+    strcpy(o.cache, cache);
+    if (kept && soma__policy_verify(&n_weights, policy_dir, &o, &err)) fail_msg("%s", err.text);
+}
+
 static void test_wrong_folders(void **state) {
     refuse("model.safetensors", NULL, "model.safetensors");
     refuse("config.json", "{\"model_type\": \"pi7\"}", "pi7");
@@ -268,6 +303,7 @@ int main(void) {
         cmocka_unit_test(test_a_prompt_seen_before_does_not_allocate),
         cmocka_unit_test(test_time_rules),
         cmocka_unit_test(test_wrong_observations),
+        cmocka_unit_test(test_kept_weights_act_alike),
         cmocka_unit_test(test_wrong_folders),
         cmocka_unit_test(test_every_allocation_may_fail),
     };
