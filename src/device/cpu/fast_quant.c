@@ -120,7 +120,8 @@ static int64_t row_at(const soma_tensor *t, int64_t r) { // element where row r 
 static void take_item(void *ctx, int64_t r, int thread) {
     const product *p = ctx;
     const char *x = (const char *)cpu_at(p->run, p->a) + row_at(p->a, r) * (int64_t)soma_dtype_size(p->a->dtype);
-    p->scales[r] = p->isa->take(p->bytes + r * p->planes * p->Kp, p->start + r * p->planes * p->start_ld, p->form, x, p->a->dtype, p->K);
+    p->scales[r] = p->isa->take(p->bytes + r * p->planes * p->Kp, p->start + r * p->planes * p->start_ld, p->form, x, p->a->dtype, p->K,
+                                (float *)(p->run->threads_space + (size_t)thread * p->run->thread_size));
 }
 
 // A group of rows with a panel.
@@ -182,5 +183,5 @@ cpu_choice cpu_fast_quant_matmul(const soma_step *step, soma_isa isa) {
     if (step->n_nodes != 1 || !product_new(&p, step->nodes[0], isa)) return (cpu_choice){0};
     return (cpu_choice){isa >= SOMA_ISA_AVX512BF16 ? quant_matmul_avx512bf16 : quant_matmul_avx2,
                         p.bias_size + p.scale_size + p.start_size + p.bytes_size + p.weights_size,
-                        (size_t)(ROW_GROUP * p.planes * p.isa->nr) * 4};
+                        (size_t)SOMA_MAX(ROW_GROUP * p.planes * p.isa->nr, p.Kp) * 4};
 }

@@ -21,8 +21,8 @@ typedef struct cpu_quant_isa {
     // Quantises n rows of `weights` [.., K] with `ld` elements between them into a panel; channels behind n are zeros.
     void (*pack)(void *panel, soma_quant form, const void *weights, soma_dtype dtype, int64_t ld, int64_t n, int64_t K);
     // Quantises a row of activations: `rows` bytes [Kp], or high [Kp] and low [Kp]; start: where sums begin, for each of these rows, with
-    // int4w for each of their groups [Kp / 32]. Returns the scale.
-    float (*take)(int8_t *rows, int32_t *start, soma_quant form, const void *x, soma_dtype dtype, int64_t K);
+    // int4w for each of their groups [Kp / 32]. room [Kp]. Returns the scale.
+    float (*take)(int8_t *rows, int32_t *start, soma_quant form, const void *x, soma_dtype dtype, int64_t K, float *room);
     // sums [rows][nr] = (k0 == 0: start, else sums) + products over the words [k0, k1) of a panel; rows have lda bytes.
     void (*bytes)(int64_t rows, int64_t k0, int64_t k1, const int8_t *a, int64_t lda, const int32_t *start, const void *panel,
                   int32_t *sums);

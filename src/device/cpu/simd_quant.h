@@ -9,7 +9,7 @@ enum { QUANT_MR = 6, QUANT_NV = 4, QUANT_OFFSET = 128 };
 #else
 enum { QUANT_MR = 4, QUANT_NV = 2, QUANT_OFFSET = 0 };
 #endif
-enum { QUANT_NR = QUANT_NV * VW, GROUP_WORDS = QUANT_GROUP / 4, GROUP_SIZE = QUANT_NR * (QUANT_GROUP / 2 + 2), AHEAD = 2048 };
+enum { QUANT_NR = QUANT_NV * VW, GROUP_WORDS = QUANT_GROUP / 4, GROUP_SIZE = QUANT_NR * (QUANT_GROUP / 2 + 2) };
 
 // sum + the four products of each word; w: weights (with the offset), a: activations.
 SIMD_INLINE vi dot_bytes(vi sum, vi w, vi a) {
@@ -191,33 +191,63 @@ static void pack(void *panel, soma_quant form, const void *weights, soma_dtype d
 
 // ---- activations
 
-SIMD_INLINE int32_t sum_of(const int8_t *q, int n) {
-    int32_t sum = 0;
-    for (int i = 0; i < n; i++) sum += q[i];
-    return sum;
+// The lower bytes of VW whole numbers from -128 to 127.
+SIMD_INLINE void store_bytes(int8_t *q, vi x) {
+#if defined(__AVX512F__)
+    _mm_storeu_si128((void *)q, _mm512_cvtepi32_epi8(x));
+#else
+    const __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    _mm_storel_epi64((void *)q, _mm_packs_epi16(half, half));
+#endif
 }
 
-static float take(int8_t *rows, int32_t *start, soma_quant form, const void *x, soma_dtype dtype, int64_t K) {
-    const int64_t Kp = quant_padded(K), groups = Kp / QUANT_GROUP;
-    const quant_measure m = measure(x, dtype, K, form == SOMA_QUANT_I8 ? QUANT_BYTE_MAX : QUANT_PAIR_MAX);
-    int32_t sums[2] = {0};
-    for (int64_t k = 0; k < K; k += QUANT_BLOCK) {
-        _Alignas(64) float block[QUANT_BLOCK];
-        turned(block, x, dtype, k, K);
-        if (form == SOMA_QUANT_I8)
-            quant_bytes(rows + k, block, QUANT_BLOCK, m.inverse);
-        else
-            quant_pairs(rows + k, rows + Kp + k, block, QUANT_BLOCK, m.inverse);
-        for (int plane = 0; QUANT_OFFSET && plane < (form == SOMA_QUANT_I8 ? 1 : 2); plane++)
-            for (int g = 0; g < QUANT_BLOCK; g += QUANT_GROUP) {
-                const int32_t sum = sum_of(rows + plane * Kp + k + g, QUANT_GROUP);
-                sums[plane] += sum;
-                if (form == SOMA_QUANT_I4W) start[plane * groups + (k + g) / QUANT_GROUP] = -QUANT_OFFSET * sum;
-            }
+// quant_bytes and quant_pairs (low NULL: the former), with the same values.
+SIMD_INLINE void whole_numbers(int8_t *high, int8_t *low, const float *x, vf inverse) {
+    const vf most = vf_set(low ? QUANT_PAIR_MAX : QUANT_BYTE_MAX);
+#pragma GCC unroll 16
+    for (int i = 0; i < QUANT_BLOCK; i += VW) {
+        vi t = vi_from(vf_max(vf_min(vf_nearest(vf_load(x + i) * inverse), most), vf_set(0) - most));
+        if (low) {
+            const vi l = vi_right_signed(vi_left(t, 24), 24);
+            store_bytes(low + i, l);
+            t = vi_right_signed(vi_sub(t, l), 8);
+        }
+        store_bytes(high + i, t);
     }
-    if (!QUANT_OFFSET && form == SOMA_QUANT_I4W) memset(start, 0, (size_t)(2 * groups) * sizeof *start);
-    if (form != SOMA_QUANT_I4W)
-        for (int plane = 0; plane < (form == SOMA_QUANT_I8 ? 1 : 2); plane++) start[plane] = -QUANT_OFFSET * sums[plane];
+}
+
+// Sum of n bytes, n a multiple of QUANT_GROUP; asked for where weights have an offset.
+SIMD_INLINE int32_t sum_of(const int8_t *q, int64_t n) {
+    int32_t lanes[8] = {0};
+#if defined(__AVX512VNNI__)
+    __m256i sum = _mm256_setzero_si256();
+    for (int64_t i = 0; i < n; i += QUANT_GROUP)
+        sum = _mm256_dpbusd_epi32(sum, _mm256_set1_epi8(1), _mm256_loadu_si256((const void *)(q + i)));
+    _mm256_storeu_si256((void *)lanes, sum);
+#endif
+    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]) + (lanes[4] + lanes[5]) + (lanes[6] + lanes[7]);
+}
+
+static float take(int8_t *rows, int32_t *start, soma_quant form, const void *x, soma_dtype dtype, int64_t K, float *room) {
+    const int64_t Kp = quant_padded(K), groups = Kp / QUANT_GROUP;
+    const bool pairs = form != SOMA_QUANT_I8;
+    uint32_t top = 0;
+    for (int64_t k = 0; k < K; k += QUANT_BLOCK) {
+        turned(room + k, x, dtype, k, K);
+        top = quant_largest(top, room + k, QUANT_BLOCK);
+    }
+    const quant_measure m = quant_measure_of(top, pairs ? QUANT_PAIR_MAX : QUANT_BYTE_MAX);
+    for (int64_t k = 0; k < K; k += QUANT_BLOCK)
+        if (pairs)
+            whole_numbers(rows + k, rows + Kp + k, room + k, vf_set(m.inverse));
+        else
+            whole_numbers(rows + k, NULL, room + k, vf_set(m.inverse));
+    for (int plane = 0; plane <= pairs; plane++)
+        if (form == SOMA_QUANT_I4W)
+            for (int64_t g = 0; g < groups; g++)
+                start[plane * groups + g] = -QUANT_OFFSET * sum_of(rows + plane * Kp + g * QUANT_GROUP, QUANT_OFFSET ? QUANT_GROUP : 0);
+        else
+            start[plane] = -QUANT_OFFSET * sum_of(rows + plane * Kp, QUANT_OFFSET ? Kp : 0);
     return m.scale;
 }
 
@@ -238,7 +268,6 @@ SIMD_INLINE void bytes_tile(const int rows, int64_t words, const int8_t *a, int6
 #pragma GCC unroll 4
         for (int j = 0; j < QUANT_NV; j++) {
             wv[j] = vi_load(w + j * VW);
-            if (rows <= 2) __builtin_prefetch((const char *)(w + j * VW) + AHEAD);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
@@ -312,7 +341,6 @@ SIMD_INLINE void groups_tile(const int rows, const int vecs, int64_t groups, con
             for (int j = 0; j < vecs; j++) {
                 const char *at = w + (k * QUANT_NR + j * VW) * 4;
                 const vi both = vi_load(at), low = vi_set(0x0f0f0f0f);
-                if (rows == 1) __builtin_prefetch(at + AHEAD);
                 const vi first4 = level_of(vi_and(both, low)), next4 = level_of(vi_and(vi_right(both, 4), low));
 #pragma GCC unroll 4
                 for (int i = 0; i < 2 * rows; i++) {
