@@ -12,9 +12,21 @@
 #include <math.h>
 #include <string.h>
 
-enum { MAX_STEPS = 1 << 16, MAX_VALUES = INT32_MAX }; // of a chunk; of all chunks together
+enum { MAX_STEPS = 1 << 16, MAX_VALUES = INT32_MAX }; // of a chunk; of all chunks that are held as floats
+
+static void close_source(soma_chunks *c) {
+    soma__free(c->starts);
+    soma__free(c->actions);
+    soma__file_unmap(&c->map);
+    soma__safetensors_close(c->st);
+    c->rows = NULL;
+    c->starts = NULL;
+    c->actions = NULL;
+    c->st = NULL;
+}
 
 void soma__chunks_free(soma_chunks *c) {
+    close_source(c);
     soma__free(c->values);
     soma__free(c->q01);
     soma__free(c->q99);
@@ -36,17 +48,30 @@ static void set_name(soma_chunks *c, const char *path) {
 }
 
 static soma_status room(soma_chunks *c, const char *path, soma_error *err) {
-    if (c->T < 1 || c->T > MAX_STEPS || c->A < 1 || c->n < 0 || (c->n && c->A > MAX_VALUES / c->T / c->n))
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: %lld chunks of %lld steps and %lld dimensions are more than fit in memory", path,
-                          (long long)c->n, (long long)c->T, (long long)c->A);
-    c->values = soma__alloc((size_t)(c->n * c->T * c->A + 1) * sizeof *c->values);
-    return c->values ? SOMA_OK : soma__no_memory(err, "the chunks");
+    if (c->T < 1 || c->T > MAX_STEPS || c->A < 1 || c->A > MAX_VALUES / c->T || c->n < 0)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: there are no chunks of %lld steps and %lld dimensions", path, (long long)c->T,
+                          (long long)c->A);
+    c->starts = soma__alloc((size_t)(c->n + 1) * sizeof *c->starts);
+    return c->starts ? SOMA_OK : soma__no_memory(err, "the chunks");
 }
 
-static void clip(soma_chunks *c) {
-    c->clipped = true;
-    for (int64_t i = 0; i < c->n * c->T * c->A; i++)
-        if (c->values[i] < -1 || c->values[i] > 1) c->values[i] = c->values[i] < 0 ? -1 : 1; // NaN stays, to be refused
+void soma__chunks_cut(const soma_chunks *c, int64_t from, int64_t n, double *out) {
+    int64_t size = c->T * c->A;
+    for (int64_t i = 0; i < n; i++) {
+        const char *at = (const char *)c->rows + (size_t)(c->starts[from + i] * c->A) * soma_dtype_size(c->dtype);
+        if (c->dtype == SOMA_F64) {
+            memcpy(out + i * size, at, (size_t)size * sizeof *out);
+            continue;
+        }
+        for (int64_t k = 0; k < size; k++) {
+            float narrow;
+            memcpy(&narrow, at + (size_t)k * sizeof narrow, sizeof narrow);
+            out[i * size + k] = (double)narrow;
+        }
+    }
+    if (c->norm.key) soma__norm_apply(&c->norm, SOMA_NORM_QUANTILE, out, n * c->T, (int)c->A);
+    for (int64_t i = 0; c->clipped && i < n * size; i++)
+        if (out[i] < -1 || out[i] > 1) out[i] = out[i] < 0 ? -1 : 1; // NaN stays, to be refused
 }
 
 // ---- arrays
@@ -57,46 +82,32 @@ static soma_status take_array(soma_chunks *c, const char *path, soma_dtype dtype
         return soma__fail(err, SOMA_BAD_INPUT,
                           "%s: the chunks must be an F32 or F64 array [chunks, steps, dimensions]; this is %s with %d dimensions", path,
                           soma_dtype_name(dtype), n_dims);
-    int64_t from, to, all = shape[0], every = o->max_chunks > 0 ? SOMA_MAX((all + o->max_chunks - 1) / o->max_chunks, 1) : 1;
+    int64_t to, all = shape[0], every = o->max_chunks > 0 ? SOMA_MAX((all + o->max_chunks - 1) / o->max_chunks, 1) : 1;
     c->T = shape[1];
     c->A = shape[2];
     c->total = (all + every - 1) / every;
     c->frames = all;
-    soma__ranks_part(o->ranks, c->total, &from, &to);
-    c->n = to - from;
+    soma__ranks_part(o->ranks, c->total, &c->before, &to);
+    c->n = to - c->before;
     SOMA_TRY(room(c, path, err));
-    for (int64_t i = 0; i < c->n; i++)
-        for (int64_t k = 0; k < c->T * c->A; k++) {
-            const char *at = (const char *)data + (size_t)((from + i) * every * c->T * c->A + k) * soma_dtype_size(dtype);
-            float narrow;
-            if (dtype == SOMA_F64)
-                memcpy(&c->values[i * c->T * c->A + k], at, sizeof(double));
-            else {
-                memcpy(&narrow, at, sizeof narrow);
-                c->values[i * c->T * c->A + k] = (double)narrow;
-            }
-        }
+    c->rows = data;
+    c->dtype = dtype;
+    for (int64_t i = 0; i < c->n; i++) c->starts[i] = (c->before + i) * every * c->T;
     return SOMA_OK;
 }
 
 static soma_status read_safetensors(soma_chunks *c, const char *path, const soma_chunk_opts *o, soma_error *err) {
-    soma_safetensors *st;
-    SOMA_TRY(soma__safetensors_open(&st, path, err));
-    const soma_safetensor *t = soma__safetensors_find(st, "chunks");
-    soma_status status = t ? take_array(c, path, t->dtype, t->n_dims, t->shape, t->data, o, err)
-                           : soma__fail(err, SOMA_NOT_FOUND, "%s: there is no tensor \"chunks\" [chunks, steps, dimensions]", path);
-    soma__safetensors_close(st);
-    return status;
+    SOMA_TRY(soma__safetensors_open(&c->st, path, err));
+    const soma_safetensor *t = soma__safetensors_find(c->st, "chunks");
+    if (!t) return soma__fail(err, SOMA_NOT_FOUND, "%s: there is no tensor \"chunks\" [chunks, steps, dimensions]", path);
+    return take_array(c, path, t->dtype, t->n_dims, t->shape, t->data, o, err);
 }
 
 static soma_status read_npy(soma_chunks *c, const char *path, const soma_chunk_opts *o, soma_error *err) {
-    soma_file_map map;
     soma_npy a;
-    SOMA_TRY(soma__file_map(&map, path, err));
-    soma_status status = soma__npy_parse(&a, map.data, map.size, path, err);
-    if (status == SOMA_OK) status = take_array(c, path, a.dtype, a.n_dims, a.shape, a.data, o, err);
-    soma__file_unmap(&map);
-    return status;
+    SOMA_TRY(soma__file_map(&c->map, path, err));
+    SOMA_TRY(soma__npy_parse(&a, c->map.data, c->map.size, path, err));
+    return take_array(c, path, a.dtype, a.n_dims, a.shape, a.data, o, err);
 }
 
 // ---- a dataset
@@ -111,41 +122,42 @@ static soma_status find_actions(int *feature, const soma_dataset *d, const char 
 
 static int64_t starts(const soma_episode *e, int64_t T) { return e->present && e->n_frames >= T ? e->n_frames - T + 1 : 0; }
 
-// The frames of this rank's episodes, one after the other.
+// The actions of this rank's episodes, one after the other: those whose first frame is one of `from` .. `to` - 1, counted through all
+// frames that are there.
 typedef struct recording {
-    float *actions;      // [n, A]
-    int64_t n, from, to; // an episode is ours when its first frame is one of these, counted through all that are there
+    int64_t n, from, to; // frames
+    int feature;
+    int64_t stride;
 } recording;
 
-// Once without a reader for the sizes, once with it for the values. Chunk number k begins at every stride-th frame of all episodes'
+// Once without a reader for the sizes, once with it for the actions. Chunk number k begins at every stride-th frame of all episodes'
 // possible starts, counted through.
-static soma_status walk(soma_chunks *c, recording *r, const soma_dataset *d, int feature, int64_t stride, soma_dataset_reader *reader,
-                        soma_error *err) {
-    int64_t frame = 0, start = 0, size = c->T * c->A; // frame, start: those of the episodes before
-    c->n = r->n = 0;
+static soma_status walk(soma_chunks *c, recording *r, const soma_dataset *d, soma_dataset_reader *reader, soma_error *err) {
+    int64_t frame = 0, start = 0; // those of the episodes before
+    c->n = r->n = c->before = 0;
     for (int64_t i = 0; i < d->n_episodes; i++) {
         const soma_episode *e = &d->episodes[i];
-        int64_t n = starts(e, c->T);
-        if (e->present && frame >= r->from && frame < r->to) {
-            const float *actions = reader ? r->actions + r->n * c->A : NULL;
-            if (reader) SOMA_TRY(d->format->read_vectors(reader, i, feature, r->actions + r->n * c->A, err));
-            for (int64_t f = (stride - start % stride) % stride; f < n; f += stride, c->n++)
-                for (int64_t k = 0; reader && k < size; k++) c->values[c->n * size + k] = (double)actions[f * c->A + k];
+        int64_t n = starts(e, c->T), first = (r->stride - start % r->stride) % r->stride;
+        if (!e->present) continue;
+        if (frame >= r->from && frame < r->to) {
+            if (!r->n) c->before = (start + r->stride - 1) / r->stride;
+            if (reader) SOMA_TRY(d->format->read_vectors(reader, i, r->feature, c->actions + r->n * c->A, err));
+            for (int64_t f = first; f < n; f += r->stride, c->n++)
+                if (reader) c->starts[c->n] = r->n + f;
             r->n += e->n_frames;
         }
         start += n;
-        frame += e->present ? e->n_frames : 0;
+        frame += e->n_frames;
     }
     return SOMA_OK;
 }
 
 static soma_status read_episodes(soma_chunks *c, recording *r, const soma_dataset *d, const soma_chunk_opts *o, soma_error *err) {
-    int feature;
-    int64_t possible = 0, stride = o->stride;
+    int64_t possible = 0;
     soma_dataset_reader *reader;
-    SOMA_TRY(find_actions(&feature, d, o->feature, err));
+    SOMA_TRY(find_actions(&r->feature, d, o->feature, err));
     c->rate = d->fps;
-    c->A = d->features[feature].size;
+    c->A = d->features[r->feature].size;
     if (!o->horizon && !(d->fps > 0))
         return soma__fail(err, SOMA_BAD_INPUT,
                           "%s: the dataset does not tell its rate, so that one second has no length; --horizon tells the steps", d->path);
@@ -154,15 +166,16 @@ static soma_status read_episodes(soma_chunks *c, recording *r, const soma_datase
         possible += starts(&d->episodes[e], c->T);
         c->frames += d->episodes[e].present ? d->episodes[e].n_frames : 0;
     }
-    if (o->max_chunks) stride = SOMA_MAX(stride, (possible + o->max_chunks - 1) / o->max_chunks);
-    c->total = (possible + stride - 1) / stride;
+    r->stride = o->max_chunks ? SOMA_MAX(o->stride, (possible + o->max_chunks - 1) / o->max_chunks) : o->stride;
+    c->total = (possible + r->stride - 1) / r->stride;
     soma__ranks_part(o->ranks, c->frames, &r->from, &r->to);
-    SOMA_TRY(walk(c, r, d, feature, stride, NULL, err));
+    SOMA_TRY(walk(c, r, d, NULL, err));
     SOMA_TRY(room(c, d->path, err));
-    r->actions = soma__alloc((size_t)(r->n * c->A + 1) * sizeof *r->actions);
-    if (!r->actions) return soma__no_memory(err, "the actions of a dataset");
+    c->rows = c->actions = soma__alloc((size_t)(r->n * c->A + 1) * sizeof *c->actions);
+    c->dtype = SOMA_F32;
+    if (!c->actions) return soma__no_memory(err, "the actions of a dataset");
     SOMA_TRY(d->format->reader_open(&reader, d, err));
-    soma_status status = walk(c, r, d, feature, stride, reader, err);
+    soma_status status = walk(c, r, d, reader, err);
     d->format->reader_close(reader);
     return status;
 }
@@ -185,7 +198,7 @@ static soma_status normalise(soma_chunks *c, const recording *r, const char *pat
     soma_status status = soma__ranks_agree(ranks, ok ? SOMA_OK : soma__no_memory(err, "the statistics"), err);
     for (int64_t a = 0; status == SOMA_OK && a < c->A; a++) {
         double both[2];
-        for (int64_t i = 0; i < r->n; i++) column[i] = r->actions[i * c->A + a];
+        for (int64_t i = 0; i < r->n; i++) column[i] = c->actions[i * c->A + a];
         soma__stats_quantiles(both, (double[]){0.01, 0.99}, 2, column, (size_t)r->n, ranks);
         c->q01[a] = both[0];
         c->q99[a] = both[1];
@@ -194,7 +207,6 @@ static soma_status normalise(soma_chunks *c, const recording *r, const char *pat
     soma__free(column);
     if (status != SOMA_OK) return status;
     c->norm = (soma_norm){.key = "actions", .size = (int)c->A, .q01 = c->q01, .q99 = c->q99};
-    soma__norm_apply(&c->norm, SOMA_NORM_QUANTILE, c->values, c->n * c->T, (int)c->A);
     return SOMA_OK;
 }
 
@@ -211,18 +223,33 @@ static bool ends(const char *path, const char *end) {
     return n >= m && !strcmp(path + n - m, end);
 }
 
-soma_status soma__chunks_read(soma_chunks *c, const char *path, const soma_chunk_opts *o, soma_error *err) {
+soma_status soma__chunks_open(soma_chunks *c, const char *path, const soma_chunk_opts *o, soma_error *err) {
+    recording r = {0};
     *c = (soma_chunks){0};
     SOMA_CHECK(o->stride >= 1 && o->horizon >= 0, "a stride is at least 1");
     set_name(c, path);
-    recording r = {0};
+    c->clipped = o->clip;
     soma_status status = ends(path, ".safetensors") ? read_safetensors(c, path, o, err)
                          : ends(path, ".npy")       ? read_npy(c, path, o, err)
                                                     : read_dataset(c, &r, path, o, err);
     status = settle(o->ranks, status, c, path, err);
-    if (status == SOMA_OK && o->normalise && r.actions) status = normalise(c, &r, path, o->ranks, err);
-    soma__free(r.actions);
-    if (status == SOMA_OK && o->clip) clip(c);
+    if (status == SOMA_OK && o->normalise && c->actions) status = normalise(c, &r, path, o->ranks, err);
+    if (status != SOMA_OK) soma__chunks_free(c);
+    return status;
+}
+
+soma_status soma__chunks_read(soma_chunks *c, const char *path, const soma_chunk_opts *o, soma_error *err) {
+    SOMA_TRY(soma__chunks_open(c, path, o, err));
+    soma_status status = SOMA_OK;
+    if (c->n && c->T * c->A > MAX_VALUES / c->n)
+        status = soma__fail(err, SOMA_BAD_INPUT,
+                            "%s: %lld chunks of %lld steps and %lld dimensions are too many at once; --max-chunks takes fewer", path,
+                            (long long)c->n, (long long)c->T, (long long)c->A);
+    else if (!(c->values = soma__alloc((size_t)(c->n * c->T * c->A + 1) * sizeof *c->values)))
+        status = soma__no_memory(err, "the chunks");
+    else
+        soma__chunks_cut(c, 0, c->n, c->values);
+    close_source(c);
     if (status != SOMA_OK) soma__chunks_free(c);
     return status;
 }

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PIECE = 4096 }; // chunks that are floats at a time
+
 #define FAST_OPTS(X)                                                                                                                     \
     X(TEXT, data, "", "folders of datasets, separated by commas; each is normalised by its own statistics")                              \
     X(TEXT, in, "", "encode: chunks as .safetensors (tensor \"chunks\"), .npy or a dataset; decode: ids as .safetensors")                \
@@ -87,14 +89,31 @@ static json_t *source_json(const soma_chunks *c) {
     return s;
 }
 
+// Piece by piece, so that only the fit's own copy of the chunks grows.
+static soma_status add_chunks(soma_fast_fit *fit, const soma_chunks *c, const char *path, soma_pool *pool, soma_error *err) {
+    soma_status status = SOMA_OK;
+    double *piece = soma__alloc((size_t)(SOMA_MIN(c->n, PIECE) * c->T * c->A + 1) * sizeof *piece);
+    if (!piece) return soma__no_memory(err, "the chunks");
+    for (int64_t from = 0; from < c->n && status == SOMA_OK; from += PIECE) {
+        int64_t n = SOMA_MIN(c->n - from, PIECE);
+        soma__chunks_cut(c, from, n, piece);
+        status = soma__fast_fit_add(fit, piece, n, c->T, c->A, pool, err);
+        if (status != SOMA_OK && c->before + from)
+            soma__fail_in(err, "%s, behind chunk %lld", path, (long long)(c->before + from));
+        else if (status != SOMA_OK)
+            soma__fail_in(err, "%s", path);
+    }
+    soma__free(piece);
+    return status;
+}
+
 // `list`: the sources with commas, used up.
 static soma_status add_sources(soma_fast_fit *fit, json_t *sources, char *list, const fast_opts *o, const place *at, soma_error *err) {
     soma_chunk_opts co = chunk_opts(o, at->ranks);
     for (char *path; (path = next_part(&list));) {
         soma_chunks c;
-        SOMA_TRY(soma__chunks_read(&c, path, &co, err));
-        soma_status status = soma__fast_fit_add(fit, c.values, c.n, c.T, c.A, at->pool, err);
-        if (status != SOMA_OK) soma__fail_in(err, "%s", path);
+        SOMA_TRY(soma__chunks_open(&c, path, &co, err));
+        soma_status status = add_chunks(fit, &c, path, at->pool, err);
         json_array_append_new(sources, source_json(&c));
         soma__chunks_free(&c);
         SOMA_TRY(soma__ranks_agree(at->ranks, status, err));

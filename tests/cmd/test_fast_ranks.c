@@ -62,7 +62,8 @@ static int remove_folder(void **state) { return soma__dir_remove(dir, NULL); }
 // `parts`: what follows mpirun's own options.
 static int mpirun(const char *parts) {
     char line[2300];
-    snprintf(line, sizeof line, "timeout 100 mpirun %s--oversubscribe %s 2>&1", geteuid() ? "" : "--allow-run-as-root ", parts);
+    snprintf(line, sizeof line, "timeout 100 mpirun %s--oversubscribe --bind-to none %s 2>&1", geteuid() ? "" : "--allow-run-as-root ",
+             parts);
     return run_line(dir, line);
 }
 
