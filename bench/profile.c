@@ -23,7 +23,7 @@ static int longest(const void *a, const void *b) {
 
 // Products as M x N x K; attention as queries x keys x heads x head size; the rest by what they write.
 static double describe(char shape[96], const soma_tensor *t) {
-    if (t->op == SOMA_OP_MATMUL) {
+    if (t->op == SOMA_OP_MATMUL || t->op == SOMA_OP_QUANT_MATMUL) {
         const int64_t K = t->src[0]->shape[t->src[0]->n_dims - 1], N = t->shape[t->n_dims - 1], all = soma__numel(t);
         snprintf(shape, 96, "%lld x %lld x %lld", (long long)(all / N), (long long)N, (long long)K);
         return 2 * (double)all * (double)K;

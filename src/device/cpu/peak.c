@@ -59,10 +59,10 @@ static void read_item(void *ctx, int64_t item, int thread) {
 double cpu_peak_read(size_t size, bool own, soma_pool *pool) {
     const size_t n = (size_t)soma__pool_threads(pool), set = (own ? size * n : size) / PIECE * PIECE;
     peak p = {.size = PIECE, .again = 1, .isa = cpu_best_isa()};
-    if (own || set == 0) p.size = SOMA_MAX(size / 4096, 1) * 4096, p.again = READ_AT_LEAST / 4 / p.size;
+    if (own || set == 0) p.size = SOMA_MAX(size / 4096, 1) * 4096, p.again = SOMA_MAX(READ_AT_LEAST / 4 / p.size, 2);
     const size_t n_items = own ? n : SOMA_MAX(set / PIECE, 1);
     // a shared set is read whole, again and again, until enough was read to be timed
-    const size_t passes = own ? 1 : SOMA_MAX(READ_AT_LEAST / (n_items * p.size), 1);
+    const size_t passes = p.again > 1 ? 1 : SOMA_MAX(READ_AT_LEAST / (n_items * p.size), 1);
     char *memory = soma__alloc(n_items * p.size + PIECE);
     if (!memory) return 0;
     memset(memory, 1, n_items * p.size + PIECE); // so that each page is there
