@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The matrix product out [M, N] = a [M, K] b [N, K]^T + bias where b was packed when the policy was opened (packed.h).
 //
-// Factor a is packed whole, chunk by chunk of k; then each item multiplies a group of its rows with one panel of b, chunk after chunk.
-// Every element is one sum in the order of k that begins with the bias: its bits depend neither on the other rows nor on the threads, and
-// one row is computed as a thousand are.
+// In pieces of k: the piece of factor a is packed, chunk by chunk; then each item multiplies a group of its rows with one panel of b, chunk
+// after chunk, with its sums in a block of its own until the last one. Every element is one sum in the order of k that begins with the
+// bias: its bits depend neither on the other rows nor on the threads, and one row is computed as a thousand are.
 #include "device/cpu/fast.h"
 #include "device/cpu/packed.h"
 #include "device/cpu/side.h"
@@ -12,6 +12,8 @@ enum {
     CHUNK = 256,     // elements of k: a panel's part stays in the first-level cache (f32: 64 KiB, the second)
     AMX_CHUNK = 512, // the same for half a panel of tiles; not measured
     AMX_WORDS = 16,  // words that a tile takes at once
+    PIECE = 2048,    // elements of k: a panel's part is in the second-level cache while all rows meet it
+    FEW_ROWS = 64,   // which meet a panel in one go: then all of k is one piece
     ROW_GROUP = 192, // rows of an item: with a chunk of a and the group's sums in the second-level cache; a multiple of the tiles' 6 rows
     PACK_ROWS = 96,  // rows of a packed by one item, per chunk
 };
@@ -25,14 +27,16 @@ typedef struct product {
     int64_t k_of_word;            // elements of k in a word of b
     int64_t words_at_once;        // words of b that come together, filled with zeros
     int64_t panel;                // words between panels
+    int64_t piece;                // chunks of k in a piece
     int64_t n_chunks, columns_ld; // columns_ld: words from one k to the next where a is packed by columns
-    size_t bias_size, packed_size;
+    size_t bias_size, packed_size, sums_size;
     // while running
     const cpu_run *run;
     const float *bias;
     float *out;
     uint32_t *packed;
     const uint32_t *b;
+    int64_t from, to; // chunks of this piece
 } product;
 
 static int64_t chunk_length(const product *p, int64_t chunk) { return SOMA_MIN(p->chunk, p->K - chunk * p->chunk); }
@@ -57,20 +61,22 @@ static bool product_new(product *p, const soma_step *step, soma_isa isa) {
         p->block = cpu_amx_block, p->chunk = AMX_CHUNK, p->words_at_once = AMX_WORDS;
 #endif
     p->n_chunks = cpu_ceil(p->K, p->chunk);
+    p->piece = p->M <= FEW_ROWS ? p->n_chunks : SOMA_MIN(p->n_chunks, PIECE / p->chunk);
     p->columns_ld = (cpu_ceil(p->M, 16) | 1) * 16; // an odd number of cache lines: the words of a tile spread over the whole cache
     p->bias_size = bias ? cpu_align((size_t)p->N * 4) : 0;
-    p->packed_size = cpu_align((size_t)((p->a.by_columns ? p->columns_ld : p->M) * p->n_chunks * p->chunk / p->isa->step) * 4);
+    p->packed_size = cpu_align((size_t)((p->a.by_columns ? p->columns_ld : p->M) * p->piece * p->chunk / p->isa->step) * 4);
+    p->sums_size = (size_t)(SOMA_MIN(p->M, ROW_GROUP) * p->isa->nr) * 4;
     return p->M > 0 && p->N > 0 && p->K > 0;
 }
 
-// Chunk c of a begins at c * chunk / step words of all its rows.
+// The piece's chunk c of a begins at c * chunk / step words of all its rows.
 static uint32_t *chunk_of(const product *p, int64_t chunk) {
-    return p->packed + chunk * (p->chunk / p->isa->step) * (p->a.by_columns ? p->columns_ld : p->M);
+    return p->packed + (chunk - p->from) * (p->chunk / p->isa->step) * (p->a.by_columns ? p->columns_ld : p->M);
 }
 
 static void pack_item(void *ctx, int64_t item, int thread) {
     const product *p = ctx;
-    const int64_t groups = cpu_ceil(p->M, PACK_ROWS), chunk = item / groups, row0 = item % groups * PACK_ROWS;
+    const int64_t groups = cpu_ceil(p->M, PACK_ROWS), chunk = p->from + item / groups, row0 = item % groups * PACK_ROWS;
     const int64_t rows = SOMA_MIN(PACK_ROWS, p->M - row0), kn = chunk_length(p, chunk), words = a_words(p, kn);
     const int64_t had = cpu_ceil(kn, p->isa->step); // words of a's own
     const int64_t row_ld = p->a.by_columns ? 1 : words, k_ld = p->a.by_columns ? p->columns_ld : 1;
@@ -85,14 +91,15 @@ static void block_item(void *ctx, int64_t item, int thread) {
     const int64_t groups = cpu_ceil(p->M, ROW_GROUP), panel = item / groups, row0 = item % groups * ROW_GROUP;
     const int64_t rows = SOMA_MIN(ROW_GROUP, p->M - row0), nr = p->isa->nr, col0 = panel * nr, cols = SOMA_MIN(nr, p->N - col0);
     const uint32_t *b = p->b + panel * p->panel;
-    float *c = p->out + row0 * p->N + col0;
-    const float *init = p->bias ? p->bias + col0 : NULL;
-    int64_t init_ld = 0;
-    for (int64_t chunk = 0; chunk < p->n_chunks; chunk++, init = c, init_ld = p->N) {
+    float *out = p->out + row0 * p->N + col0, *sums = (float *)(p->run->threads_space + (size_t)thread * p->run->thread_size);
+    const float *init = p->from ? out : p->bias ? p->bias + col0 : NULL;
+    int64_t init_ld = p->from ? p->N : 0;
+    for (int64_t chunk = p->from; chunk < p->to; chunk++, init = sums, init_ld = nr) {
+        const bool last = chunk + 1 == p->to;
         const int64_t kn = chunk_length(p, chunk), words = a_words(p, kn);
         const int64_t a_row = p->a.by_columns ? 1 : words, a_k = p->a.by_columns ? p->columns_ld : 1;
         p->block(rows, cols, b_words(p, kn), chunk_of(p, chunk) + row0 * a_row, a_row, a_k, b + chunk * (p->chunk / p->k_of_word) * nr,
-                 init, init_ld, c, p->N);
+                 init, init_ld, last ? out : sums, last ? p->N : nr);
     }
 }
 
@@ -115,8 +122,11 @@ static void multiply(const cpu_run *run, const soma_step *step, soma_isa isa) {
     p.a.f.data = cpu_at(run, out->src[0]);
     p.b = cpu_at(run, out->src[1]);
     p.out = cpu_at(run, out);
-    soma__pool_run(run->pool, cpu_ceil(p.M, PACK_ROWS) * p.n_chunks, pack_item, &p);
-    soma__pool_run(run->pool, cpu_ceil(p.N, p.isa->nr) * cpu_ceil(p.M, ROW_GROUP), block_item, &p);
+    for (; p.from < p.n_chunks; p.from = p.to) {
+        p.to = SOMA_MIN(p.n_chunks, p.from + p.piece);
+        soma__pool_run(run->pool, cpu_ceil(p.M, PACK_ROWS) * (p.to - p.from), pack_item, &p);
+        soma__pool_run(run->pool, cpu_ceil(p.N, p.isa->nr) * cpu_ceil(p.M, ROW_GROUP), block_item, &p);
+    }
 }
 static void packed_avx2(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX2); }
 static void packed_avx512(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX512); }
@@ -127,5 +137,5 @@ cpu_choice cpu_fast_packed(const soma_step *step, soma_isa isa) {
     product p;
     if (step->n_nodes != 1 || !product_new(&p, step, isa)) return (cpu_choice){0};
     static cpu_kernel *const kernels[] = {NULL, packed_avx2, packed_avx512, packed_avx512bf16, packed_amx}; // by instruction set
-    return (cpu_choice){kernels[isa], p.bias_size + p.packed_size, 0};
+    return (cpu_choice){kernels[isa], p.bias_size + p.packed_size, p.sums_size};
 }
