@@ -4,8 +4,10 @@
 #include "cmd/cmd_dataset.h"
 #include "data/check.h"
 #include "data/convert.h"
+#include "data/query.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -199,19 +201,81 @@ static int convert(const soma_cmd *cmd, const data_opts *o) {
     return SOMA_EXIT_OK;
 }
 
+// ---- query
+
+static json_t *cell_json(const soma_column *c, int64_t row) {
+    size_t from = c->starts[row], to = c->starts[row + 1];
+    json_t *list = c->list ? json_array() : NULL;
+    if (c->kind == SOMA_COLUMN_OTHER) return json_null();
+    for (size_t i = from; i < to; i++) {
+        double x = c->kind == SOMA_COLUMN_NUMBER ? c->numbers[i] : 0;
+        bool whole = x == floor(x) && fabs(x) < 9e15;
+        json_t *v = c->kind == SOMA_COLUMN_TEXT ? (c->texts[i].data ? json_string(c->texts[i].data) : json_null())
+                    : !isfinite(x)              ? json_null()
+                    : whole                     ? json_integer((json_int_t)x)
+                                                : json_real(x);
+        if (!list) return v;
+        json_array_append_new(list, v);
+    }
+    return list ? list : json_null();
+}
+
+static json_t *rows_json(const soma_table *t) {
+    json_t *rows = json_array();
+    for (int64_t r = 0; r < t->n_rows; r++) {
+        json_t *row = json_object();
+        for (int c = 0; c < t->n_columns; c++) json_object_set_new(row, t->columns[c].name, cell_json(&t->columns[c], r));
+        json_array_append_new(rows, row);
+    }
+    return rows;
+}
+
+static const char *cell(const soma_column *c, int64_t row) { return c->texts[row].data ? c->texts[row].data : ""; }
+
+// Columns as wide as their widest value, at most CELL letters.
+static void print_rows(const soma_table *t) {
+    enum { CELL = 60 };
+    for (int64_t r = -1; r < t->n_rows; r++) {
+        for (int c = 0; c < t->n_columns; c++) {
+            int width = (int)strlen(t->columns[c].name);
+            for (int64_t i = 0; i < t->n_rows && i < 1000; i++) width = SOMA_MAX(width, (int)strlen(cell(&t->columns[c], i)));
+            const char *text = r < 0 ? t->columns[c].name : cell(&t->columns[c], r);
+            bool last = c == t->n_columns - 1;
+            printf("%-*s%s", last ? 0 : SOMA_MIN(width, CELL), text, last ? "\n" : "  ");
+        }
+    }
+}
+
+static int query(const soma_cmd *cmd, const data_opts *o) {
+    soma_dataset *d;
+    soma_table *rows;
+    soma_error err = {0};
+    int code = SOMA_EXIT_OK;
+    if (soma__dataset_open(&d, cmd->words[1], &err)) return soma__cmd_fail(cmd, &err);
+    if (soma__dataset_query(&rows, d, cmd->words[2], !cmd->json, &err))
+        code = soma__cmd_fail(cmd, &err);
+    else if (cmd->json)
+        code = soma__cmd_print_json(cmd, rows_json(rows));
+    else
+        print_rows(rows);
+    soma__table_free(rows);
+    soma__dataset_close(d);
+    return code;
+}
+
 // ---- the verb
 
 static const struct {
     const char *name;
     int (*run)(const soma_cmd *cmd, const data_opts *o);
     int min_paths, max_paths; // max -1: any number
-} actions[] = {
-    {"info", info, 1, 1}, {"check", check, 1, 1}, {"convert", convert, 1, 1}, {"merge", convert, 2, -1}, {"split", convert, 1, 1}};
+} actions[] = {{"info", info, 1, 1},      {"check", check, 1, 1},   {"convert", convert, 1, 1},
+               {"merge", convert, 2, -1}, {"split", convert, 1, 1}, {"query", query, 2, 2}};
 
 static int run(int argc, char **argv) {
     data_opts o = data_defaults();
     soma_cmd cmd = {
-        .usage = "info|check|convert|merge|split PATH... [options]",
+        .usage = "info|check|convert|merge|split PATH... | query PATH SQL  [options]",
         .about = "Datasets of any format that is known (LeRobot, RLDS, HDF5): info tells what one holds, check what is wrong with it,\n"
                  "with a verdict per episode; convert writes it as LeRobot v3.0, merge writes several as one, split some episodes and the "
                  "rest.\n\n"
@@ -221,7 +285,9 @@ static int run(int argc, char **argv) {
                  "  soma data convert bridge --fps 5 --out bridge_v30\n"
                  "  soma data convert lift.hdf5 --state-key observation.robot0_eef_pos,observation.robot0_gripper_qpos --out lift\n"
                  "  soma data merge monday tuesday --out both\n"
-                 "  soma data split both --episodes 0:90 --out train --rest held_out\n",
+                 "  soma data split both --episodes 0:90 --out train --rest held_out\n"
+                 "  soma data query demo/data 'SELECT task, count(*), avg(frames) FROM episodes GROUP BY task'\n"
+                 "  soma data query demo/data 'SELECT episode, max(\"observation.state\"[1]) FROM frames GROUP BY episode'\n",
         .has_json = true,
         .min_words = 2,
         .max_words = -1,
@@ -230,10 +296,14 @@ static int run(int argc, char **argv) {
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     size_t which = 0;
     while (which < SOMA_COUNT(actions) && strcmp(cmd.words[0], actions[which].name)) which++;
-    if (which == SOMA_COUNT(actions)) return soma__cmd_usage(&cmd, "\"%s\" is none of info, check, convert, merge and split", cmd.words[0]);
+    if (which == SOMA_COUNT(actions))
+        return soma__cmd_usage(&cmd, "\"%s\" is none of info, check, convert, merge, split and query", cmd.words[0]);
     int paths = cmd.n_words - 1;
     if (paths < actions[which].min_paths || (actions[which].max_paths > 0 && paths > actions[which].max_paths))
-        return soma__cmd_usage(&cmd, actions[which].max_paths > 0 ? "%s takes one dataset" : "%s takes two datasets or more", cmd.words[0]);
+        return soma__cmd_usage(&cmd, "%s takes %s", cmd.words[0],
+                               actions[which].run == query     ? "a dataset and a SELECT"
+                               : actions[which].max_paths == 1 ? "one dataset"
+                                                               : "two datasets or more");
     if (!strcmp(cmd.words[0], "split") && !*o.episodes) return soma__cmd_usage(&cmd, "split wants --episodes");
     if (o.pictures < 0 || o.pictures > 100000 || !(o.fps >= 0)) return soma__cmd_usage(&cmd, "--pictures and --fps are not negative");
     return actions[which].run(&cmd, &o);

@@ -289,29 +289,33 @@ static void make_query(soma_str *sql, const soma_parquet_query *q) {
     if (q->offset > 0) soma__str_printf(sql, " OFFSET %lld", (long long)q->offset);
 }
 
-static soma_status run_query(soma_table **out, soma_parquet *pq, const soma_parquet_query *q, soma_error *err) {
+// The rows of a query as a table; takes `sql`. path NULL: the user's own SQL, not a file.
+static soma_status fetch(soma_table **out, soma_parquet *pq, soma_str *sql, const char *path, soma_error *err) {
     *out = NULL;
-    soma_str sql = {0};
-    make_query(&sql, q);
-    if (sql.failed) {
-        soma__str_free(&sql);
-        return soma__no_memory(err, q->path);
-    }
     duckdb_result result;
-    soma_status status = SOMA_OK;
-    if (duckdb_query(pq->connection, sql.text, &result) != DuckDBSuccess) {
-        status = fail_duckdb(err, q->path, duckdb_result_error(&result));
-    } else {
-        table *t = soma__calloc(1, sizeof *t);
-        *out = t ? &t->t : NULL;
-        if (!t || !fill_table(t, &result)) status = soma__no_memory(err, q->path);
+    soma_status status = sql->failed ? soma__no_memory(err, "a query") : SOMA_OK;
+    if (status == SOMA_OK) {
+        if (duckdb_query(pq->connection, sql->text, &result) != DuckDBSuccess) {
+            const char *text = duckdb_result_error(&result);
+            status = path ? fail_duckdb(err, path, text) : soma__fail(err, SOMA_BAD_INPUT, "%.900s", text ? text : "the query is refused");
+        } else {
+            table *t = soma__calloc(1, sizeof *t);
+            *out = t ? &t->t : NULL;
+            if (!t || !fill_table(t, &result)) status = soma__no_memory(err, "the rows of a query");
+        }
+        duckdb_destroy_result(&result);
     }
-    duckdb_destroy_result(&result);
-    soma__str_free(&sql);
+    soma__str_free(sql);
     if (status == SOMA_OK) return SOMA_OK;
     soma__table_free(*out);
     *out = NULL;
     return status;
+}
+
+static soma_status run_query(soma_table **out, soma_parquet *pq, const soma_parquet_query *q, soma_error *err) {
+    soma_str sql = {0};
+    make_query(&sql, q);
+    return fetch(out, pq, &sql, q->path, err);
 }
 
 // After a refusal: when the reason is a column that is not there, a sentence with those that are.
@@ -422,14 +426,14 @@ static bool append_rows(duckdb_appender appender, duckdb_data_chunk chunk, const
     return duckdb_appender_close(appender) == DuckDBSuccess;
 }
 
-static soma_status fill_rows(soma_parquet *pq, const char *path, const soma_parquet_field *fields, int n_fields, int64_t n_rows,
-                             soma_error *err) {
+static soma_status fill_rows(soma_parquet *pq, const char *name, const char *path, const soma_parquet_field *fields, int n_fields,
+                             int64_t n_rows, soma_error *err) {
     duckdb_logical_type *logical = soma__calloc((size_t)n_fields, sizeof *logical);
     if (!logical) return soma__no_memory(err, path);
     for (int c = 0; c < n_fields; c++) logical[c] = type_of(&fields[c]);
     duckdb_data_chunk chunk = duckdb_create_data_chunk(logical, (idx_t)n_fields);
     duckdb_appender appender = NULL;
-    bool ok = chunk && duckdb_appender_create_ext(pq->connection, "temp", "main", "rows", &appender) == DuckDBSuccess &&
+    bool ok = chunk && duckdb_appender_create_ext(pq->connection, "temp", "main", name, &appender) == DuckDBSuccess &&
               append_rows(appender, chunk, fields, n_fields, n_rows);
     soma_status status = SOMA_OK;
     if (!ok) {
@@ -455,8 +459,10 @@ static soma_status run(soma_parquet *pq, soma_str *sql, const char *path, soma_e
     return status;
 }
 
-static void make_table(soma_str *sql, const soma_parquet_field *fields, int n_fields) {
-    soma__str_add(sql, "CREATE OR REPLACE TEMP TABLE rows (");
+static void make_table(soma_str *sql, const char *create, const char *name, const soma_parquet_field *fields, int n_fields) {
+    soma__str_printf(sql, "%s ", create);
+    add_identifier(sql, name);
+    soma__str_add(sql, " (");
     for (int c = 0; c < n_fields; c++) {
         if (c) soma__str_add(sql, ", ");
         add_identifier(sql, fields[c].name);
@@ -485,14 +491,49 @@ soma_status soma__parquet_write(soma_parquet *pq, const char *path, const soma_p
     char temporary[SOMA_PATH_MAX + 32];
     snprintf(temporary, sizeof temporary, "%s.part-%ld", path, (long)getpid());
     soma_str create = {0}, copy = {0};
-    make_table(&create, fields, n_fields);
+    make_table(&create, "CREATE OR REPLACE TEMP TABLE", "rows", fields, n_fields);
     make_copy(&copy, temporary, key, value);
     soma_status status = run(pq, &create, path, err);
-    if (status == SOMA_OK) status = fill_rows(pq, path, fields, n_fields, n_rows, err);
+    if (status == SOMA_OK) status = fill_rows(pq, "rows", path, fields, n_fields, n_rows, err);
     if (status == SOMA_OK) status = run(pq, &copy, path, err);
     if (status == SOMA_OK) status = soma__file_publish(temporary, path, err);
     if (status != SOMA_OK) unlink(temporary);
     soma__str_free(&create);
     soma__str_free(&copy);
+    return status;
+}
+
+// ---- SQL over rows that are not in a file
+
+soma_status soma__parquet_append(soma_parquet *pq, const char *name, const soma_parquet_field *fields, int n_fields, int64_t n_rows,
+                                 soma_error *err) {
+    soma_str create = {0};
+    make_table(&create, "CREATE TEMP TABLE IF NOT EXISTS", name, fields, n_fields);
+    soma_status status = run(pq, &create, name, err);
+    soma__str_free(&create);
+    return status == SOMA_OK ? fill_rows(pq, name, name, fields, n_fields, n_rows, err) : status;
+}
+
+// As a part of a larger query a text can be nothing but a question; and it must be one.
+static soma_status check_single(soma_parquet *pq, const char *sql, soma_error *err) {
+    duckdb_extracted_statements statements = NULL;
+    idx_t n = duckdb_extract_statements(pq->connection, sql, &statements);
+    const char *text = n ? NULL : duckdb_extract_statements_error(statements);
+    soma_status status = n == 1 ? SOMA_OK : soma__fail(err, SOMA_BAD_INPUT, "%.900s", text ? text : "a question is one SELECT");
+    duckdb_destroy_extracted(&statements);
+    return status;
+}
+
+soma_status soma__parquet_select(soma_table **out, soma_parquet *pq, const char *question, bool as_text, soma_error *err) {
+    soma_str sql = {0};
+    size_t len = strlen(question);
+    while (len && strchr("; \n\t", question[len - 1])) len--;
+    soma__str_add(&sql, as_text ? "SELECT COLUMNS(*)::VARCHAR FROM (" : "SELECT * FROM (");
+    soma__str_add_bytes(&sql, question, len);
+    soma__str_add(&sql, "\n)"); // a comment at the question's end ends there
+    *out = NULL;
+    soma_status status = sql.failed ? SOMA_OK : check_single(pq, sql.text, err);
+    if (status == SOMA_OK) return fetch(out, pq, &sql, NULL, err);
+    soma__str_free(&sql);
     return status;
 }

@@ -71,4 +71,13 @@ typedef struct soma_parquet_field {
 soma_status soma__parquet_write(soma_parquet *pq, const char *path, const soma_parquet_field *fields, int n_fields, int64_t n_rows,
                                 const char *key, const char *value, soma_error *err);
 
+// ---- SQL over rows that are not in a file
+
+// Appends rows to a table of this connection, which the first call makes.
+soma_status soma__parquet_append(soma_parquet *pq, const char *name, const soma_parquet_field *fields, int n_fields, int64_t n_rows,
+                                 soma_error *err);
+// The rows of one SELECT over those tables; with `as_text` each value as DuckDB writes it. The error is DuckDB's, with its place in the
+// text.
+soma_status soma__parquet_select(soma_table **table, soma_parquet *pq, const char *question, bool as_text, soma_error *err);
+
 #endif
