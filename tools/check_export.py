@@ -4,9 +4,10 @@
 
 Out: a policy written by `soma export --layout lerobot` is loaded with LeRobot's own loader and processors, given one observation and fixed
 noise, and held against `soma trace` (the same inputs, random noise) and `soma act` (the whole way from picture to robot units, no noise).
+openpi's layout is loaded strictly into the same network, under openpi's names.
 Back: LeRobot saves that policy with save_pretrained, processors included, and both load what it saved.
 
-    python3 tools/check_export.py --soma build/soma                    # small random policies of pi0 and pi0.5, made for the purpose
+    python3 tools/check_export.py --soma build/soma                    # small policies of pi0, pi0.5 and pi0-FAST, made for the purpose
     python3 tools/check_export.py --soma build/soma --policy for_lerobot --tokenizer DIR
 
 Needs lerobot 0.4.4, torch, and transformers with openpi's changes to Gemma (see docs/export.md). LeRobot knows the released sizes alone:
@@ -80,22 +81,26 @@ def trace(args, folder, inputs, work):
 
 
 def make_tokenizer(folder, size):
-    """A tokenizer.json of Gemma's kind: BPE over characters with byte fallback, a bar for the space, BOS in front."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    """A tokenizer.json of Gemma's kind: BPE over characters with byte fallback, a bar for the space, BOS in front, rare ids at the end."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    special, rare = ["<pad>", "<eos>", "<bos>", "<unk>"], 300
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?=▁)"), "isolated")
-    text = [f"Task: {p}, State: {i} {255 - i};\nAction: ".replace(" ", "▁") for p in PROMPTS for i in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special + [f"<0x{b:02X}>" for b in range(256)], show_progress=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), pre_tokenizers.Digits(True), pre_tokenizers.Split("\n", "isolated")])
+    text = [word for p in PROMPTS + ["Task: State: Action: |;,-0123456789"] for word in p.split(" ")] + ["▁", "\n"]
+    trainer = trainers.BpeTrainer(vocab_size=size - rare, special_tokens=special + [f"<0x{b:02X}>" for b in range(256)], show_progress=False)
     tokenizer.train_from_iterator(text, trainer)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
+    folder.mkdir(exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    model = json.loads((folder / "tokenizer.json").read_text())  # bytes are no added tokens in Gemma's
-    model["added_tokens"] = [t for t in model["added_tokens"] if t["content"] in special]
+    model = json.loads((folder / "tokenizer.json").read_text())
+    model["added_tokens"] = [t for t in model["added_tokens"] if t["content"] in special]  # bytes are no added tokens in Gemma's
+    pieces = model["model"]["vocab"]
+    while len(pieces) < size:
+        pieces[f"<loc{len(pieces):04d}>"] = len(pieces)
     (folder / "tokenizer.json").write_text(json.dumps(model))
 
 
@@ -131,6 +136,18 @@ def make_policy(args, family, folder, rng):
     make_tokenizer(folder, 600)
 
 
+def make_writer(args, folder, work):
+    """pi0-FAST has to write whole answers, which no random weights do: it learns four episodes by heart."""
+    sizes = work / "pi0_fast.json"
+    sizes.write_text(json.dumps({"lerobot_form": True, "vocab_size": 900, "max_token_len": 120, "max_decoding_steps": 60, "fast_skip_tokens": 10}))
+    make_tokenizer(work / "tokenizer", 900)
+    soma(args, "record", "--task", "touch_color", "--episodes", 4, "--threads", 1, "--out", work / "recorded")
+    soma(args, "fast", "fit", "--data", work / "recorded", "--horizon", 8, "--vocab", 250, "--out", work / "fast")
+    soma(args, "train", "--family", "pi0_fast", "--preset", "nano", "--model", sizes, "--data", work / "recorded", "--horizon", 8, "--steps", 150,
+         "--batch", 8, "--lr", 2e-3, "--warmup", 10, "--eval-every", 150, "--normalise", "lerobot_mean_std", "--text-tokenizer", work / "tokenizer",
+         "--action-tokenizer", work / "fast", "--ema", 0, "--keep", "last", "--threads", 1, "--out", folder)
+
+
 # ---- LeRobot
 
 
@@ -146,20 +163,39 @@ class LeRobot:
         self.family = self.config["type"]
         self.module = importlib.import_module(f"lerobot.policies.{self.family}.modeling_{self.family}")
         self.sizes = {key: self.config.pop(key) for key in OWN_KEYS if key in self.config}
-        self.tokenizer = tokenizer
+        self.tokenizer, self.quiet = tokenizer, io.StringIO()
+        self.writes = self.family == "pi0_fast"
         if self.sizes:
             self.resize()
+        self.fast = self.action_tokenizer(folder / "fast") if self.writes else None
         folder = self.without_own_keys(folder, work)
-        self.quiet = io.StringIO()
-        with contextlib.redirect_stdout(self.quiet):
-            self.policy = self.policy_class().from_pretrained(folder, strict=True)
         factory = importlib.import_module("lerobot.policies.factory")
         given = {"tokenizer_processor": {"tokenizer": tokenizer}}
-        self.before, self.after = factory.make_pre_post_processors(self.policy.config, str(folder), preprocessor_overrides=given)
-        self.folder = folder
+        with self.own_tokenizers(), contextlib.redirect_stdout(self.quiet):
+            self.policy = self.policy_class().from_pretrained(folder, strict=True)
+            self.before, self.after = factory.make_pre_post_processors(self.policy.config, str(folder), preprocessor_overrides=given)
+
+    @contextlib.contextmanager
+    def own_tokenizers(self):
+        """In place of those of the hub, by whatever name."""
+        from unittest import mock
+
+        with mock.patch("transformers.AutoTokenizer.from_pretrained", lambda *name, **options: self.tokenizer), \
+             mock.patch("transformers.AutoProcessor.from_pretrained", lambda *name, **options: self.fast):
+            yield
+
+    def action_tokenizer(self, folder):
+        """What LeRobot takes of the published processor when it decodes."""
+        from types import SimpleNamespace
+
+        from transformers import PreTrainedTokenizerFast
+
+        config = json.loads((folder / "processor_config.json").read_text())
+        bpe = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), clean_up_tokenization_spaces=False)
+        return SimpleNamespace(bpe_tokenizer=bpe, min_token=config["min_token"], scale=config["scale"], folder=folder)
 
     def policy_class(self):
-        return getattr(self.module, {"pi0": "PI0Policy", "pi05": "PI05Policy"}[self.family])
+        return getattr(self.module, {"pi0": "PI0Policy", "pi05": "PI05Policy", "pi0_fast": "PI0FastPolicy"}[self.family])
 
     def without_own_keys(self, folder, work):
         out = pathlib.Path(tempfile.mkdtemp(dir=work))
@@ -172,13 +208,13 @@ class LeRobot:
     def resize(self):
         """The sizes that LeRobot has written into its source."""
         module, sizes = self.module, self.sizes
-        parts = {"gemma_2b": sizes["paligemma"], "gemma_300m": sizes["action_expert"]}
+        parts = {"gemma_2b": sizes["paligemma"], "gemma_300m": sizes.get("action_expert")}
         vision, vocab = sizes["vision"], sizes["vocab_size"]
         module.get_gemma_config = lambda variant: module.GemmaConfig(**parts[variant])
-        paligemma, gemma = module.PaliGemmaForConditionalGeneration, module.GemmaForCausalLM
+        paligemma, gemma = module.PaliGemmaForConditionalGeneration, getattr(module, "GemmaForCausalLM", None)
 
         def small_paligemma(config):
-            for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size"):
+            for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size", "image_size"):
                 setattr(config.vision_config, key, vision[key])
             config.vision_config.projection_dim = config.projection_dim = sizes["paligemma"]["width"]
             config.text_config.vocab_size = config._vocab_size = config.image_token_index = vocab
@@ -217,27 +253,28 @@ class LeRobot:
         return self.before(out)
 
     def chunk(self, batch, noise):
-        """Normalised, and in robot units; and what the network was given."""
+        """Normalised, and in robot units; and what the network was given (and, of pi0-FAST, wrote)."""
         seen, network = {}, self.policy.model
-        names = network.sample_actions.__wrapped__.__code__.co_varnames[1:6]
+        method = "sample_actions_fast_kv_cache" if self.writes else "sample_actions"
+        own = getattr(type(network), method)
+        names = own.__wrapped__.__code__.co_varnames[1:6]
 
         def sample(*inputs, **options):
             seen.update(zip(names, inputs))
-            return type(network).sample_actions(network, *inputs, noise=self.torch.from_numpy(noise)[None], **options)
+            seen["written"] = own(network, *inputs, **options, **({} if self.writes else {"noise": self.torch.from_numpy(noise)[None]}))
+            return seen["written"]
 
-        network.sample_actions = sample
+        setattr(network, method, sample)
         chunk = self.policy.predict_action_chunk(batch)
-        del network.sample_actions
+        delattr(network, method)
         return chunk[0].float().numpy(), np.stack([self.after(a[None])[0].numpy() for a in chunk[0]]), seen
 
     def renew_processors(self, mode, stats):
         """As LeRobot makes them for training."""
-        from unittest import mock
-
         factory = importlib.import_module("lerobot.policies.factory")
         modes = importlib.import_module("lerobot.configs.types").NormalizationMode
         self.policy.config.normalization_mapping = {"VISUAL": modes.IDENTITY, "STATE": modes[mode], "ACTION": modes[mode]}
-        with mock.patch("lerobot.processor.tokenizer_processor.AutoTokenizer.from_pretrained", lambda name: self.tokenizer):
+        with self.own_tokenizers():
             self.before, self.after = factory.make_pre_post_processors(self.policy.config, dataset_stats=stats)
 
     def save(self, folder):
@@ -245,6 +282,8 @@ class LeRobot:
             self.policy.save_pretrained(folder)
         self.before.save_pretrained(folder)
         self.after.save_pretrained(folder)
+        if self.writes:
+            shutil.copytree(self.fast.folder, folder / "fast")
         if self.sizes:  # the name gemma_2b would contradict the tensors
             config = json.loads((folder / "config.json").read_text()) | self.sizes
             for key in ("paligemma_variant", "action_expert_variant"):
@@ -270,13 +309,18 @@ def check_processors(args, table, case, folder, original, obs, work):
     chunk, _, seen = original.chunk(original.batch(obs), noise)
     tokens = next(seen[key] for key in ("lang_tokens", "tokens") if key in seen)
     masks = next(seen[key] for key in ("lang_masks", "masks") if key in seen)
-    inputs = {"tokens": tokens.numpy().astype(np.int32), "token_mask": masks.numpy().astype(np.uint8), "noise": noise[None]}
+    inputs = {"tokens": tokens.numpy().astype(np.int32), "token_mask": masks.numpy().astype(np.uint8)}
+    if not original.writes:
+        inputs["noise"] = noise[None]
     if "state" in seen:
         inputs["state"] = seen["state"].numpy()
     for name, image in zip(obs["images"], seen["images"]):
         inputs[f"image.{name}"] = np.ascontiguousarray(image.numpy())
-    ours = trace(args, folder, inputs, work)["actions"][0][:, : chunk.shape[1]]
-    table.compare(case, "network: actions from random noise", ours, chunk)
+    given = trace(args, folder, inputs, work)
+    if original.writes:
+        table.compare(case, f"network: {seen['written'].shape[1]} tokens", given["decode.kv_tokens"], seen["written"].numpy(), 0)
+    else:
+        table.compare(case, "network: actions from random noise", given["actions"][0][:, : chunk.shape[1]], chunk)
 
 
 def check_whole(args, table, case, folder, original, obs, work):
@@ -308,6 +352,18 @@ def check_back(args, table, original, folder, rng, work):
             check_whole(args, table, f"{original.family}: saved by LeRobot, {mode}", saved, again, obs, work)
 
 
+def check_openpi(table, case, original, path):
+    """openpi loads with safetensors' load_model, strictly; LeRobot's network is a port of its, with the same names."""
+    from safetensors.torch import load_model
+
+    before = {name: t.clone() for name, t in original.policy.model.state_dict().items()}
+    for parameter in original.policy.model.parameters():
+        parameter.data.zero_()
+    missing, unexpected = load_model(original.policy.model, str(path), strict=True)
+    changed = [name for name, t in original.policy.model.state_dict().items() if not original.torch.equal(t, before[name])]
+    table.say(case, f"{len(before)} names: {len(missing)} missing, {len(unexpected)} unexpected, {len(changed)} changed", not (missing or unexpected or changed))
+
+
 def check_folder(args, table, folder, work):
     from transformers import PreTrainedTokenizerFast
 
@@ -326,6 +382,10 @@ def check_folder(args, table, folder, work):
     apart = np.linalg.norm(chunks[0] - chunks[1]) / np.linalg.norm(chunks[0])
     table.say(case, f"two observations' chunks are {apart:.2g} apart", apart > 100 * args.tolerance)
     check_back(args, table, original, work / f"saved_{original.family}", rng, work)
+    if not args.policy and not original.writes:
+        out = work / f"{original.family}_openpi"
+        soma(args, "export", "--policy", work / original.family, "--layout", "openpi", "--dtype", "f32", "--out", out)
+        check_openpi(table, f"{original.family}: {out.name}", original, out / "model.safetensors")
 
 
 def main():
@@ -335,6 +395,7 @@ def main():
     parser.add_argument("--tokenizer", type=pathlib.Path, help="folder with tokenizer.json [the policy's]")
     parser.add_argument("--dtype", default="f32", help="soma's [f32]")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="of the chunk, relative L2 [1e-5]")
+    parser.add_argument("--family", nargs="+", choices=("pi0", "pi05", "pi0_fast"), default=("pi0", "pi05", "pi0_fast"), help="of what is made [all]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=pathlib.Path, help="folder to work in, kept afterwards")
     args = parser.parse_args()
@@ -345,8 +406,11 @@ def main():
         if args.policy:
             check_folder(args, table, args.policy, work)
         else:
-            for family in ("pi0", "pi05"):
-                make_policy(args, family, work / family, np.random.default_rng(args.seed + 7))
+            for family in args.family:
+                if family == "pi0_fast":
+                    make_writer(args, work / family, work)
+                else:
+                    make_policy(args, family, work / family, np.random.default_rng(args.seed + 7))
                 soma(args, "export", "--policy", work / family, "--layout", "lerobot", "--dtype", "f32", "--out", work / f"{family}_lerobot")
                 check_folder(args, table, work / f"{family}_lerobot", work)
     print(f"{table.failed} wrong" if table.failed else "all as they should be")
