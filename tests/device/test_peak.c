@@ -16,7 +16,7 @@ static void kinds_belong_to_their_instruction_set(void **state) {
     assert_false(cpu_multiply_here(CPU_FMA_AVX512, SOMA_ISA_AVX2));
     assert_false(cpu_multiply_here(CPU_VNNI_AVX512, SOMA_ISA_AVX2));
     assert_false(cpu_multiply_here(CPU_DOT_BF16, SOMA_ISA_AVX512));
-    assert_false(cpu_multiply_here(CPU_TILE_BF16, SOMA_ISA_AVX512));
+    assert_false(cpu_multiply_here(CPU_TILE_BF16, SOMA_ISA_AVX512BF16));
     assert_false(cpu_multiply_here(CPU_TILE_INT8, SOMA_ISA_AVX2));
 }
 

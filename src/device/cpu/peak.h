@@ -22,7 +22,7 @@ typedef enum cpu_multiplied { CPU_OF_F32, CPU_OF_BF16, CPU_OF_INT8 } cpu_multipl
 
 const char *cpu_multiply_name(cpu_multiply kind);
 cpu_multiplied cpu_multiply_of(cpu_multiply kind);
-bool cpu_multiply_here(cpu_multiply kind, soma_isa isa); // has the processor it, does the system permit it, and is it part of `isa`
+bool cpu_multiply_here(cpu_multiply kind, soma_isa isa); // is it part of `isa`, which this machine has
 
 // Operations (a multiply and an add are two) per second on registers only, all threads of the pool at once. `kind` is here.
 double cpu_peak_multiply(cpu_multiply kind, soma_pool *pool);

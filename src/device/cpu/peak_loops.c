@@ -9,8 +9,6 @@
 
 #include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 // Twelve sums: more than latency times throughput of any of these. `multiply`: an instruction with %0 for the sum.
 #define REGISTER_LOOP(loop_name, isa, vector, lanes, multiply)                                                                 \
@@ -78,14 +76,6 @@ double cpu_multiply_loop(cpu_multiply kind, int64_t rounds) {
     return 0;
 }
 
-// The system saves the tiles' state (XCR0) and gives it to those who ask.
-static bool tiles_permitted(void) {
-    uint32_t low, high;
-    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (low >> 17 & 3) == 3 && !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
-}
-
 bool cpu_multiply_here(cpu_multiply kind, soma_isa isa) {
     uint32_t a, b, c, d;
     const bool leaf7 = isa > SOMA_ISA_PLAIN && __get_cpuid_count(7, 0, &a, &b, &c, &d);
@@ -95,8 +85,8 @@ bool cpu_multiply_here(cpu_multiply kind, soma_isa isa) {
     case CPU_FMA_AVX512: return isa >= SOMA_ISA_AVX512;
     case CPU_DOT_BF16: return isa >= SOMA_ISA_AVX512BF16;
     case CPU_VNNI_AVX512: return isa >= SOMA_ISA_AVX512 && leaf7 && c >> 11 & 1;
-    case CPU_TILE_BF16: return isa > SOMA_ISA_AVX512 && leaf7 && d >> 24 & 1 && d >> 22 & 1 && tiles_permitted();
-    case CPU_TILE_INT8: return isa > SOMA_ISA_AVX512 && leaf7 && d >> 24 & 1 && d >> 25 & 1 && tiles_permitted();
+    case CPU_TILE_BF16: return isa >= SOMA_ISA_AMX;
+    case CPU_TILE_INT8: return isa >= SOMA_ISA_AMX && leaf7 && d >> 25 & 1;
     case CPU_MULTIPLIES: break;
     }
     return false;
