@@ -13,6 +13,7 @@
 
 enum {
     ROW_GROUP = 96,  // rows of an item: their sums stay in the second-level cache; a multiple of the tiles' rows
+    FEW_ROWS = 4,    // up to so many pass over a panel once or twice: it is not cut
     CHUNK = 1 << 11, // elements of k: the panel's part stays in the second-level cache while the rows pass; a multiple of QUANT_BLOCK
 };
 
@@ -133,8 +134,9 @@ static void block_item(void *ctx, int64_t item, int thread) {
     const int8_t *a = p->bytes + row0 * p->planes * p->Kp;
     const int32_t *start = p->start + row0 * p->planes * p->start_ld;
     char *sums = p->run->threads_space + (size_t)thread * p->run->thread_size;
-    for (int64_t k = 0; k < p->Kp; k += CHUNK) {
-        const int64_t end = SOMA_MIN(p->Kp, k + CHUNK);
+    const int64_t chunk = rows <= FEW_ROWS ? p->Kp : CHUNK;
+    for (int64_t k = 0; k < p->Kp; k += chunk) {
+        const int64_t end = SOMA_MIN(p->Kp, k + chunk);
         if (p->form == SOMA_QUANT_I4W)
             p->isa->groups(rows, k / QUANT_GROUP, end / QUANT_GROUP, a, p->Kp, start, panel, (float *)sums);
         else
