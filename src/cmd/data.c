@@ -5,6 +5,7 @@
 #include "data/check.h"
 #include "data/convert.h"
 #include "data/query.h"
+#include "data/view.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -15,12 +16,13 @@
     X(INT, rows, -1, "info: rows of the list of absent files; check: findings that are printed; 0: all; -1: 40")                   \
     X(INT, pictures, 8, "check: pictures of each camera and episode that are decoded, the first and the last among them; 0: none") \
     X(FLAG, strict, false, "check: warnings make it fail, too")                                                                    \
-    X(TEXT, out, "", "convert, merge, split: folder of the new dataset")                                                           \
+    X(TEXT, out, "", "convert, merge, split: folder of the new dataset; view: the page (HTML)")                                    \
     X(TEXT, state_key, "", "... features that become the state, separated by commas; empty: observation.state, else state")        \
     X(TEXT, action_key, "", "... features that become the actions; empty: action, else actions")                                   \
     X(TEXT, cameras, "", "... picture features, separated by commas; none: no pictures; empty: all that are there")                \
     X(REAL, fps, 0, "... frames per second; 0: what the dataset says")                                                             \
     X(TEXT, episodes, "", "convert, split: only these, such as 3,10:20 (the 20th is left out)")                                    \
+    X(INT, episode, 0, "view: which episode, as numbered in the dataset")                                                          \
     X(TEXT, rest, "", "split: folder for the episodes that --episodes does not name")                                              \
     X(FLAG, skip_bad, false, "... leave out episodes that cannot be read, instead of ending there")
 SOMA_OPTS_DECLARE(data_opts, DATA_OPTS)
@@ -263,19 +265,37 @@ static int query(const soma_cmd *cmd, const data_opts *o) {
     return code;
 }
 
+// ---- view
+
+static int view(const soma_cmd *cmd, const data_opts *o) {
+    soma_dataset *d;
+    soma_error err = {0};
+    if (!*o->out) return soma__cmd_usage(cmd, "--out names the page");
+    if (soma__dataset_open(&d, cmd->words[1], &err)) return soma__cmd_fail(cmd, &err);
+    int64_t e = 0;
+    while (e < d->n_episodes && d->episodes[e].index != o->episode) e++;
+    soma_status status = e < d->n_episodes ? soma__dataset_view(o->out, d, e, &err)
+                                           : soma__fail(&err, SOMA_NOT_FOUND, "%s: has no episode %" PRId64, d->path, o->episode);
+    soma__dataset_close(d);
+    if (status != SOMA_OK) return soma__cmd_fail(cmd, &err);
+    if (cmd->json) return soma__cmd_print_json(cmd, json_pack("{s:s, s:I}", "out", o->out, "episode", (json_int_t)o->episode));
+    printf("%s: episode %" PRId64 "\n", o->out, o->episode);
+    return SOMA_EXIT_OK;
+}
+
 // ---- the verb
 
 static const struct {
     const char *name;
     int (*run)(const soma_cmd *cmd, const data_opts *o);
     int min_paths, max_paths; // max -1: any number
-} actions[] = {{"info", info, 1, 1},      {"check", check, 1, 1},   {"convert", convert, 1, 1},
-               {"merge", convert, 2, -1}, {"split", convert, 1, 1}, {"query", query, 2, 2}};
+} actions[] = {{"info", info, 1, 1},     {"check", check, 1, 1}, {"convert", convert, 1, 1}, {"merge", convert, 2, -1},
+               {"split", convert, 1, 1}, {"query", query, 2, 2}, {"view", view, 1, 1}};
 
 static int run(int argc, char **argv) {
     data_opts o = data_defaults();
     soma_cmd cmd = {
-        .usage = "info|check|convert|merge|split PATH... | query PATH SQL  [options]",
+        .usage = "info|check|convert|merge|split|view PATH... | query PATH SQL  [options]",
         .about = "Datasets of any format that is known (LeRobot, RLDS, HDF5): info tells what one holds, check what is wrong with it,\n"
                  "with a verdict per episode; convert writes it as LeRobot v3.0, merge writes several as one, split some episodes and the "
                  "rest.\n\n"
@@ -297,7 +317,7 @@ static int run(int argc, char **argv) {
     size_t which = 0;
     while (which < SOMA_COUNT(actions) && strcmp(cmd.words[0], actions[which].name)) which++;
     if (which == SOMA_COUNT(actions))
-        return soma__cmd_usage(&cmd, "\"%s\" is none of info, check, convert, merge, split and query", cmd.words[0]);
+        return soma__cmd_usage(&cmd, "\"%s\" is none of info, check, convert, merge, split, query and view", cmd.words[0]);
     int paths = cmd.n_words - 1;
     if (paths < actions[which].min_paths || (actions[which].max_paths > 0 && paths > actions[which].max_paths))
         return soma__cmd_usage(&cmd, "%s takes %s", cmd.words[0],
