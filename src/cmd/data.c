@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// `soma data`: what a dataset holds, what is wrong with it, and the same as LeRobot v3.0.
+// `soma data`: what a dataset holds, what is wrong with it, the same as LeRobot v3.0, answers to SQL, and how an episode looks.
 #include "base/progress.h"
 #include "cmd/cmd_dataset.h"
 #include "data/check.h"
@@ -296,18 +296,20 @@ static int run(int argc, char **argv) {
     data_opts o = data_defaults();
     soma_cmd cmd = {
         .usage = "info|check|convert|merge|split|view PATH... | query PATH SQL  [options]",
-        .about = "Datasets of any format that is known (LeRobot, RLDS, HDF5): info tells what one holds, check what is wrong with it,\n"
-                 "with a verdict per episode; convert writes it as LeRobot v3.0, merge writes several as one, split some episodes and the "
-                 "rest.\n\n"
-                 "Examples:\n"
-                 "  soma data info bridge --json\n"
-                 "  soma data check demo/data\n"
-                 "  soma data convert bridge --fps 5 --out bridge_v30\n"
-                 "  soma data convert lift.hdf5 --state-key observation.robot0_eef_pos,observation.robot0_gripper_qpos --out lift\n"
-                 "  soma data merge monday tuesday --out both\n"
-                 "  soma data split both --episodes 0:90 --out train --rest held_out\n"
-                 "  soma data query demo/data 'SELECT task, count(*), avg(frames) FROM episodes GROUP BY task'\n"
-                 "  soma data query demo/data 'SELECT episode, max(\"observation.state\"[1]) FROM frames GROUP BY episode'\n",
+        .about =
+            "Datasets of any format that is known (LeRobot, RLDS, HDF5). info tells what one holds; check what is wrong with it, with a\n"
+            "verdict per episode; convert writes it as LeRobot v3.0, merge several as one, split some episodes and the rest;\n"
+            "query answers SQL over the tables episodes and frames; view writes a page with an episode's videos and curves.\n\n"
+            "Examples:\n"
+            "  soma data info bridge --json\n"
+            "  soma data check demo/data\n"
+            "  soma data convert bridge --fps 5 --out bridge_v30\n"
+            "  soma data convert lift.hdf5 --state-key observation.robot0_eef_pos,observation.robot0_gripper_qpos --out lift\n"
+            "  soma data merge monday tuesday --out both\n"
+            "  soma data split both --episodes 0:90 --out train --rest held_out\n"
+            "  soma data query demo/data 'SELECT task, count(*), avg(frames) FROM episodes GROUP BY task'\n"
+            "  soma data query demo/data 'SELECT episode, max(\"observation.state\"[1]) FROM frames GROUP BY episode'\n"
+            "  soma data view demo/data --episode 3 --out episode.html\n",
         .has_json = true,
         .min_words = 2,
         .max_words = -1,
@@ -329,4 +331,4 @@ static int run(int argc, char **argv) {
     return actions[which].run(&cmd, &o);
 }
 
-const soma_verb soma__verb_data = {"data", "datasets: what one holds, what is wrong with it, the same as LeRobot v3.0", run};
+const soma_verb soma__verb_data = {"data", "datasets: what one holds, what is wrong with it, one as another, how an episode looks", run};
