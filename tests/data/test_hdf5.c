@@ -16,6 +16,7 @@
 
 #if __has_include(<hdf5.h>)
 #include "toy_jpeg.h"
+#include "whole_dataset.h"
 
 #include <hdf5.h>
 
@@ -141,25 +142,6 @@ static soma_dataset *opened(const char *path) {
     return d;
 }
 
-// Reads every frame of every feature of what is present; counts episodes.
-static soma_status read_all(const soma_dataset *d, int *n, soma_error *err) {
-    soma_dataset_reader *r;
-    soma_status status = d->format->reader_open(&r, d, err);
-    for (int64_t e = 0; e < d->n_episodes && status == SOMA_OK; e++) {
-        for (int f = 0; f < d->n_features && status == SOMA_OK && d->episodes[e].present; f++) {
-            size_t values = (size_t)d->features[f].size * (size_t)d->episodes[e].n_frames;
-            void *out = malloc(values * sizeof(float) + 1);
-            if (d->features[f].kind == SOMA_FEATURE_VECTOR) status = d->format->read_vectors(r, e, f, out, err);
-            for (int64_t i = 0; d->features[f].kind == SOMA_FEATURE_IMAGE && i < d->episodes[e].n_frames && status == SOMA_OK; i++)
-                status = d->format->read_image(r, e, i, f, out, err);
-            free(out);
-        }
-        *n += status == SOMA_OK && d->episodes[e].present;
-    }
-    d->format->reader_close(r);
-    return status;
-}
-
 static void check_values(const soma_dataset *d, const char *name, int64_t e, int size) {
     soma_dataset_reader *r;
     soma_error err = {0};
@@ -228,12 +210,15 @@ static void robomimic(void **state) {
     check_values(d, "actions", 11, 3);
     check_values(d, "observation.robot0_eef_pos", 10, 3);
     check_pictures(d, "observation.images.agentview_image", 10, 0);
-    assert_int_equal(read_all(d, &n, &err), SOMA_OK);
+    assert_int_equal(read_whole(d, &n, &err), SOMA_OK);
     assert_int_equal(n, 11);
     soma__dataset_close(d);
     d = opened(dir); // the folder that holds it
     assert_int_equal(d->n_episodes, 12);
     soma__dataset_close(d);
+    snprintf(path, sizeof path, "%s/config.json", dir); // a checkpoint, which may have its weights as HDF5
+    assert_int_equal(soma__file_write(path, "{}", 2, &err), SOMA_OK);
+    assert_int_equal(soma__dataset_open(&d, dir, &err), SOMA_UNSUPPORTED);
 }
 
 // One episode with other sizes than the first: told with file and array.
@@ -247,7 +232,7 @@ static void another_size(void **state) {
     put_numbers(file, "action", 1, FRAMES, 5);
     H5Fclose(file);
     soma_dataset *d = opened(dir);
-    assert_int_equal(read_all(d, &n, &err), SOMA_BAD_INPUT);
+    assert_int_equal(read_whole(d, &n, &err), SOMA_BAD_INPUT);
     assert_non_null(strstr(err.text, "episode_1.hdf5"));
     assert_non_null(strstr(err.text, "wanted are 5 of 4"));
     soma__dataset_close(d);
@@ -313,7 +298,7 @@ static void cut_anywhere(void **state) {
         fclose(file);
         soma_status status = soma__dataset_open(&d, path, &err);
         if (status == SOMA_OK) {
-            status = read_all(d, &n, &err);
+            status = read_whole(d, &n, &err);
             soma__dataset_close(d);
         }
         assert_int_equal(status, SOMA_BAD_INPUT);
@@ -326,22 +311,7 @@ static void failed_allocations(void **state) {
     char path[SOMA_PATH_MAX];
     clear();
     write_robomimic(path, 2, -1);
-    int n = 0;
-    for (;; n++) {
-        soma_dataset *d;
-        soma_error err = {0};
-        int read = 0;
-        soma__alloc_fail_after(n);
-        soma_status status = soma__dataset_open(&d, path, &err);
-        if (status == SOMA_OK) {
-            status = read_all(d, &read, &err);
-            soma__dataset_close(d);
-        }
-        soma__alloc_fail_after(-1);
-        if (status == SOMA_OK) break;
-        assert_int_equal(status, SOMA_NO_MEMORY);
-    }
-    assert_true(n > 15);
+    assert_true(fail_each_allocation(path) > 15);
 }
 
 static void real(void **state) {
@@ -356,7 +326,7 @@ static void real(void **state) {
     assert_int_equal(d->n_episodes, 100);
     assert_int_equal(d->features[soma__dataset_feature(d, "action")].size, 1);
     assert_int_equal(d->features[soma__dataset_feature(d, "observation.state")].size, 4);
-    assert_int_equal(read_all(d, &n, &err), SOMA_OK);
+    assert_int_equal(read_whole(d, &n, &err), SOMA_OK);
     assert_int_equal(n, 100);
     soma__dataset_close(d);
 }

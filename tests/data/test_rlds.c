@@ -12,6 +12,7 @@
 #include "format/image.h"
 #include "toy_jpeg.h"
 #include "toy_rlds.h"
+#include "whole_dataset.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -107,28 +108,6 @@ static void write_all(void) {
 static int setup(void **state) { return mkdtemp(dir) ? 0 : 1; }
 static int teardown(void **state) { return soma__dir_remove(dir, NULL); }
 
-// Reads every episode that is present, whole; counts the episodes that can be read.
-static soma_status read_all(const soma_dataset *d, int *n_read, soma_error *err) {
-    soma_dataset_reader *r;
-    soma_status status = d->format->reader_open(&r, d, err), all = status;
-    for (int64_t e = 0; e < d->n_episodes && r; e++) {
-        if (!d->episodes[e].present) continue;
-        status = SOMA_OK;
-        for (int f = 0; f < d->n_features && status == SOMA_OK; f++) {
-            size_t size = (size_t)SOMA_MAX(d->episodes[e].n_frames, 1) * (size_t)d->features[f].size * sizeof(float);
-            void *out = malloc(size);
-            if (d->features[f].kind == SOMA_FEATURE_VECTOR) status = d->format->read_vectors(r, e, f, out, err);
-            for (int64_t i = 0; d->features[f].kind == SOMA_FEATURE_IMAGE && i < d->episodes[e].n_frames && status == SOMA_OK; i++)
-                status = d->format->read_image(r, e, i, f, out, err);
-            free(out);
-        }
-        *n_read += status == SOMA_OK;
-        if (status != SOMA_OK) all = status;
-    }
-    d->format->reader_close(r);
-    return all;
-}
-
 static void whole(void **state) {
     soma_dataset *d;
     soma_dataset_reader *r;
@@ -193,7 +172,7 @@ static void wrong_checksum(void **state) {
     fputc(byte ^ 16, file);
     fclose(file);
     assert_int_equal(soma__dataset_open(&d, dir, &err), SOMA_OK);
-    assert_int_equal(read_all(d, &n, &err), SOMA_BAD_INPUT);
+    assert_int_equal(read_whole(d, &n, &err), SOMA_BAD_INPUT);
     assert_int_equal(n, EPISODES - 1);
     assert_non_null(strstr(err.text, "toy-train.tfrecord-00001-of-00002"));
     assert_non_null(strstr(err.text, "checksum of the record at byte"));
@@ -220,7 +199,7 @@ static void cut_anywhere(void **state) {
         assert_int_equal(soma__dataset_open(&d, dir, &err), SOMA_OK);
         assert_int_equal(d->n_faults, 1);
         assert_non_null(strstr(d->faults[0], "toy-train.tfrecord-00000-of-00002"));
-        assert_int_equal(read_all(d, &n, &err), SOMA_OK);
+        assert_int_equal(read_whole(d, &n, &err), SOMA_OK);
         assert_int_equal(n, d->episodes_present);
         assert_true(n >= 2 && n < EPISODES);
         soma__dataset_close(d);
@@ -240,7 +219,7 @@ static void cut_anywhere(void **state) {
         }
         fclose(file);
         assert_int_equal(soma__dataset_open(&d, dir, &err), SOMA_OK);
-        read_all(d, &n, &err);
+        read_whole(d, &n, &err);
         soma__dataset_close(d);
     }
     soma__free(bytes);
@@ -271,23 +250,8 @@ static void metadata(void **state) {
 }
 
 static void failed_allocations(void **state) {
-    soma_dataset *d;
-    soma_error err = {0};
     write_all();
-    int n = 0;
-    for (;; n++) {
-        int read = 0;
-        soma__alloc_fail_after(n);
-        soma_status status = soma__dataset_open(&d, dir, &err);
-        if (status == SOMA_OK) {
-            status = read_all(d, &read, &err);
-            soma__dataset_close(d);
-        }
-        soma__alloc_fail_after(-1);
-        if (status == SOMA_OK) break;
-        assert_int_equal(status, SOMA_NO_MEMORY);
-    }
-    assert_true(n > 4);
+    assert_true(fail_each_allocation(dir) > 4);
 }
 
 // TensorFlow Datasets keeps a dataset's versions in folders of their own; the newest counts.
@@ -327,7 +291,7 @@ static void real(void **state) {
     assert_int_equal(d->n_episodes, 50); // train and val, of which val is not in this copy
     assert_int_equal(d->episodes_present, 25);
     assert_int_equal(d->n_faults, 0);
-    assert_int_equal(read_all(d, &n, &err), SOMA_OK);
+    assert_int_equal(read_whole(d, &n, &err), SOMA_OK);
     assert_int_equal(n, 25);
     soma__dataset_close(d);
 }

@@ -22,12 +22,21 @@ static bool ends(const char *name, const char *end) {
 
 static bool is_hdf5_name(const char *name) { return ends(name, ".hdf5") || ends(name, ".h5"); }
 
+// A folder that says itself that it is something else may hold such a file by the way (a checkpoint's weights, raw data).
+static bool is_other(const char *path) {
+    static const char *const files[] = {"meta/info.json", "dataset_info.json", "config.json"};
+    char file[SOMA_PATH_MAX];
+    for (size_t i = 0; i < SOMA_COUNT(files); i++)
+        if (!soma__path_join(file, path, files[i], NULL) && soma__file_exists(file)) return true;
+    return false;
+}
+
 bool hdf5_probe(const char *path) {
     char **names;
     size_t n;
     bool found = false;
     if (soma__file_exists(path)) return is_hdf5_name(path);
-    if (!soma__dir_exists(path) || soma__dir_list(&names, &n, path, NULL)) return false;
+    if (!soma__dir_exists(path) || is_other(path) || soma__dir_list(&names, &n, path, NULL)) return false;
     for (size_t i = 0; i < n && !found; i++) found = is_hdf5_name(names[i]);
     soma__dir_list_free(names, n);
     return found;
