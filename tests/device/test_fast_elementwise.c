@@ -72,6 +72,14 @@ static void chains(void **state) {
     check(&h, n, 3, 0x1p-8f);
 }
 
+static void large_results_pass_the_caches(void **state) {
+    harness h = harness_open();
+    soma_tensor *x = harness_input(&h, SOMA_F32, SHAPE(2049, 2049)), *bias = harness_input(&h, SOMA_F32, SHAPE(2049)); // above 4 << 20
+    soma_tensor *n[] = {soma_affine(x, 2, 1), NULL};
+    n[1] = soma_mul(n[0], bias);
+    check(&h, n, 2, 1e-6f);
+}
+
 static void copies(void **state) {
     const int order[] = {0, 2, 1, 3};
     const soma_dtype types[][2] = {
@@ -174,7 +182,8 @@ static void functions(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(broadcasts), cmocka_unit_test(chains), cmocka_unit_test(copies),
-                                       cmocka_unit_test(gradients), cmocka_unit_test(functions)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(broadcasts), cmocka_unit_test(chains),    cmocka_unit_test(large_results_pass_the_caches),
+        cmocka_unit_test(copies),     cmocka_unit_test(gradients), cmocka_unit_test(functions)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

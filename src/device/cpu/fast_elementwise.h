@@ -6,9 +6,10 @@
 #include "device/cpu/fast.h"
 
 enum {
-    ELEMENTWISE_BLOCK = 1024, // 4 KiB for each value alive
-    ELEMENTWISE_ITEM = 8192,  // elements taken by a thread at once
-    MAX_VALUES = 96,          // nodes and their outside sources
+    ELEMENTWISE_BLOCK = 1024,     // 4 KiB for each value alive
+    ELEMENTWISE_ITEM = 8192,      // elements taken by a thread at once
+    ELEMENTWISE_STREAM = 4 << 20, // elements of a result that is written past the caches
+    MAX_VALUES = 96,              // nodes and their outside sources
     MAX_OPERANDS = 48,
 };
 

@@ -37,6 +37,7 @@ SIMD_INLINE vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
 SIMD_INLINE vf vf_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps(vm_first(n), p); } // zeros behind n
 SIMD_INLINE vi vi_load_n(const void *p, int n) { return _mm512_maskz_loadu_epi32(vm_first(n), p); }
 SIMD_INLINE void vf_store(float *p, vf x) { _mm512_storeu_ps(p, x); }
+SIMD_INLINE void vf_stream(float *p, vf x) { _mm512_stream_ps(p, x); } // past the caches; 64-byte aligned
 SIMD_INLINE void vi_store(void *p, vi x) { _mm512_storeu_si512(p, x); }
 SIMD_INLINE void vf_store_n(float *p, vf x, int n) { _mm512_mask_storeu_ps(p, vm_first(n), x); }
 SIMD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); } // a * b + c, rounded once
@@ -116,6 +117,7 @@ SIMD_INLINE vi vi_load(const void *p) { return _mm256_loadu_si256(p); }
 SIMD_INLINE vf vf_load_n(const float *p, int n) { return _mm256_maskload_ps(p, vi_first(n)); }
 SIMD_INLINE vi vi_load_n(const void *p, int n) { return _mm256_maskload_epi32(p, vi_first(n)); }
 SIMD_INLINE void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x); }
+SIMD_INLINE void vf_stream(float *p, vf x) { _mm256_stream_ps(p, x); }
 SIMD_INLINE void vi_store(void *p, vi x) { _mm256_storeu_si256(p, x); }
 SIMD_INLINE void vf_store_n(float *p, vf x, int n) { _mm256_maskstore_ps(p, vi_first(n), x); }
 SIMD_INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }

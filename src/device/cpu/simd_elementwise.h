@@ -144,9 +144,18 @@ static void store(void *out, soma_dtype dtype, int64_t at, const float *x, int64
         for (int64_t i = 0; i < n; i++) ((uint8_t *)out)[at + i] = (uint8_t)x[i];
 }
 
+// Results that no cache will hold go to memory past the caches: what is written is not read first.
+static void stream(float *out, const float *x, int64_t n) {
+    int64_t i = 0;
+    for (; i + VW <= n; i += VW) vf_stream(out + i, vf_load(x + i));
+    for (; i < n; i++) out[i] = x[i];
+    _mm_sfence(); // before another thread is told that it is there
+}
+
 static void run_block(const program *p, float *slots, int64_t start, int64_t n) {
     const float *values[MAX_VALUES];
-    const bool direct_out = p->out_dtype == SOMA_F32;
+    const bool streams = p->out_dtype == SOMA_F32 && p->numel >= ELEMENTWISE_STREAM && (uintptr_t)p->out % 64 == 0;
+    const bool direct_out = p->out_dtype == SOMA_F32 && !streams;
     for (int i = 0; i < p->n_instructions; i++) {
         const instruction *in = &p->instructions[i];
         const bool last = i + 1 == p->n_instructions;
@@ -159,7 +168,10 @@ static void run_block(const program *p, float *slots, int64_t start, int64_t n) 
         else
             fetch(out, in->outside, start, n);
     }
-    if (!direct_out) store(p->out, p->out_dtype, start, values[p->instructions[p->n_instructions - 1].value], n);
+    if (streams)
+        stream((float *)p->out + start, values[p->instructions[p->n_instructions - 1].value], n);
+    else if (!direct_out)
+        store(p->out, p->out_dtype, start, values[p->instructions[p->n_instructions - 1].value], n);
 }
 
 static void item(void *ctx, int64_t i, int thread) {
