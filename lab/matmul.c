@@ -5,13 +5,23 @@
 //     cc -O2 -D_GNU_SOURCE -Iinclude -Isrc lab/matmul.c build/libsoma_device.a build/libsoma_graph.a build/libsoma_base.a \
 //        -ljansson -lpthread -lm -o matmul && ./matmul 4480 256 128
 //
-// AMD EPYC (Zen 4), 1 thread, 4480 x 256 x 128, peak 118 (f32) and 236 (bf16) GFLOP/s, GFLOP/s of each rung over seven runs, in
-// processor time because other programs were running:
-//     one sum after the other         3.6 to 3.7    a sum waits for the one before it
-//     sixteen sums side by side       30.1 to 30.2  vectors; each b is read again for each row
-//     tiles of 6 rows, AVX2 f32       98 to 106     packed panels stay in the first-level cache, 12 vectors of sums in registers
-//     tiles of 6 rows, AVX-512 f32    96 to 102     the same peak on Zen 4: a 512-bit operation takes two turns
-//     tiles of 6 rows, AVX-512 BF16   174 to 204    two products for each 32 bits
+// AMD EPYC (Zen 4), 1 thread, peak 118 (f32) and 236 (bf16) GFLOP/s; GFLOP/s of each rung, best of 50 in one run at real-time priority on a busy
+// machine (4480 x 256 x 128 is training's shape, 528 x 1024 x 2048 the prefix's, 50 x 4096 x 1024 a flow step's, the last decoding's):
+//                                       4480x256x128  528x1024x2048  50x4096x1024  1x16384x2048
+//     one sum after the other                  3.7           2.5            -            -      a sum waits for the one before it
+//     sixteen sums side by side               30.2          31.9          24.8         13.3     vectors; each b is read again for each row
+//     tiles of 6 rows, AVX2 f32              111.3          92.6          74.0         11.5     12 vectors of sums in registers
+//     tiles of 6 rows, AVX-512 f32           111.3         101.8          82.4         11.2     the same peak: 512 bits take two turns
+//     tiles of 6 rows, AVX-512 BF16          215.3         193.6         149.6         10.8     two products for each 32 bits
+//     b packed once, AVX2 f32                103.9         105.8          95.6         14.8     b is read in order, and not written again
+//     b packed once, AVX2, bf16 pairs        101.9         106.6         107.7         26.2     half the bytes; widened by shifts: with a mask
+//                                                                                               the sums spill, 71 in place of 104
+//     b packed once, AVX-512 f32             110.0         111.8         113.6         14.2
+//     b packed once, AVX-512, pairs          106.1         110.6         115.5         36.7
+//     b packed once, AVX-512 BF16            215.1         219.7         228.9         37.9     one row reads 38 GB/s (part of b stays cached)
+//     b packed once, AMX: not measured, no machine with AMX was at hand
+// With k = 16384 all rungs above lost a third (162 and 147 GFLOP/s for 528 and 816 rows): in pieces of 2048 of k, 213 and 205.
+#include "device/cpu/packed.h"
 #include "device/cpu/peak.h"
 
 #include <stdio.h>
@@ -61,18 +71,27 @@ static void climb(const ladder *l, const char *name, rung *run) {
         run(out, a, b, l->M, l->N, l->K);
         best = SOMA_MIN(best, soma__seconds() - from);
     }
-    tell(l, name, best, cpu_peak_flops(cpu_best_isa(), SOMA_F32, l->pool));
+    tell(l, name, best, cpu_peak_flops(cpu_best_isa(), CPU_OF_F32, l->pool));
 }
 
-static bool climb_kernel(const ladder *l, const char *name, soma_isa isa, soma_dtype product) {
+// `once`: b is a weight that was packed before.
+static bool climb_kernel(const ladder *l, const char *name, soma_isa isa, soma_dtype product, bool once) {
     soma_graph *g;
     if (isa > cpu_best_isa() || soma_graph_new(&g, NULL)) return false;
     soma_tensor *a = soma_input(g, "a", SOMA_F32, 2, (int64_t[]){l->M, l->K}),
-                *b = soma_input(g, "b", SOMA_F32, 2, (int64_t[]){l->N, l->K});
+                *b = soma_weight(g, "b", SOMA_F32, (soma_init){0}, 2, (int64_t[]){l->N, l->K});
     soma_tensor *out = soma_matmul(a, b, NULL, product);
     a->place = 0, b->place = l->M * l->K * 4, out->place = b->place + l->N * l->K * 4;
     const soma_step step = {&out, 1};
-    const cpu_choice choice = cpu_fast_matmul(&step, isa);
+    soma_slot slot = {.dtype = SOMA_F32, .n_dims = 2, .shape = {l->N, l->K}};
+    char *packed = NULL;
+    if (once) cpu_form_choose(&slot, &(const soma_tensor *){out}, 1, isa);
+    if (slot.form && (packed = soma__alloc(slot.size))) {
+        cpu_form_pack(&slot, packed, (char *)l->memory + b->place, SOMA_F32, isa, l->pool);
+        b->form = slot.form;
+        b->place = packed - (char *)l->memory;
+    }
+    const cpu_choice choice = packed ? cpu_fast_packed(&step, isa) : cpu_fast_matmul(&step, isa);
     cpu_run run = {.pool = l->pool, .thread_size = (choice.thread_size + 63) & ~(size_t)63};
     for (int r = 0; r < SOMA_ROLE_COUNT; r++) run.buffers[r] = (char *)l->memory;
     run.shared = soma__alloc(choice.shared_size + 64);
@@ -83,9 +102,10 @@ static bool climb_kernel(const ladder *l, const char *name, soma_isa isa, soma_d
         choice.run(&run, &step);
         best = SOMA_MIN(best, soma__seconds() - from);
     }
-    tell(l, name, best, cpu_peak_flops(isa, product, l->pool));
+    tell(l, name, best, cpu_peak_flops(isa, product == SOMA_BF16 ? CPU_OF_BF16 : CPU_OF_F32, l->pool));
     soma__free(run.shared);
     soma__free(run.threads_space);
+    soma__free(packed);
     soma_graph_free(g);
     return true;
 }
@@ -98,9 +118,15 @@ int main(int argc, char **argv) {
     for (int64_t i = 0; i < l.M * l.K + l.N * l.K; i++) l.memory[i] = (float)(i % 17) - 8;
     climb(&l, "one sum after the other", one_sum);
     climb(&l, "sixteen sums side by side", sixteen_sums);
-    climb_kernel(&l, "tiles of 6 rows, AVX2 f32", SOMA_ISA_AVX2, SOMA_F32);
-    climb_kernel(&l, "tiles of 6 rows, AVX-512 f32", SOMA_ISA_AVX512, SOMA_F32);
-    climb_kernel(&l, "tiles of 6 rows, AVX-512 BF16", SOMA_ISA_AVX512BF16, SOMA_BF16);
+    climb_kernel(&l, "tiles of 6 rows, AVX2 f32", SOMA_ISA_AVX2, SOMA_F32, false);
+    climb_kernel(&l, "tiles of 6 rows, AVX-512 f32", SOMA_ISA_AVX512, SOMA_F32, false);
+    climb_kernel(&l, "tiles of 6 rows, AVX-512 BF16", SOMA_ISA_AVX512BF16, SOMA_BF16, false);
+    climb_kernel(&l, "b packed once, AVX2 f32", SOMA_ISA_AVX2, SOMA_F32, true);
+    climb_kernel(&l, "b packed once, AVX2, bf16 pairs", SOMA_ISA_AVX2, SOMA_BF16, true);
+    climb_kernel(&l, "b packed once, AVX-512 f32", SOMA_ISA_AVX512, SOMA_F32, true);
+    climb_kernel(&l, "b packed once, AVX-512, pairs", SOMA_ISA_AVX512, SOMA_BF16, true);
+    climb_kernel(&l, "b packed once, AVX-512 BF16", SOMA_ISA_AVX512BF16, SOMA_BF16, true);
+    climb_kernel(&l, "b packed once, AMX", SOMA_ISA_AMX, SOMA_BF16, true);
     soma__free(l.memory);
     soma__pool_free(l.pool);
     return 0;

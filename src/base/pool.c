@@ -2,7 +2,8 @@
 // Workers take items from one atomic cursor, and the caller takes them, too. A loop is over when its items are done: a worker that the
 // system did not let run meanwhile is not waited for (waiting for all made two threads on a busy two-core machine 8 times slower than one).
 // Between loops workers spin for a fraction of a millisecond (a graph runs hundreds of short loops), then sleep on a condition variable, so
-// that an idle policy gives the machine back.
+// that an idle policy gives the machine back; a loop takes the lock only to wake those that sleep. A pool of as many threads as processors
+// keeps each worker on a processor of its own; the caller's thread is not ours to place.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -27,6 +28,7 @@ struct soma_pool {
     uint64_t loop;
     _Alignas(64) _Atomic uint64_t cursor;
     _Alignas(64) _Atomic int64_t done; // items of this loop
+    _Atomic int sleepers;              // workers that sleep or are about to
     _Atomic bool closing;
 };
 
@@ -61,8 +63,11 @@ static bool await_loop(soma_pool *p, uint64_t *seen) {
         if (current_loop(p) != *seen) break;
         pause_cpu();
     }
+    // who sleeps says so first and then looks for a loop; who begins a loop writes it first and then looks for sleepers: one sees the other
     pthread_mutex_lock(&p->lock);
-    while (current_loop(p) == *seen && !atomic_load(&p->closing)) pthread_cond_wait(&p->wake, &p->lock);
+    atomic_fetch_add(&p->sleepers, 1);
+    while (atomic_load(&p->cursor) >> 2 * ITEM_BITS == *seen && !atomic_load(&p->closing)) pthread_cond_wait(&p->wake, &p->lock);
+    atomic_fetch_sub(&p->sleepers, 1);
     pthread_mutex_unlock(&p->lock);
     *seen = current_loop(p);
     return !atomic_load(&p->closing);
@@ -78,6 +83,20 @@ static void *worker(void *arg) {
 static int processors(void) {
     cpu_set_t set;
     return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+}
+
+// The worker's processor: the index-th behind the one that the caller is on, among those that the process may use.
+static void place(pthread_t thread, int index) {
+    cpu_set_t all, one;
+    int cpu = sched_getcpu();
+    if (cpu < 0 || sched_getaffinity(0, sizeof all, &all) || !CPU_ISSET(cpu, &all)) return;
+    while (index > 0) {
+        cpu = (cpu + 1) % CPU_SETSIZE;
+        index -= CPU_ISSET(cpu, &all) != 0;
+    }
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    pthread_setaffinity_np(thread, sizeof one, &one); // a wish
 }
 
 soma_status soma__pool_new(soma_pool **out, int n_threads, soma_error *err) {
@@ -99,6 +118,7 @@ soma_status soma__pool_new(soma_pool **out, int n_threads, soma_error *err) {
             return soma__fail(err, SOMA_NO_MEMORY, "thread %d of %d could not be started", i + 1, n_threads);
         }
         p->n_threads = i + 1;
+        if (n_threads == processors()) place(p->threads[i - 1], i);
     }
     if (!p->threads) {
         soma__pool_free(p);
@@ -133,10 +153,12 @@ void soma__pool_run(soma_pool *p, int64_t n_items, soma_pool_fn *fn, void *ctx) 
     p->ctx = ctx;
     p->loop++;
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
-    pthread_mutex_lock(&p->lock); // orders us against a worker that is about to sleep
-    atomic_store_explicit(&p->cursor, p->loop << 2 * ITEM_BITS | (uint64_t)n_items << ITEM_BITS, memory_order_release);
-    pthread_cond_broadcast(&p->wake);
-    pthread_mutex_unlock(&p->lock);
+    atomic_store(&p->cursor, p->loop << 2 * ITEM_BITS | (uint64_t)n_items << ITEM_BITS);
+    if (atomic_load(&p->sleepers)) {
+        pthread_mutex_lock(&p->lock);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
+    }
     take_items(p, 0);
     for (int spins = 0; atomic_load_explicit(&p->done, memory_order_acquire) < n_items; spins++) {
         if (spins < SPIN_ROUNDS)

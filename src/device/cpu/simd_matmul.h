@@ -205,7 +205,7 @@ static void pack_pairs(uint32_t *out, const cpu_factor *f, int64_t row0, int64_t
 SIMD_INLINE vi words_of(const uint32_t *b, bool pairs, int half) {
     const vi w = vi_load(b);
     if (!pairs || GEMM_STEP == 2) return w;
-    return half ? vi_and(w, vi_set((int32_t)0xffff0000u)) : vi_left(w, 16);
+    return vi_left(half ? vi_right(w, 16) : w, 16); // a mask would take a register: with AVX2 the sums would not fit
 }
 
 SIMD_INLINE void tile_of(const bool pairs, const int rows, const int vecs, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k,
