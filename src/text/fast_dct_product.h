@@ -5,25 +5,28 @@
 
 typedef double four __attribute__((vector_size(32)));
 
+// Four rows of out by 4 `some` columns: the sums, each in the order of j. Eight of them at a time hide how long one addition takes.
+static inline __attribute__((always_inline)) void rows_of(double *out, const double *c, const double *x, int64_t n_in, int64_t width,
+                                                          int some) {
+    four s[4][2] = {{{0}}};
+    for (int64_t j = 0; j < n_in; j++, c += 4, x += width)
+        for (int v = 0; v < some; v++) {
+            four in = *(const four *)(x + 4 * v);
+            for (int r = 0; r < 4; r++) s[r][v] += in * c[r];
+        }
+    for (int r = 0; r < 4; r++)
+        for (int v = 0; v < some; v++) *(four *)(out + r * width + 4 * v) = s[r][v];
+}
+
 // out[4 block + r][a] = sum_j cosines[block][j][r] in[j][a]; in and out have `width` columns, a multiple of 4, 32-byte aligned.
 void PRODUCT(double *out, const double *cosines, int64_t n_blocks, int64_t row_stride, const double *in, int64_t n_in, int64_t width) {
-    for (int64_t b = 0; b < n_blocks; b++)
-        for (int64_t a = 0; a < width; a += 4) {
-            const double *c = cosines + b * row_stride * 4, *x = in + a;
-            four s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
-            for (int64_t j = 0; j < n_in; j++, c += 4, x += width) {
-                four v = *(const four *)x;
-                s0 += v * c[0];
-                s1 += v * c[1];
-                s2 += v * c[2];
-                s3 += v * c[3];
-            }
-            double *o = out + b * 4 * width + a;
-            *(four *)o = s0;
-            *(four *)(o + width) = s1;
-            *(four *)(o + 2 * width) = s2;
-            *(four *)(o + 3 * width) = s3;
-        }
+    for (int64_t b = 0; b < n_blocks; b++) {
+        const double *c = cosines + b * row_stride * 4;
+        double *o = out + b * 4 * width;
+        int64_t a = 0;
+        for (; a + 8 <= width; a += 8) rows_of(o + a, c, in + a, n_in, width, 2);
+        if (a < width) rows_of(o + a, c, in + a, n_in, width, 1);
+    }
 }
 
 // codes[i] = max(round(values[i] scale) - min, 0), half to even: what is added leaves a double no room for a fraction, and the whole number
