@@ -75,8 +75,8 @@ def trace(args, folder, inputs, work):
     from safetensors.numpy import load_file, save_file
 
     save_file(inputs, work / "in.safetensors")
-    soma(args, "trace", "--policy", folder, "--inputs", work / "in.safetensors", "--out", work / "out.safetensors", "--time", "lerobot", "--threads", 1,
-         "--dtype", args.dtype)
+    soma(args, "trace", "--policy", folder, "--inputs", work / "in.safetensors", "--out", work / "out.safetensors", "--time", "lerobot",
+         "--threads", 1, "--dtype", args.dtype)
     return load_file(work / "out.safetensors")
 
 
@@ -87,7 +87,8 @@ def make_tokenizer(folder, size):
     special, rare = ["<pad>", "<eos>", "<bos>", "<unk>"], 300
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Punctuation(), pre_tokenizers.Digits(True), pre_tokenizers.Split("\n", "isolated")])
+    cuts = [pre_tokenizers.Punctuation(), pre_tokenizers.Digits(True), pre_tokenizers.Split("\n", "isolated")]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(cuts)  # no merges across them
     text = [word for p in PROMPTS + ["Task: State: Action: |;,-0123456789"] for word in p.split(" ")] + ["▁", "\n"]
     trainer = trainers.BpeTrainer(vocab_size=size - rare, special_tokens=special + [f"<0x{b:02X}>" for b in range(256)], show_progress=False)
     tokenizer.train_from_iterator(text, trainer)
@@ -361,7 +362,9 @@ def check_openpi(table, case, original, path):
         parameter.data.zero_()
     missing, unexpected = load_model(original.policy.model, str(path), strict=True)
     changed = [name for name, t in original.policy.model.state_dict().items() if not original.torch.equal(t, before[name])]
-    table.say(case, f"{len(before)} names: {len(missing)} missing, {len(unexpected)} unexpected, {len(changed)} changed", not (missing or unexpected or changed))
+    wrong = {"missing": missing, "unexpected": unexpected, "changed": changed}
+    said = ", ".join(f"{len(names)} {what}" for what, names in wrong.items())
+    table.say(case, f"{len(before)} names: {said}", not any(wrong.values()))
 
 
 def check_folder(args, table, folder, work):
