@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Chooses and writes the packed forms of weights.
+// Chooses and writes the packed forms of weights, and reads rows of them (a table of embeddings that is the head as well).
 #include "device/cpu/packed.h"
 #include "device/cpu/fast.h"
 #include "device/cpu/fast_matmul.h"
@@ -19,15 +19,17 @@ int64_t cpu_form_panel(cpu_form form, int64_t K, int nr) {
     return (form == CPU_FORM_PAIRS ? cpu_ceil(K, CPU_PAIRS_K) * (CPU_PAIRS_K / 2) : K) * nr;
 }
 
+static bool is_whole(const soma_tensor *b, const soma_slot *slot) {
+    return b->n_dims == 2 && soma__is_contiguous(b) && !(b->base && b->offset) && b->shape[0] == rows_of(slot) && b->shape[1] == k_of(slot);
+}
+
 // Is the weight this product's second factor, whole, and can the product be done with a packed one?
 static bool packs(const soma_tensor *t, const soma_slot *slot, soma_isa isa) {
     if (t->op != SOMA_OP_MATMUL || t->dtype != SOMA_F32) return false;
     const soma_tensor *b = t->src[1], *w = soma__owner(b);
     for (int i = 0; i < SOMA_MAX_SRC; i++)
         if (i != 1 && t->src[i] && soma__owner(t->src[i]) == w) return false;
-    if (b->n_dims != 2 || !soma__is_contiguous(b) || (b->base && b->offset) || b->shape[0] != rows_of(slot) || b->shape[1] != k_of(slot))
-        return false;
-    return cpu_fast_packed(&(soma_step){(soma_tensor *[]){(soma_tensor *)t}, 1}, isa).run != NULL;
+    return is_whole(b, slot) && cpu_fast_packed(&(soma_step){(soma_tensor *[]){(soma_tensor *)t}, 1}, isa).run;
 }
 
 void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t n_readers, soma_isa isa) {
@@ -36,10 +38,17 @@ void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t 
         cpu_quant_choose(slot, readers, n_readers, isa);
         return;
     }
-    const soma_dtype product = readers[0]->op == SOMA_OP_MATMUL ? readers[0]->p.matmul.product : SOMA_F32;
-    for (size_t i = 0; i < n_readers; i++)
-        if (!packs(readers[i], slot, isa) || readers[i]->p.matmul.product != product) return;
-    if (slot->dtype != SOMA_F32 && slot->dtype != SOMA_BF16) return;
+    const soma_tensor *first = NULL; // product; a weight that is a table and nothing else stays where it is
+    for (size_t i = n_readers; i-- > 0;)
+        if (readers[i]->op != SOMA_OP_EMBED) first = readers[i];
+    if (!first || first->op != SOMA_OP_MATMUL || (slot->dtype != SOMA_F32 && slot->dtype != SOMA_BF16)) return;
+    const soma_dtype product = first->p.matmul.product;
+    for (size_t i = 0; i < n_readers; i++) {
+        const soma_tensor *t = readers[i];
+        if (t->op == SOMA_OP_EMBED ? !is_whole(t->src[0], slot) || (slot->dtype == SOMA_F32 && product == SOMA_BF16)
+                                   : !packs(t, slot, isa) || t->p.matmul.product != product)
+            return;
+    }
     const cpu_gemm *gemm = cpu_gemm_of(isa, product);
     // every product of an f32 weight in bf16 would round it first
     slot->form = slot->dtype == SOMA_F32 && product == SOMA_F32 ? CPU_FORM_FLOATS : CPU_FORM_PAIRS;
@@ -78,4 +87,55 @@ void cpu_form_pack(const soma_slot *slot, void *memory, const void *data, soma_d
     p.f = (cpu_factor){.data = data, .bf16 = dtype == SOMA_BF16, .row_stride = p.K, .k_stride = 1};
     p.panel = cpu_form_panel(p.form, p.K, p.gemm->nr);
     soma__pool_run(pool, cpu_ceil(p.N, p.gemm->nr), pack_item, &p);
+}
+
+// ---- rows
+
+typedef struct look_up {
+    const uint32_t *table;
+    const int32_t *ids;
+    char *out;
+    const soma_tensor *t;
+    cpu_form form;
+    int64_t N, K, panel;
+    int nr;
+} look_up;
+
+static void row_item(void *ctx, int64_t item, int thread) {
+    const look_up *l = ctx;
+    const int64_t row = l->ids[item];
+    const bool inside = row >= 0 && row < l->N, pairs = l->form == CPU_FORM_PAIRS, bf16 = l->t->dtype == SOMA_BF16;
+    const uint32_t *words = inside ? l->table + row / l->nr * l->panel + row % l->nr : NULL;
+    for (int64_t k = 0; k < l->K; k++) {
+        const uint32_t word = inside ? words[(pairs ? k / 2 : k) * l->nr] : 0;
+        const uint32_t bits = !pairs ? word : k % 2 ? word & 0xffff0000u : word << 16; // of an f32
+        if (bf16)
+            ((uint16_t *)l->out)[item * l->K + k] = (uint16_t)(bits >> 16); // a table of bf16 has no more
+        else
+            ((uint32_t *)l->out)[item * l->K + k] = bits;
+    }
+}
+
+static void embed(const cpu_run *run, const soma_step *step, soma_isa isa) {
+    const soma_tensor *t = step->nodes[0], *table = t->src[0], *ids = t->src[1];
+    look_up l = {.table = cpu_at(run, table),
+                 .ids = cpu_at(run, ids),
+                 .out = cpu_at(run, t),
+                 .t = t,
+                 .form = soma__owner(table)->form,
+                 .N = table->shape[0],
+                 .K = table->shape[1],
+                 .nr = cpu_gemm_of(isa, SOMA_F32)->nr};
+    l.panel = cpu_form_panel(l.form, l.K, l.nr);
+    soma__pool_run(run->pool, soma__numel(ids), row_item, &l);
+}
+static void embed_avx2(const cpu_run *run, const soma_step *step) { embed(run, step, SOMA_ISA_AVX2); }
+static void embed_avx512(const cpu_run *run, const soma_step *step) { embed(run, step, SOMA_ISA_AVX512); }
+
+cpu_choice cpu_packed_embed(const soma_step *step, soma_isa isa) {
+    const soma_tensor *t = step->nodes[0];
+    const cpu_form form = soma__owner(t->src[0])->form;
+    const bool fits = (form == CPU_FORM_FLOATS || form == CPU_FORM_PAIRS) && soma__is_contiguous(t->src[1]) &&
+                      (t->dtype == SOMA_F32 || (t->dtype == SOMA_BF16 && form == CPU_FORM_PAIRS));
+    return (cpu_choice){.run = !fits ? NULL : isa >= SOMA_ISA_AVX512 ? embed_avx512 : embed_avx2};
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Forms in which the CPU keeps weights that are only read, and only as the second factor of matrix products: packed once, when a policy is
-// opened, into the panels that the tiles read. A form depends on dtypes, the weight's shape and the instruction set alone.
+// Forms in which the CPU keeps weights that are only read, as the second factor of matrix products and perhaps as a table of rows beside
+// that: packed once, when a policy is opened, into the panels that the tiles read. A form depends on dtypes, the weight's shape and the
+// instruction set alone.
 #ifndef SOMA_DEVICE_CPU_PACKED_H
 #define SOMA_DEVICE_CPU_PACKED_H
 
@@ -14,7 +15,7 @@ typedef enum cpu_form {
     CPU_FORM_LEVELS,    // int4w: as fast_quant.h says
 } cpu_form;
 #define CPU_FORMS_VERSION "1" // grows when a form's bytes change
-enum { CPU_PAIRS_K = 32 }; // what a tile of AMX takes at once
+enum { CPU_PAIRS_K = 32 };    // what a tile of AMX takes at once
 
 // Sets slot->form and slot->size, or leaves them. readers: every node that reads the weight, of every graph over it.
 void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t n_readers, soma_isa isa);
@@ -25,5 +26,7 @@ void cpu_form_pack(const soma_slot *slot, void *memory, const void *data, soma_d
 int64_t cpu_form_panel(cpu_form form, int64_t K, int nr);
 // The matrix product with a packed second factor; run is NULL where the first factor cannot be read.
 cpu_chooser cpu_fast_packed;
+// Rows of a packed table by their ids.
+cpu_chooser cpu_packed_embed;
 
 #endif
