@@ -169,6 +169,10 @@ def text_cases(out):
     texts = {"pi0": clean + "\n", "pi05": f"Task: {clean}, State: {bins};\nAction: ",
              "pi0_fast": f"Task: {prompt.lower().strip().replace('_', ' ')}, State: {bins};\n",
              "lerobot_pi0": prompt + "\n", "lerobot_pi0_fast": f"Task: {clean}, State: {bins};\n"}
+    # LeRobot up to 0.4 pads the state to 32 values before it makes bins
+    bins += " 128" * (32 - len(state))
+    texts["lerobot_04_pi05"] = f"Task: {clean}, State: {bins};\nAction: "
+    texts["lerobot_04_pi0_fast"] = f"Task: {clean}, State: {bins};\n"
     out["text.state"] = state
     out["text.prompt"] = np.frombuffer(prompt.encode(), np.uint8)
     for form, text in texts.items():
