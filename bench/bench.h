@@ -37,13 +37,14 @@ SOMA_OPTS_DECLARE(soma_bench_text_opts, SOMA_BENCH_TEXT_OPTS)
 extern const struct soma_opt_table soma_bench_text_opts_table;
 soma_bench_text_opts soma__bench_text_defaults(void);
 
-#define SOMA_BENCH_POLICY_OPTS(X)                                                              \
-    X(FLAG, random, false, "policy: random weights of --family and --preset, made in memory")  \
-    X(TEXT, policy, "", "policy: a checkpoint's folder instead")                               \
-    X(INT, views, 2, "policy: cameras that are there")                                         \
-    X(INT, tokens, 16, "policy: tokens of the prompt, at most the model's (in steps of 16)")   \
-    X(INT, answer, 64, "policy: tokens that a family which writes its chunk as tokens writes") \
-    X(FLAG, profile, false, "policy: where the time goes, by op and shape, too")               \
+#define SOMA_BENCH_POLICY_OPTS(X)                                                                                            \
+    X(FLAG, random, false, "policy: random weights of --family and --preset, made in memory")                                \
+    X(TEXT, policy, "", "policy: a checkpoint's folder instead")                                                             \
+    X(TEXT, cache, "", "policy: with --policy, a folder of packed weights to map; they are kept there where there are none") \
+    X(INT, views, 2, "policy: cameras that are there")                                                                       \
+    X(INT, tokens, 16, "policy: tokens of the prompt, at most the model's (in steps of 16)")                                 \
+    X(INT, answer, 64, "policy: tokens that a family which writes its chunk as tokens writes")                               \
+    X(FLAG, profile, false, "policy: where the time goes, by op and shape, too")                                             \
     X(TEXT, peer, "", "policy: figures of another program (tools/peer_torch.py) to set beside these")
 SOMA_OPTS_DECLARE(soma_bench_policy_opts, SOMA_BENCH_POLICY_OPTS)
 extern const struct soma_opt_table soma_bench_policy_opts_table;

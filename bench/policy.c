@@ -7,6 +7,7 @@
 #include "bench/random_weights.h"
 #include "device/cpu/peak.h"
 #include "policy/decode.h"
+#include "policy/packed_cache.h"
 #include "policy/plan_set.h"
 #include "policy/policy.h"
 #include "policy/published.h"
@@ -41,6 +42,8 @@ static const soma_model *model_of(const subject *s) { return s->model ? s->model
 // ---- opening
 
 static soma_status open_params(subject *s, const soma_graph *const *graphs, size_t n, soma_error *err) {
+    if (*s->p->policy && *s->p->cache)
+        SOMA_TRY(soma__packed_path(s->published.cache, s->p->policy, s->p->cache, s->device, s->o->dtype, err));
     if (*s->p->policy) return soma__published_params(&s->params, &s->published, s->device, graphs, n, err);
     soma_safetensors *file;
     soma_layout layout = {0};
@@ -256,6 +259,7 @@ static soma_status measure(json_t **out, subject *s, soma_isa isa, soma_pool *po
     SOMA_TRY(load(s, err));
     t.load = soma__seconds() - from;
     if (!*s->p->policy) forget_peak_memory(); // of the made-up file
+    const bool mapped = s->params->packed != NULL;
     const soma_plan *const *plans = (const soma_plan *const *)s->set->plans;
     s->flops = plans[0]->flops + (double)s->steps * plans[1]->flops;
     s->step_bytes = weight_bytes(plans[1], &s->params->layout);
@@ -263,8 +267,9 @@ static soma_status measure(json_t **out, subject *s, soma_isa isa, soma_pool *po
     SOMA_TRY(time_chunks(s, &t, err));
     measure_peaks(&p, isa, soma__bench_multiplied(s->o->dtype), s->step_bytes, pool);
     *out = result_of(s, &t, &p, cpu_isa_name(isa), soma__pool_threads(pool));
-    if (!*out) return soma__no_memory(err, "the figures");
-    return s->p->profile ? add_profile(*out, s, err) : SOMA_OK;
+    if (!*out || json_object_set_new(*out, "mapped", json_boolean(mapped))) return soma__no_memory(err, "the figures");
+    if (s->p->profile) SOMA_TRY(add_profile(*out, s, err));
+    return *s->published.cache && !mapped ? soma__packed_write(s->params, s->published.cache, err) : SOMA_OK;
 }
 
 static soma_status add_peer(json_t *result, const char *path, soma_error *err) {
@@ -314,9 +319,9 @@ void soma__bench_policy_print(const json_t *r) {
     json_t *rows;
     printf("%s (%s), %s, on %s, %s, %.0f threads\n", text(r, "family"), text(r, "weights"), text(r, "dtype"), text(m, "processor"),
            text(m, "isa"), real(m, "threads"));
-    printf("%.0f views, %.0f tokens, %.0f steps: %.4g TFLOP, %.4g GB of weights in the steps; load %.2f s, first chunk %.3f s\n",
+    printf("%.0f views, %.0f tokens, %.0f steps: %.4g TFLOP, %.4g GB of weights in the steps; load %.2f s%s, first chunk %.3f s\n",
            real(r, "views"), real(r, "tokens"), real(r, "steps"), real(r, "flops") / 1e12, real(r, "bytes") / 1e9, real(r, "load_s"),
-           real(r, "first_chunk_s"));
+           json_is_true(json_object_get(r, "mapped")) ? " (packed before)" : "", real(r, "first_chunk_s"));
     printf("chunk %.4f s (p99 %.4f), prefix %.4f s, step %.5f s (weights alone: %.5f s)\n", real(r, "chunk_median_s"),
            real(r, "chunk_p99_s"), real(r, "prefix_s"), real(r, "step_s"), real(r, "step_limit_s"));
     printf("limit %.4f s (%.0f GFLOP/s, %.1f GB/s measured): %.1f %% of it; memory %.2f GB\n", real(r, "limit_s"),
