@@ -2,6 +2,7 @@
 // One run of each program with every tap open, for families that denoise. The sampler's loop is written here as openpi's PyTorch loop runs:
 // time is accumulated in f32, which moves the tenth step's actions by about 5e-5 against 1 - k/10. Families that write their chunk as
 // tokens: trace_written.c.
+#include "policy/policy.h"
 #include "policy/published.h"
 #include "policy/trace_run.h"
 
@@ -30,7 +31,7 @@ static soma_status read_inputs(soma_trace_run *r, soma_error *err) {
     if (all || soma__safetensors_find(r->in, "noise"))
         SOMA_TRY(soma__trace_input(r, (const void **)&r->noise, "noise", SOMA_F32, 3, chunk, err));
     r->train = all || (r->noise && soma__safetensors_find(r->in, "actions") && soma__safetensors_find(r->in, "train_time"));
-    if (strcmp(r->o->dtype, "bf16") == 0) r->train = false; // gradients need f32 weights
+    if (r->precision.weight != SOMA_F32) r->train = false; // gradients need f32 weights
     if (!r->train) return SOMA_OK;
     SOMA_TRY(soma__trace_input(r, (const void **)&b->actions, "actions", SOMA_F32, 3, chunk, err));
     b->noise = r->noise;
@@ -176,8 +177,8 @@ static soma_status choose_precision(soma_trace_run *r, soma_error *err) {
         r->precision = SOMA_PRECISION_MIXED;
     else if (!strcmp(dtype, "bf16"))
         r->precision = SOMA_PRECISION_BF16;
-    else
-        return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.32s\" is not known; there are f32, mixed and bf16", dtype);
+    else if (soma__policy_precision(&r->precision, dtype, NULL) != SOMA_OK) // as acting computes
+        return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.32s\" is not known; there are f32, mixed, bf16, int8, int8w and int4w", dtype);
     return SOMA_OK;
 }
 

@@ -104,7 +104,7 @@ soma_status soma__trace_written_inputs(soma_trace_run *r, soma_error *err) {
     if (!openpi) rule->gap = 0;
     rule->lerobot = !openpi;
     r->train = r->o->names_only || there(r, openpi ? "tokens" : "action_tokens");
-    if (!strcmp(r->o->dtype, "bf16")) r->train = false; // gradients need f32 weights
+    if (r->precision.weight != SOMA_F32) r->train = false; // gradients need f32 weights
     b->n = b->draws = 1;
     const char *first = openpi ? "prompt_tokens" : "tokens";
     int64_t any;

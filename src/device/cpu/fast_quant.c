@@ -144,10 +144,11 @@ static void block_item(void *ctx, int64_t item, int thread) {
     }
     const bool bf16 = p->out->dtype == SOMA_BF16;
     const int64_t sums_ld = p->form == SOMA_QUANT_I8W ? 2 * p->isa->nr : p->isa->nr;
+    const float *channels = p->form == SOMA_QUANT_I4W ? NULL : (const float *)(panel + p->Kp * p->isa->nr);
     char *out = (char *)cpu_at(p->run, p->out) + (row0 * p->N + col0) * (bf16 ? 2 : 4);
     for (int64_t r = 0; r < rows; r++)
-        p->isa->finish(out + r * p->N * (bf16 ? 2 : 4), bf16, cols, p->form, sums + r * sums_ld * 4, p->scales[row0 + r],
-                       (const float *)(panel + p->Kp * p->isa->nr), p->bias + col0);
+        p->isa->finish(out + r * p->N * (bf16 ? 2 : 4), bf16, cols, p->form, sums + r * sums_ld * 4, p->scales[row0 + r], channels,
+                       p->bias + col0);
 }
 
 static void take_bias(product *p) {
