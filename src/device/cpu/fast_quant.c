@@ -10,6 +10,7 @@
 #include "device/cpu/fast_quant.h"
 #include "device/cpu/fast.h"
 #include "device/cpu/packed.h"
+#include "device/cpu/plain.h"
 
 enum {
     ROW_GROUP = 96,  // rows of an item: their sums stay in the second-level cache; a multiple of the tiles' rows
@@ -112,15 +113,9 @@ void cpu_quant_choose(soma_slot *slot, const soma_tensor *const *readers, size_t
     slot->size = cpu_quant_size(readers[0]->p.quant.form, p.N, p.K, p.isa);
 }
 
-static int64_t row_at(const soma_tensor *t, int64_t r) { // element where row r begins
-    int64_t at = 0;
-    for (int d = t->n_dims - 2; d >= 0; r /= t->shape[d--]) at += r % t->shape[d] * t->stride[d];
-    return at;
-}
-
 static void take_item(void *ctx, int64_t r, int thread) {
     const product *p = ctx;
-    const char *x = (const char *)cpu_at(p->run, p->a) + row_at(p->a, r) * (int64_t)soma_dtype_size(p->a->dtype);
+    const char *x = (const char *)cpu_at(p->run, p->a) + plain_row(p->a, r) * (int64_t)soma_dtype_size(p->a->dtype);
     p->scales[r] = p->isa->take(p->bytes + r * p->planes * p->Kp, p->start + r * p->planes * p->start_ld, p->form, x, p->a->dtype, p->K,
                                 (float *)(p->run->threads_space + (size_t)thread * p->run->thread_size));
 }
