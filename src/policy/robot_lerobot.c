@@ -223,6 +223,11 @@ static soma_status fill_gaps(reading *r, const char *where, soma_error *err) {
         if (type && !strcmp(type, prompts[i].type) && !json_object_get(r->robot, "prompt_form"))
             json_object_set_new(r->robot, "prompt_form", json_string(form_of(r, i, NULL)));
     json_object_set_new(r->robot, "normalise", json_pack("{s:s, s:s}", "state", r->rules[0], "actions", r->rules[1]));
+    if (is_of_04(r->config))
+        soma__log(
+            SOMA_LOG_WARN,
+            "%s: saved by LeRobot 0.4 and read as it does (prompts, borders); where it was only converted there, docs/checkpoints.md helps",
+            where);
     json_object_set_new(r->robot, "resize", json_string(is_of_04(r->config) ? "lerobot_04" : "lerobot"));
     json_object_set_new(r->robot, "absent", json_string("masked"));
     if (json_object_size(r->stats)) json_object_set(r->robot, "norm_stats", r->stats);
