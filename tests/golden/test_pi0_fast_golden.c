@@ -111,9 +111,9 @@ static void hold_choices(const traced *t, const soma_safetensor *want, const int
 // factors of each product, that is sqrt(2) w if each is as much; bf16 also what comes of it and the sum that it is added to: 2 w.
 static void hold_bf16(const char *form, const char *ids, const char *logits) {
     char file[80];
-    if (!mkdtemp(folder)) fail_msg("no folder in /tmp");
     snprintf(file, sizeof file, "pi0_fast_tiny/outputs%s.safetensors", form);
-    soma_safetensors *st = golden_open(file);
+    soma_safetensors *st = golden_open(file); // or the test ends here
+    if (!mkdtemp(folder)) fail_msg("no folder in /tmp");
     const soma_safetensor *answer = golden_find(st, ids), *want = golden_find(st, logits);
     write_rounded(folder);
     snprintf(file, sizeof file, "pi0_fast_tiny/inputs%s.safetensors", form);
