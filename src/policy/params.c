@@ -369,8 +369,8 @@ soma_status soma__params_open_cached(soma_params **out, soma_device *device, con
     else
         soma__safetensors_close(file);
     if (status == SOMA_OK) status = soma__check_weights(&p->layout, NULL, file, aliases, err);
-    // frozen weights are read by backward products, too, the other way round: they keep the published form
-    if (status == SOMA_OK && role == SOMA_ROLE_WEIGHT) status = soma__choose_forms(device, &p->layout, graphs, n_graphs, role, err);
+    if (status == SOMA_OK && cache) status = soma__choose_forms(device, &p->layout, graphs, n_graphs, role, err);
+    if (!cache) cache = "";
     if (status == SOMA_OK) status = place_weights(p, aliases, cache, err);
     if (status == SOMA_OK) status = read_weights(p, p->memory, file, aliases, err);
     if (status == SOMA_OK) {

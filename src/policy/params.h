@@ -39,6 +39,7 @@ soma_status soma__params_open(soma_params **params, soma_device *device, const s
                               soma_safetensors *file, const soma_alias *aliases, soma_error *err);
 
 // The same, with packed weights from the file `cache` where it has them (packed_cache.h); "": packs.
+// cache NULL: weights keep their published form, for graphs whose backward products, not built yet, read them the other way round.
 soma_status soma__params_open_cached(soma_params **params, soma_device *device, const soma_graph *const *graphs, size_t n_graphs,
                                      soma_role role, soma_safetensors *file, const soma_alias *aliases, const char *cache, soma_error *err);
 // Is the weight where a file is mapped? Its place then lies outside of the buffer.

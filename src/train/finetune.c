@@ -172,8 +172,8 @@ static soma_status read_init(soma_trainer *t, const soma_graph *graph, soma_erro
     soma__safetensors_close(file);
     if (status != SOMA_OK || !t->change.n_frozen) return status;
     SOMA_TRY(soma__safetensors_open(&file, t->o.init, err)); // is taken over: its pages are the frozen weights
-    SOMA_TRY(soma__params_open(&t->still, t->device, (const soma_graph *const *)&graph, 1, SOMA_ROLE_FROZEN, file,
-                               t->model->family->aliases, err));
+    SOMA_TRY(soma__params_open_cached(&t->still, t->device, (const soma_graph *const *)&graph, 1, SOMA_ROLE_FROZEN, file,
+                                      t->model->family->aliases, NULL, err));
     t->params->layout.frozen = &t->still->layout;
     return SOMA_OK;
 }
