@@ -151,16 +151,19 @@ static const soma_tensor *packed_source(const soma_step *step) { // a weight tha
     return NULL;
 }
 
+static cpu_choice choose_packed(const soma_step *step, soma_isa isa) {
+    const soma_tensor *t = step->nodes[step->n_nodes - 1];
+    cpu_chooser *chooser = t->op == SOMA_OP_MATMUL         ? cpu_fast_packed
+                           : t->op == SOMA_OP_QUANT_MATMUL ? cpu_fast_quant_matmul
+                           : t->op == SOMA_OP_EMBED        ? cpu_packed_embed
+                                                           : NULL;
+    return chooser && cpu_reads_whole(t, t->op == SOMA_OP_EMBED ? 0 : 1) ? chooser(step, isa) : (cpu_choice){0};
+}
+
 static cpu_choice choose(const soma_step *step, soma_isa isa) {
+    if (packed_source(step)) return choose_packed(step, isa);
     const soma_tensor *t = step->nodes[step->n_nodes - 1];
     cpu_choice c = {0};
-    if (packed_source(step))
-        switch (t->op) {
-        case SOMA_OP_MATMUL: return cpu_fast_packed(step, isa);
-        case SOMA_OP_QUANT_MATMUL: return cpu_fast_quant_matmul(step, isa);
-        case SOMA_OP_EMBED: return cpu_packed_embed(step, isa);
-        default: return c;
-        }
     if (isa != SOMA_ISA_PLAIN && choosers[t->op]) c = choosers[t->op](step, isa);
     if (c.run) return c;
     c = (cpu_choice){.run = cpu_plain[t->op]};

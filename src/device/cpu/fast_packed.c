@@ -50,6 +50,9 @@ static bool product_new(product *p, const soma_step *step, soma_isa isa) {
     const cpu_form form = soma__owner(b)->form;
     *p = (product){.isa = cpu_gemm_of(isa, kind), .M = soma__numel(out) / out->shape[out->n_dims - 1], .N = b->shape[0], .K = b->shape[1]};
     if (!p->isa || out->dtype != SOMA_F32 || b->n_dims != 2 || !cpu_side_of(&p->a, out->src[0], true, kind)) return false;
+    // unrounded words are no factor of a bf16 product; pairs of a weight of f32, which were rounded, are of no other
+    if (form > CPU_FORM_PAIRS || (form == CPU_FORM_FLOATS && kind != SOMA_F32)) return false;
+    if (form == CPU_FORM_PAIRS && b->dtype == SOMA_F32 && kind != SOMA_BF16) return false;
     if (bias && ((bias->dtype != SOMA_F32 && bias->dtype != SOMA_BF16) || bias->stride[0] != 1)) return false;
     p->k_of_word = form == CPU_FORM_PAIRS ? 2 : 1;
     p->block = form == CPU_FORM_PAIRS ? p->isa->block_pairs : p->isa->block;

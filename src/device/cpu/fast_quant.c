@@ -81,6 +81,8 @@ static bool is_float(const soma_tensor *t) { return t->dtype == SOMA_F32 || t->d
 static bool product_new(product *p, const soma_tensor *out, soma_isa isa) {
     const soma_tensor *a = out->src[0], *b = out->src[1], *bias = out->src[2];
     *p = (product){.isa = cpu_quant_of(isa), .form = out->p.quant.form, .out = out, .a = a, .N = b->shape[0], .K = b->shape[1]};
+    const cpu_form form = soma__owner(b)->form;
+    if (form && form != (p->form == SOMA_QUANT_I4W ? CPU_FORM_LEVELS : CPU_FORM_BYTES)) return false;
     if (!p->isa || !is_float(out) || !is_float(a) || !is_float(b) || a->stride[a->n_dims - 1] != 1 || b->stride[1] != 1) return false;
     if (bias && (!is_float(bias) || bias->stride[0] != 1)) return false;
     const bool pairs = p->form != SOMA_QUANT_I8;
@@ -95,7 +97,7 @@ static bool product_new(product *p, const soma_tensor *out, soma_isa isa) {
     p->start_size = cpu_align((size_t)(p->M * p->planes * p->start_ld) * 4);
     p->bytes_size = cpu_align((size_t)(p->M * p->planes * p->Kp));
     p->panel_size = cpu_quant_panel_size(p->form, p->K, p->isa->nr);
-    p->weights_size = soma__owner(b)->form ? 0 : cpu_quant_size(p->form, p->N, p->K, p->isa);
+    p->weights_size = form ? 0 : cpu_quant_size(p->form, p->N, p->K, p->isa);
     return true;
 }
 
@@ -104,10 +106,9 @@ void cpu_quant_choose(soma_slot *slot, const soma_tensor *const *readers, size_t
     product p;
     for (size_t i = 0; i < n_readers; i++) {
         const soma_tensor *t = readers[i];
-        if (t->op != SOMA_OP_QUANT_MATMUL || (t->p.quant.form == SOMA_QUANT_I4W) != levels || t->src[1]->base || !product_new(&p, t, isa))
+        if (t->op != SOMA_OP_QUANT_MATMUL || (t->p.quant.form == SOMA_QUANT_I4W) != levels || !cpu_reads_whole(t, 1) ||
+            !product_new(&p, t, isa))
             return;
-        for (int s = 0; s < SOMA_MAX_SRC; s++)
-            if (s != 1 && t->src[s] && soma__owner(t->src[s]) == t->src[1]) return;
     }
     slot->form = levels ? CPU_FORM_LEVELS : CPU_FORM_BYTES;
     slot->size = cpu_quant_size(readers[0]->p.quant.form, p.N, p.K, p.isa);

@@ -19,17 +19,18 @@ int64_t cpu_form_panel(cpu_form form, int64_t K, int nr) {
     return (form == CPU_FORM_PAIRS ? cpu_ceil(K, CPU_PAIRS_K) * (CPU_PAIRS_K / 2) : K) * nr;
 }
 
-static bool is_whole(const soma_tensor *b, const soma_slot *slot) {
-    return b->n_dims == 2 && soma__is_contiguous(b) && !(b->base && b->offset) && b->shape[0] == rows_of(slot) && b->shape[1] == k_of(slot);
+bool cpu_reads_whole(const soma_tensor *t, int at) {
+    const soma_tensor *b = t->src[at], *w = soma__owner(b);
+    for (int i = 0; i < SOMA_MAX_SRC; i++)
+        if (i != at && t->src[i] && (soma__owner(t->src[i]) == w || soma__owner(t->src[i])->form)) return false;
+    return b->n_dims == 2 && soma__is_contiguous(b) && !(b->base && b->offset) && b->shape[0] == w->shape[0] &&
+           soma__numel(b) == soma__numel(w);
 }
 
 // Is the weight this product's second factor, whole, and can the product be done with a packed one?
-static bool packs(const soma_tensor *t, const soma_slot *slot, soma_isa isa) {
-    if (t->op != SOMA_OP_MATMUL || t->dtype != SOMA_F32) return false;
-    const soma_tensor *b = t->src[1], *w = soma__owner(b);
-    for (int i = 0; i < SOMA_MAX_SRC; i++)
-        if (i != 1 && t->src[i] && soma__owner(t->src[i]) == w) return false;
-    return is_whole(b, slot) && cpu_fast_packed(&(soma_step){(soma_tensor *[]){(soma_tensor *)t}, 1}, isa).run;
+static bool packs(const soma_tensor *t, soma_isa isa) {
+    return t->op == SOMA_OP_MATMUL && cpu_reads_whole(t, 1) &&
+           cpu_fast_packed(&(soma_step){(soma_tensor *[]){(soma_tensor *)t}, 1}, isa).run;
 }
 
 void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t n_readers, soma_isa isa) {
@@ -45,8 +46,8 @@ void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t 
     const soma_dtype product = first->p.matmul.product;
     for (size_t i = 0; i < n_readers; i++) {
         const soma_tensor *t = readers[i];
-        if (t->op == SOMA_OP_EMBED ? !is_whole(t->src[0], slot) || (slot->dtype == SOMA_F32 && product == SOMA_BF16)
-                                   : !packs(t, slot, isa) || t->p.matmul.product != product)
+        if (t->op == SOMA_OP_EMBED ? !cpu_reads_whole(t, 0) || (slot->dtype == SOMA_F32 && product == SOMA_BF16)
+                                   : !packs(t, isa) || t->p.matmul.product != product)
             return;
     }
     const cpu_gemm *gemm = cpu_gemm_of(isa, product);
@@ -94,8 +95,7 @@ void cpu_form_pack(const soma_slot *slot, void *memory, const void *data, soma_d
 typedef struct look_up {
     const uint32_t *table;
     const int32_t *ids;
-    char *out;
-    const soma_tensor *t;
+    void *out;
     cpu_form form;
     int64_t N, K, panel;
     int nr;
@@ -104,15 +104,14 @@ typedef struct look_up {
 static void row_item(void *ctx, int64_t item, int thread) {
     const look_up *l = ctx;
     const int64_t row = l->ids[item];
-    const bool inside = row >= 0 && row < l->N, pairs = l->form == CPU_FORM_PAIRS, bf16 = l->t->dtype == SOMA_BF16;
+    const bool inside = row >= 0 && row < l->N, pairs = l->form == CPU_FORM_PAIRS; // of a table of bf16
     const uint32_t *words = inside ? l->table + row / l->nr * l->panel + row % l->nr : NULL;
     for (int64_t k = 0; k < l->K; k++) {
         const uint32_t word = inside ? words[(pairs ? k / 2 : k) * l->nr] : 0;
-        const uint32_t bits = !pairs ? word : k % 2 ? word & 0xffff0000u : word << 16; // of an f32
-        if (bf16)
-            ((uint16_t *)l->out)[item * l->K + k] = (uint16_t)(bits >> 16); // a table of bf16 has no more
+        if (pairs)
+            ((uint16_t *)l->out)[item * l->K + k] = (uint16_t)(k % 2 ? word >> 16 : word);
         else
-            ((uint32_t *)l->out)[item * l->K + k] = bits;
+            ((uint32_t *)l->out)[item * l->K + k] = word;
     }
 }
 
@@ -121,7 +120,6 @@ static void embed(const cpu_run *run, const soma_step *step, soma_isa isa) {
     look_up l = {.table = cpu_at(run, table),
                  .ids = cpu_at(run, ids),
                  .out = cpu_at(run, t),
-                 .t = t,
                  .form = soma__owner(table)->form,
                  .N = table->shape[0],
                  .K = table->shape[1],
@@ -135,7 +133,7 @@ static void embed_avx512(const cpu_run *run, const soma_step *step) { embed(run,
 cpu_choice cpu_packed_embed(const soma_step *step, soma_isa isa) {
     const soma_tensor *t = step->nodes[0];
     const cpu_form form = soma__owner(t->src[0])->form;
-    const bool fits = (form == CPU_FORM_FLOATS || form == CPU_FORM_PAIRS) && soma__is_contiguous(t->src[1]) &&
-                      (t->dtype == SOMA_F32 || (t->dtype == SOMA_BF16 && form == CPU_FORM_PAIRS));
+    // a table of f32 that was packed as pairs has lost its lower halves
+    const bool fits = soma__is_contiguous(t->src[1]) && form == (t->dtype == SOMA_F32 ? CPU_FORM_FLOATS : CPU_FORM_PAIRS);
     return (cpu_choice){.run = !fits ? NULL : isa >= SOMA_ISA_AVX512 ? embed_avx512 : embed_avx2};
 }

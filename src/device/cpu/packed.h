@@ -17,6 +17,9 @@ typedef enum cpu_form {
 #define CPU_FORMS_VERSION "1" // grows when a form's bytes change
 enum { CPU_PAIRS_K = 32 };    // what a tile of AMX takes at once
 
+// Does the node read its source `at` as the whole weight [N, K] that owns it, and neither that weight nor a packed one beside it? A packed
+// weight can be read in no other way.
+bool cpu_reads_whole(const soma_tensor *t, int at);
 // Sets slot->form and slot->size, or leaves them. readers: every node that reads the weight, of every graph over it.
 void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t n_readers, soma_isa isa);
 // Writes the weight in its form. data: as published, f32 or bf16, aligned.
