@@ -98,6 +98,7 @@ static inline bool harness_run_step(harness *h, cpu_chooser *choose, const soma_
     assert_non_null(own);
     memset(shared, 0xab, choice.shared_size + 64);
     memset(own, 0xab, total + 64);
+    h->run.isa = isa;
     h->run.pool = pool;
     h->run.shared = (char *)shared;
     h->run.threads_space = (char *)own;
@@ -132,7 +133,7 @@ static inline int harness_all(harness *h, cpu_chooser *choose, const soma_step *
     const size_t size = (size_t)soma__numel(out) * soma_dtype_size(out->dtype);
     char *first = soma__alloc(size + 1);
     int taken = 0;
-    for (soma_isa isa = SOMA_ISA_AVX2; isa <= cpu_best_isa(); isa++) {
+    for (soma_isa isa = SOMA_ISA_PLAIN + 1; isa <= cpu_best_isa(); isa++) {
         bool took = false;
         for (int threads = 1; threads <= 3; threads++) {
             memset(harness_data(h, out), 0x7e, size);

@@ -64,7 +64,8 @@ static cpu_chooser *const choosers[SOMA_OP_COUNT] = {
     [SOMA_OP_ATTENTION_GRAD] = cpu_fast_attention_grad,
     [SOMA_OP_CROSS_ENTROPY] = cpu_fast_cross_entropy,
     [SOMA_OP_CROSS_ENTROPY_GRAD] = cpu_fast_cross_entropy_grad,
-    [SOMA_OP_STORE] = cpu_fast_store, [SOMA_OP_ADAMW] = cpu_fast_adamw,
+    [SOMA_OP_STORE] = cpu_fast_store,
+    [SOMA_OP_ADAMW] = cpu_fast_adamw,
 };
 
 typedef struct {
@@ -199,7 +200,11 @@ static void cpu_release(soma_device *device, soma_plan *plan) {
 static void cpu_run_plan(soma_device *device, const soma_plan *plan, void *const buffers[SOMA_ROLE_COUNT]) {
     cpu_device *d = (cpu_device *)device;
     const cpu_plan *p = plan->device_data;
-    cpu_run run = {.pool = d->pool, .shared = p->workspace, .threads_space = p->workspace + p->shared_size, .thread_size = p->thread_size};
+    cpu_run run = {.isa = d->isa,
+                   .pool = d->pool,
+                   .shared = p->workspace,
+                   .threads_space = p->workspace + p->shared_size,
+                   .thread_size = p->thread_size};
     for (int r = 0; r < SOMA_ROLE_COUNT; r++) run.buffers[r] = buffers[r];
     pthread_mutex_lock(&d->lock);
     for (size_t i = 0; i < plan->n_steps; i++) {

@@ -6,11 +6,17 @@
 #include "base/pool.h"
 #include "device/device.h"
 
-typedef enum soma_isa { SOMA_ISA_PLAIN, SOMA_ISA_AVX2, SOMA_ISA_AVX512, SOMA_ISA_AVX512BF16, SOMA_ISA_AMX } soma_isa; // each includes the ones before
+// Instruction sets of this kind of processor; each includes the ones before.
+#if defined(__aarch64__)
+typedef enum soma_isa { SOMA_ISA_PLAIN, SOMA_ISA_NEON, SOMA_ISA_NEONDOT, SOMA_ISA_NEONBF16 } soma_isa;
+#else
+typedef enum soma_isa { SOMA_ISA_PLAIN, SOMA_ISA_AVX2, SOMA_ISA_AVX512, SOMA_ISA_AVX512BF16, SOMA_ISA_AMX } soma_isa;
+#endif
 
 // What a kernel is given. Memory is planned; kernels never allocate.
 typedef struct cpu_run {
     char *buffers[SOMA_ROLE_COUNT];
+    soma_isa isa; // that the kernel was chosen for
     soma_pool *pool;
     char *shared;        // workspace of this node, as large as it asked for (64-byte aligned)
     char *threads_space; // thread i's own workspace begins at threads_space + i * thread_size

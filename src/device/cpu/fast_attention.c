@@ -223,9 +223,9 @@ static void forward_item(void *ctx, int64_t item, int thread) {
     write_rows(a, b, row0, rows, head, out);
 }
 
-static void attention_run(const cpu_run *run, const soma_step *step, soma_isa isa) {
+static void attention_run(const cpu_run *run, const soma_step *step) {
     attention a;
-    if (!attention_new(&a, step, isa, true)) return; // was refused by the chooser
+    if (!attention_new(&a, step, run->isa, true)) return; // was refused by the chooser
     a.run = run;
     soma__pool_run(run->pool, a.B * a.KV * 2, pack_item, &a);
     soma__pool_run(run->pool, a.B * a.H * a.n_tiles, forward_item, &a);
@@ -314,9 +314,9 @@ static void backward_item(void *ctx, int64_t item, int thread) {
         for (int64_t tile = 0; tile < a->n_tiles; tile++) backward_tile(a, &s, b, kv * a->group + g, tile * ROWS, dk, dv);
 }
 
-static void attention_grad_run(const cpu_run *run, const soma_step *step, soma_isa isa) {
+static void attention_grad_run(const cpu_run *run, const soma_step *step) {
     attention a;
-    if (!attention_new(&a, step, isa, false)) return; // was refused by the chooser
+    if (!attention_new(&a, step, run->isa, false)) return; // was refused by the chooser
     a.run = run;
     a.dq = cpu_at(run, a.out);
     a.dk = (float *)a.dq + soma__numel(a.q);
@@ -326,25 +326,14 @@ static void attention_grad_run(const cpu_run *run, const soma_step *step, soma_i
 
 // ---- choosers
 
-static void attention_avx2(const cpu_run *run, const soma_step *step) { attention_run(run, step, SOMA_ISA_AVX2); }
-static void attention_avx512(const cpu_run *run, const soma_step *step) { attention_run(run, step, SOMA_ISA_AVX512); }
-static void attention_avx512bf16(const cpu_run *run, const soma_step *step) { attention_run(run, step, SOMA_ISA_AVX512BF16); }
-static void attention_amx(const cpu_run *run, const soma_step *step) { attention_run(run, step, SOMA_ISA_AMX); }
-static void grad_avx2(const cpu_run *run, const soma_step *step) { attention_grad_run(run, step, SOMA_ISA_AVX2); }
-static void grad_avx512(const cpu_run *run, const soma_step *step) { attention_grad_run(run, step, SOMA_ISA_AVX512); }
-static void grad_avx512bf16(const cpu_run *run, const soma_step *step) { attention_grad_run(run, step, SOMA_ISA_AVX512BF16); }
-
 cpu_choice cpu_fast_attention(const soma_step *step, soma_isa isa) {
     attention a;
     if (!attention_new(&a, step, isa, true)) return (cpu_choice){0};
-    static cpu_kernel *const kernels[] = {NULL, attention_avx2, attention_avx512, attention_avx512bf16,
-                                          attention_amx}; // by instruction set
-    return (cpu_choice){kernels[isa], (size_t)(a.B * a.KV * (a.key_size + a.value_size)) * 4, forward_thread_size(&a)};
+    return (cpu_choice){attention_run, (size_t)(a.B * a.KV * (a.key_size + a.value_size)) * 4, forward_thread_size(&a)};
 }
 
 cpu_choice cpu_fast_attention_grad(const soma_step *step, soma_isa isa) {
     attention a;
     if (!attention_new(&a, step, isa, false)) return (cpu_choice){0};
-    cpu_kernel *kernel = isa >= SOMA_ISA_AVX512BF16 ? grad_avx512bf16 : isa >= SOMA_ISA_AVX512 ? grad_avx512 : grad_avx2;
-    return (cpu_choice){.run = kernel, .thread_size = backward_space_at(&a, NULL).size};
+    return (cpu_choice){.run = attention_grad_run, .thread_size = backward_space_at(&a, NULL).size};
 }

@@ -189,10 +189,10 @@ static void run_one(gemm *g) {
     if (g->in_parts) soma__pool_run(pool, cpu_ceil(g->M, STREAM_BLOCK), finish_item, g);
 }
 
-static void matmul(const cpu_run *run, const soma_step *step, soma_isa isa) {
+static void matmul(const cpu_run *run, const soma_step *step) {
     const soma_tensor *out = step->nodes[0];
     gemm g;
-    if (!gemm_new(&g, step, isa)) return; // was refused by the chooser
+    if (!gemm_new(&g, step, run->isa)) return; // was refused by the chooser
     g.run = run;
     g.packed = (uint32_t *)(run->shared + g.bias_size);
     g.parts = (float *)(run->shared + g.bias_size + g.packed_size);
@@ -212,13 +212,9 @@ static void matmul(const cpu_run *run, const soma_step *step, soma_isa isa) {
         run_one(&g);
     }
 }
-static void matmul_avx2(const cpu_run *run, const soma_step *step) { matmul(run, step, SOMA_ISA_AVX2); }
-static void matmul_avx512(const cpu_run *run, const soma_step *step) { matmul(run, step, SOMA_ISA_AVX512); }
-static void matmul_avx512bf16(const cpu_run *run, const soma_step *step) { matmul(run, step, SOMA_ISA_AVX512BF16); }
 
 cpu_choice cpu_fast_matmul(const soma_step *step, soma_isa isa) {
     gemm g;
     if (step->n_nodes != 1 || !gemm_new(&g, step, isa)) return (cpu_choice){0};
-    cpu_kernel *kernel = isa >= SOMA_ISA_AVX512BF16 ? matmul_avx512bf16 : isa >= SOMA_ISA_AVX512 ? matmul_avx512 : matmul_avx2;
-    return (cpu_choice){kernel, g.bias_size + g.packed_size + g.parts_size, g.thread_size};
+    return (cpu_choice){matmul, g.bias_size + g.packed_size + g.parts_size, g.thread_size};
 }

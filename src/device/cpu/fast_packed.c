@@ -115,10 +115,10 @@ static const float *take_bias(const product *p, const soma_tensor *t) {
     return bias;
 }
 
-static void multiply(const cpu_run *run, const soma_step *step, soma_isa isa) {
+static void multiply(const cpu_run *run, const soma_step *step) {
     const soma_tensor *out = step->nodes[0];
     product p;
-    if (!product_new(&p, step, isa)) return; // was refused by the chooser
+    if (!product_new(&p, step, run->isa)) return; // was refused by the chooser
     p.run = run;
     p.packed = (uint32_t *)(run->shared + p.bias_size);
     p.bias = take_bias(&p, out->src[2]);
@@ -131,14 +131,9 @@ static void multiply(const cpu_run *run, const soma_step *step, soma_isa isa) {
         soma__pool_run(run->pool, cpu_ceil(p.N, p.isa->nr) * cpu_ceil(p.M, ROW_GROUP), block_item, &p);
     }
 }
-static void packed_avx2(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX2); }
-static void packed_avx512(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX512); }
-static void packed_avx512bf16(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AVX512BF16); }
-static void packed_amx(const cpu_run *run, const soma_step *step) { multiply(run, step, SOMA_ISA_AMX); }
 
 cpu_choice cpu_fast_packed(const soma_step *step, soma_isa isa) {
     product p;
     if (step->n_nodes != 1 || !product_new(&p, step, isa)) return (cpu_choice){0};
-    static cpu_kernel *const kernels[] = {NULL, packed_avx2, packed_avx512, packed_avx512bf16, packed_amx}; // by instruction set
-    return (cpu_choice){kernels[isa], p.bias_size + p.packed_size, p.sums_size};
+    return (cpu_choice){multiply, p.bias_size + p.packed_size, p.sums_size};
 }

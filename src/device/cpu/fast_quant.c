@@ -155,10 +155,10 @@ static void take_bias(product *p) {
         p->bias[i] = t->dtype == SOMA_F32 ? ((const float *)data)[i] : cpu_from_bf16(((const uint16_t *)data)[i]);
 }
 
-static void quant_matmul(const cpu_run *run, const soma_step *step, soma_isa isa) {
+static void quant_matmul(const cpu_run *run, const soma_step *step) {
     const soma_tensor *b = step->nodes[0]->src[1];
     product p;
-    if (!product_new(&p, step->nodes[0], isa)) return; // was refused by the chooser
+    if (!product_new(&p, step->nodes[0], run->isa)) return; // was refused by the chooser
     p.run = run;
     p.bias = (float *)run->shared;
     p.scales = (float *)(run->shared + p.bias_size);
@@ -174,13 +174,10 @@ static void quant_matmul(const cpu_run *run, const soma_step *step, soma_isa isa
     soma__pool_run(run->pool, p.M, take_item, &p);
     soma__pool_run(run->pool, p.panels * p.row_groups, block_item, &p);
 }
-static void quant_matmul_avx2(const cpu_run *run, const soma_step *step) { quant_matmul(run, step, SOMA_ISA_AVX2); }
-static void quant_matmul_avx512bf16(const cpu_run *run, const soma_step *step) { quant_matmul(run, step, SOMA_ISA_AVX512BF16); }
 
 cpu_choice cpu_fast_quant_matmul(const soma_step *step, soma_isa isa) {
     product p;
     if (step->n_nodes != 1 || !product_new(&p, step->nodes[0], isa)) return (cpu_choice){0};
-    return (cpu_choice){isa >= SOMA_ISA_AVX512BF16 ? quant_matmul_avx512bf16 : quant_matmul_avx2,
-                        p.bias_size + p.scale_size + p.start_size + p.bytes_size + p.weights_size,
+    return (cpu_choice){quant_matmul, p.bias_size + p.scale_size + p.start_size + p.bytes_size + p.weights_size,
                         (size_t)SOMA_MAX(ROW_GROUP * p.planes * p.isa->nr, p.Kp) * 4};
 }

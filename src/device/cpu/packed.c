@@ -115,7 +115,7 @@ static void row_item(void *ctx, int64_t item, int thread) {
     }
 }
 
-static void embed(const cpu_run *run, const soma_step *step, soma_isa isa) {
+static void embed(const cpu_run *run, const soma_step *step) {
     const soma_tensor *t = step->nodes[0], *table = t->src[0], *ids = t->src[1];
     look_up l = {.table = cpu_at(run, table),
                  .ids = cpu_at(run, ids),
@@ -123,17 +123,15 @@ static void embed(const cpu_run *run, const soma_step *step, soma_isa isa) {
                  .form = soma__owner(table)->form,
                  .N = table->shape[0],
                  .K = table->shape[1],
-                 .nr = cpu_gemm_of(isa, SOMA_F32)->nr};
+                 .nr = cpu_gemm_of(run->isa, SOMA_F32)->nr};
     l.panel = cpu_form_panel(l.form, l.K, l.nr);
     soma__pool_run(run->pool, soma__numel(ids), row_item, &l);
 }
-static void embed_avx2(const cpu_run *run, const soma_step *step) { embed(run, step, SOMA_ISA_AVX2); }
-static void embed_avx512(const cpu_run *run, const soma_step *step) { embed(run, step, SOMA_ISA_AVX512); }
 
 cpu_choice cpu_packed_embed(const soma_step *step, soma_isa isa) {
     const soma_tensor *t = step->nodes[0];
     const cpu_form form = soma__owner(t->src[0])->form;
     // a table of f32 that was packed as pairs has lost its lower halves
     const bool fits = soma__is_contiguous(t->src[1]) && form == (t->dtype == SOMA_F32 ? CPU_FORM_FLOATS : CPU_FORM_PAIRS);
-    return (cpu_choice){.run = !fits ? NULL : isa >= SOMA_ISA_AVX512 ? embed_avx512 : embed_avx2};
+    return (cpu_choice){.run = fits ? embed : NULL};
 }
