@@ -15,6 +15,13 @@ soma_tensor *soma_rms_norm(const soma_scope *s, const char *name, soma_tensor *x
     return soma_rms_normalise(x, w, eps);
 }
 
+// The product is rounded on its own, as transformers' Llama rounds it: 1 + (w - 1) would lose the last bits of a small w.
+soma_tensor *soma_scaled_rms_norm(const soma_scope *s, const char *name, soma_tensor *x, float eps) {
+    soma_tensor *w = soma_scope_weight(soma_scope_in(s, "%s", name), "weight", soma_init_one(), 1, &x->shape[x->n_dims - 1]);
+    soma_tensor *n = soma_rms_normalise(x, NULL, eps);
+    return soma_mul(n, soma_cast(w, n->dtype));
+}
+
 soma_tensor *soma_layer_norm(const soma_scope *s, const char *name, soma_tensor *x, float eps) {
     const soma_scope *at = soma_scope_in(s, "%s", name);
     soma_tensor *w = soma_scope_weight(at, "weight", soma_init_one(), 1, &x->shape[x->n_dims - 1]);
@@ -64,11 +71,11 @@ soma_tensor *soma_attention(const soma_scope *s, soma_tensor *q, soma_tensor *k,
     return soma_attend(q, k, v, mask.q_block, mask.k_block, (float)(1 / sqrt((double)K)), s->precision.product); // [B, T, H, K]
 }
 
-soma_tensor *soma_gated_mlp(const soma_scope *s, soma_tensor *x, int64_t F) {
+soma_tensor *soma_gated_mlp(const soma_scope *s, soma_tensor *x, int64_t F, soma_unary f) {
     int64_t D = x->shape[x->n_dims - 1];
-    soma_tensor *gate = soma_apply(soma_linear(s, "gate_proj", x, F, false), SOMA_UNARY_GELU); // [.., F]
-    soma_tensor *up = soma_linear(s, "up_proj", x, F, false);                                  // [.., F]
-    return soma_linear(s, "down_proj", soma_mul(gate, up), D, false);                          // [.., D]
+    soma_tensor *gate = soma_apply(soma_linear(s, "gate_proj", x, F, false), f); // [.., F]
+    soma_tensor *up = soma_linear(s, "up_proj", x, F, false);                    // [.., F]
+    return soma_linear(s, "down_proj", soma_mul(gate, up), D, false);            // [.., D]
 }
 
 soma_tensor *soma_mlp(const soma_scope *s, soma_tensor *x, int64_t F) {

@@ -86,6 +86,8 @@ soma_tensor *soma_embedding(const soma_scope *s, const char *name, soma_tensor *
 
 // ---- norms over the last dimension; the result has x's dtype
 soma_tensor *soma_rms_norm(const soma_scope *s, const char *name, soma_tensor *x, float eps); // (1 + w) x / rms(x); w starts at zero
+soma_tensor *soma_scaled_rms_norm(const soma_scope *s, const char *name, soma_tensor *x,
+                                  float eps); // w x / rms(x), as Llama; w starts at one
 soma_tensor *soma_layer_norm(const soma_scope *s, const char *name, soma_tensor *x, float eps);
 // RMS norm whose scale, shift and gate come from a condition: "<name>.dense" maps cond [B, C] to [B, 3D]; y = n (1 + scale) + shift.
 // The gate is not squashed; the caller multiplies its sublayer's output with it. dense starts at zero.
@@ -111,8 +113,9 @@ soma_tensor *soma_rope(soma_tensor *x, soma_tensor *pos, double theta); // [B, T
 soma_tensor *soma_attention(const soma_scope *s, soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_mask mask); // scale K^-0.5
 
 // ---- feed-forward; weights inside `s`
-soma_tensor *soma_gated_mlp(const soma_scope *s, soma_tensor *x, int64_t F); // down_proj(gelu(gate_proj x) * up_proj x), no biases
-soma_tensor *soma_mlp(const soma_scope *s, soma_tensor *x, int64_t F);       // fc2(gelu(fc1 x)), biases
+soma_tensor *soma_gated_mlp(const soma_scope *s, soma_tensor *x, int64_t F,
+                            soma_unary f);                             // down_proj(f(gate_proj x) * up_proj x), no biases
+soma_tensor *soma_mlp(const soma_scope *s, soma_tensor *x, int64_t F); // fc2(gelu(fc1 x)), biases
 
 // ---- vision transformer, names as in SigLIP
 enum { SOMA_VIT_MAX_DEPTH = 64 };

@@ -160,7 +160,7 @@ static void feed_forward(lora_use how) {
     for (int i = 0; i < 3; i++) j.adapters[i] = (soma_adapter){.glob = layers[i], .form = SOMA_ADAPTER_OPENPI, .rank = R, .scale = 1};
     const soma_scope_spec spec = {.rules = &f32, .n_rules = 1, .adapters = j.adapters, .n_adapters = how == PAIRS ? 3 : 0};
     const soma_scope root = soma_scope_root(j.graph, &spec);
-    soma_output(soma_gated_mlp(&root, soma_input(j.graph, "x", SOMA_F32, 3, (int64_t[]){B, T, D}), M), "mlp");
+    soma_output(soma_gated_mlp(&root, soma_input(j.graph, "x", SOMA_F32, 3, (int64_t[]){B, T, D}), M, SOMA_UNARY_GELU), "mlp");
     compile_job(&j);
     const char *const names[] = {"mlp.gating_einsum",
                                  "mlp.gating_einsum_lora_a",

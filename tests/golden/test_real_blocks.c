@@ -230,7 +230,7 @@ static soma_kv turned_layer(soma_stream s[2], const rotation r[2]) {
         soma_tensor *y = soma_linear(attn, "o_proj", a, c->width, false);
         soma_tensor *x = soma_add(s[e].x, l.h.gate ? soma_mul(y, l.h.gate) : y);
         const soma_normed h = soma_gemma_norm(&s[e], l.scope, "post_attention_layernorm", x);
-        y = soma_gated_mlp(soma_scope_in(l.scope, "mlp"), h.y, c->mlp);
+        y = soma_gated_mlp(soma_scope_in(l.scope, "mlp"), h.y, c->mlp, SOMA_UNARY_GELU);
         s[e].x = soma_add(x, h.gate ? soma_mul(y, h.gate) : y);
     }
     return all;

@@ -127,7 +127,7 @@ static void mistakes_are_told(void **state) {
     soma_tensor *x = soma_input(b.graph, "x", SOMA_F32, 3, (int64_t[]){1, 2, 6});
     soma_tensor *h = soma_heads(soma_linear(&root, "q_proj", x, 10, false), 4); // 10 is no multiple of 4
     h = soma_merge_heads(soma_attention(&root, h, h, h, (soma_mask){0}));
-    h = soma_gated_mlp(&root, soma_layer_norm(&root, "n", h, 1e-6f), 8);
+    h = soma_gated_mlp(&root, soma_layer_norm(&root, "n", h, 1e-6f), 8, SOMA_UNARY_GELU);
     h = soma_ada_rms_norm(&root, "a", h, soma_mlp(&root, h, 3), 1e-6f).y;
     soma_output(soma_repeat_rows(h, 3), "y");
     soma_plan *plan = NULL;

@@ -5,9 +5,9 @@
 //
 // Weights: openpi's PyTorch checkpoints, name for name. The order of the lines follows openpi's and Gemma's papers; README.md lists the
 // mistakes that run but are wrong.
+#include "model/flow.h"
 #include "model/pi0/pi0.h"
 
-#include <math.h>
 #include <stdio.h>
 
 typedef struct builder {
@@ -30,16 +30,6 @@ static soma_tensor *embed_pictures(const builder *m) {
     return soma_paligemma_pictures(m->paligemma, images, &c->vision, c->language.width, c->model.info.cameras);
 }
 
-static void add_mask(const builder *m, soma_stream *s, const char *name, int64_t B, int64_t T, int64_t keys) {
-    char full[32];
-    snprintf(full, sizeof full, "%s.position", name);
-    s->pos = soma_input(m->g, full, SOMA_I32, 2, (int64_t[]){B, T});
-    snprintf(full, sizeof full, "%s.q_block", name);
-    s->mask.q_block = soma_input(m->g, full, SOMA_I32, 2, (int64_t[]){B, T});
-    snprintf(full, sizeof full, "%s.k_block", name);
-    s->mask.k_block = soma_input(m->g, full, SOMA_I32, 2, (int64_t[]){B, keys});
-}
-
 static soma_stream prefix_stream(const builder *m) {
     const pi0_config *c = m->c;
     soma_stream s = {.c = &c->language, .scope = soma_scope_in(m->paligemma, "language_model")};
@@ -48,10 +38,9 @@ static soma_stream prefix_stream(const builder *m) {
     int n = 0;
     if (pi0_n_cameras(c, m->saving)) parts[n++] = soma_cast(embed_pictures(m), activation);
     soma_tensor *tokens = soma_input(m->g, "tokens", SOMA_I32, 2, (int64_t[]){m->B, pi0_n_tokens(c, m->saving)});
-    parts[n++] =
-        soma_cast(soma_paligemma_text(s.scope, "embed_tokens", tokens, c->model.info.vocab, c->language.width), activation);
+    parts[n++] = soma_cast(soma_paligemma_text(s.scope, "embed_tokens", tokens, c->model.info.vocab, c->language.width), activation);
     s.x = n == 2 ? soma_concat(parts, 2, 1) : parts[0]; // [B, S, D]
-    add_mask(m, &s, "prefix", m->B, m->S, m->S);
+    soma__flow_mask(m->g, &s, "prefix", m->B, m->S, m->S);
     return s;
 }
 
@@ -69,34 +58,29 @@ static soma_tensor *time_condition(const builder *m, soma_tensor *emb) { // [N, 
     return soma_apply(soma_linear(m->root, "time_mlp_out", h, m->c->expert.width, true), SOMA_UNARY_SILU);
 }
 
-static soma_tensor *time_table(const builder *m) { // what SCHEDULE keeps for pi0: [steps, D]
-    return soma_state(m->g, "time.embedding", SOMA_F32, 2, (int64_t[]){m->saving->steps, m->c->expert.width});
-}
-
 // Either `time` f32 [N] or, with a saving, `step` i32 [N].
 static soma_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *time, soma_tensor *step) {
     const pi0_config *c = m->c;
-    int64_t D = c->expert.width, N = m->B * m->R, H = c->model.info.horizon;
+    int64_t D = c->expert.width, N = m->B * m->R;
     const soma_scope *root = m->root;
     soma_stream s = {.c = &c->expert, .scope = m->expert};
     soma_tensor *emb = NULL; // [N, D] f32
     if (time) emb = soma_tap(soma_time_embed(time, D, c->min_period, c->max_period), "suffix_t1.time_emb_f64");
-    soma_tensor *tok = soma_linear(root, "action_in_proj", x_t, D, true); // [N, H, D]
-    if (c->pi05 && step) {
+    soma_tensor *tok; // [N, H, D]
+    if (c->pi05) {
+        tok = soma_linear(root, "action_in_proj", x_t, D, true);
         s.step = step;
-        s.n_steps = m->saving->steps;
-    } else if (c->pi05)
-        s.cond = soma_tap(time_condition(m, emb), "suffix_t1.adarms_cond"); // [N, D]
-    else {
-        if (step) emb = soma_embed(time_table(m), step);
-        emb = soma_expand(soma_reshape(emb, 3, (int64_t[]){N, 1, D}), 3, (int64_t[]){N, H, D});
-        tok = soma_concat((soma_tensor *[]){tok, emb}, 2, 2); // [N, H, 2D]: action first, time second
-        tok = soma_apply(soma_linear(root, "action_time_mlp_in", tok, D, true), SOMA_UNARY_SILU);
-        tok = soma_linear(root, "action_time_mlp_out", tok, D, true);                    // [N, H, D]
+        if (step)
+            s.n_steps = m->saving->steps;
+        else
+            s.cond = soma_tap(time_condition(m, emb), "suffix_t1.adarms_cond"); // [N, D]
+    } else {
+        if (step) emb = soma_embed(soma__flow_times(m->g, m->saving->steps, D), step);
+        tok = soma__flow_tokens(root, x_t, emb, D);
         if (!m->saving) tok = soma_concat((soma_tensor *[]){state_token(m), tok}, 2, 1); // [N, 1 + H, D]
     }
     s.x = soma_cast(tok, s.scope->precision.activation);
-    add_mask(m, &s, "suffix", N, m->T, m->P + m->T);
+    soma__flow_mask(m->g, &s, "suffix", N, m->T, m->P + m->T);
     return s;
 }
 
@@ -105,9 +89,7 @@ static soma_tensor *velocity(const builder *m, const soma_stream *s) {
     const pi0_config *c = m->c;
     soma_tensor *h = soma_tap(soma_gemma_norm(s, s->scope, "norm", s->x).y, "suffix_t1.final_norm"); // the last gate is dropped
     h = soma_slice(h, 1, m->T - c->model.info.horizon, c->model.info.horizon);
-    // starts small: an untrained policy's first guess is "no movement of the noise", not a large random one
-    return soma_linear_init(m->root, "action_out_proj", h, c->model.info.action_dim, true,
-                            soma_init_normal(0.1 / sqrt((double)c->expert.width)));
+    return soma__flow_velocity(m->root, h, c->model.info.action_dim);
 }
 
 // ---- the programs
@@ -124,7 +106,7 @@ static soma_stream kept_stream(const builder *m) {
     soma_stream s = {.c = &m->c->expert, .scope = m->expert};
     if (m->P == m->S) return s;
     s.x = soma_cast(state_token(m), s.scope->precision.activation);
-    add_mask(m, &s, "state", m->B, 1, m->P);
+    soma__flow_mask(m->g, &s, "state", m->B, 1, m->P);
     return s;
 }
 
@@ -151,19 +133,14 @@ static void build_encode(const builder *m) {
 
 static void build_denoise(const builder *m) {
     const pi0_config *c = m->c;
-    soma_tensor *x_t = soma_input(m->g, "x_t", SOMA_F32, 3, (int64_t[]){m->B, c->model.info.horizon, c->model.info.action_dim});
-    soma_tensor *time = m->saving ? NULL : soma_input(m->g, "time", SOMA_F32, 1, &m->B);
-    soma_tensor *step = m->saving ? soma_input(m->g, "step", SOMA_I32, 1, &m->B) : NULL;
-    soma_tensor *dt = soma_input(m->g, "dt", SOMA_F32, 1, (int64_t[]){1}); // negative: time runs from 1 (noise) to 0 (actions)
-    soma_stream s[2] = {{0}, suffix_stream(m, x_t, time, step)};
+    const soma_flow_step step = soma__flow_step(m->g, &c->model.info, m->saving, m->B);
+    soma_stream s[2] = {{0}, suffix_stream(m, step.x_t, step.time, step.step)};
     soma_tap(s[1].x, "suffix_t1.embs");
     for (int i = 0; i < c->expert.depth; i++) {
         pi0_trunk_layer(s, i, (soma_kv){kv_state(m, i, "k"), kv_state(m, i, "v")}, (bool[]){false, false});
         soma_tap(s[1].x, "suffix_t1.layer_out.%d", i);
     }
-    soma_tensor *v = velocity(m, &s[1]);
-    soma_output(v, "v_t");
-    soma_output(soma_add(x_t, soma_mul(v, dt)), "x_next");
+    soma__flow_step_end(&step, velocity(m, &s[1]));
 }
 
 // What depends on the flow's times alone: pi0's time embeddings, pi0.5's modulations of every norm.
@@ -174,20 +151,13 @@ static void build_schedule(const builder *m) {
     if (c->pi05)
         soma_gemma_schedule(&(soma_stream){.c = &c->expert, .scope = m->expert, .cond = time_condition(m, emb), .n_steps = steps});
     else
-        soma_store(emb, time_table(m));
+        soma_store(emb, soma__flow_times(m->g, steps, c->expert.width));
 }
 
-// Flow matching: x_t = t noise + (1 - t) actions, and the net learns the velocity noise - actions.
 static void build_train(const builder *m) {
     const pi0_config *c = m->c;
-    int64_t H = c->model.info.horizon, A = c->model.info.action_dim, N = m->B * m->R;
-    soma_tensor *actions = soma_repeat_rows(soma_input(m->g, "actions", SOMA_F32, 3, (int64_t[]){m->B, H, A}), m->R); // [N, H, A]
-    soma_tensor *noise = soma_input(m->g, "noise", SOMA_F32, 3, (int64_t[]){N, H, A});
-    soma_tensor *weight = soma_input(m->g, "loss_weight", SOMA_F32, 3, (int64_t[]){N, H, A}); // sums to one
-    soma_tensor *time = soma_input(m->g, "time", SOMA_F32, 1, &N), *t = soma_reshape(time, 3, (int64_t[]){N, 1, 1});
-    soma_tensor *x_t = soma_add(soma_mul(t, noise), soma_mul(soma_affine(t, -1, 1), actions));
-    soma_tap(x_t, "train.x_t");
-    soma_stream s[2] = {prefix_stream(m), suffix_stream(m, x_t, time, NULL)};
+    const soma_flow_lesson lesson = soma__flow_lesson(m->g, &c->model.info, m->B, m->R);
+    soma_stream s[2] = {prefix_stream(m), suffix_stream(m, lesson.x_t, lesson.time, NULL)};
     for (int i = 0; i < c->language.depth; i++) {
         soma_tap(s[0].x, "train.prefix.layer_in.%d", i);
         soma_tap(s[1].x, "train.suffix.layer_in.%d", i);
@@ -196,11 +166,7 @@ static void build_train(const builder *m) {
     }
     soma_scope_blocks_end(m->root);
     soma_tap(s[1].x, "train.suffix.last_layer_out");
-    soma_tensor *v = soma_tap(velocity(m, &s[1]), "train.v_t");
-    soma_tensor *off = soma_apply(soma_sub(v, soma_sub(noise, actions)), SOMA_UNARY_SQUARE); // [N, H, A]
-    soma_tap(off, "train.loss_elementwise");
-    soma_tensor *loss = soma_reshape(soma_sum(soma_mul(off, weight), 7), 1, (int64_t[]){1});
-    soma_output(soma_affine(loss, 1, 0), "loss");
+    soma__flow_loss(&lesson, velocity(m, &s[1]));
 }
 
 void pi0_build(const soma_model *model, const soma_build *b, soma_graph *graph) {

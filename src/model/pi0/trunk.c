@@ -13,20 +13,11 @@ void pi0_precision_rules(soma_precision p, soma_precision_rule rules[PI0_RULES])
     memcpy(rules + SOMA_PALIGEMMA_RULES, own, sizeof own);
 }
 
-// [prefix | own] along the tokens. One prefix row serves the R suffix rows that were drawn for it.
-static soma_tensor *join(soma_tensor *prefix, soma_tensor *own) {
-    if (prefix->n_dims != 4 || own->n_dims != 4) return own; // an earlier mistake
-    int64_t B = prefix->shape[0], R = own->shape[0] / B, S = prefix->shape[1], T = own->shape[1], KV = own->shape[2], K = own->shape[3];
-    soma_tensor *shared = soma_expand(soma_reshape(prefix, 5, (int64_t[]){B, 1, S, KV, K}), 5, (int64_t[]){B, R, S, KV, K});
-    soma_tensor *mine = soma_reshape(own, 5, (int64_t[]){B, R, T, KV, K});
-    return soma_reshape(soma_concat((soma_tensor *[]){shared, mine}, 2, 2), 4, (int64_t[]){B * R, S + T, KV, K});
-}
-
 soma_kv pi0_trunk_layer(soma_stream s[2], int i, soma_kv past, const bool keys_only[2]) {
     for (int e = 0; e < 2; e++) {
         if (!s[e].x) continue;
         soma_gemma_layer layer = soma_gemma_begin(&s[e], i);
-        past = e ? (soma_kv){join(past.k, layer.kv.k), join(past.v, layer.kv.v)} : layer.kv; // [B, S + T, KV, K]
+        past = e ? soma_kv_join(past, layer.kv) : layer.kv; // [B, S + T, KV, K]
         if (!keys_only[e]) s[e].x = soma_gemma_end(&s[e], &layer, past);
     }
     return past;
