@@ -6,11 +6,12 @@ BUILD ?= build
 CMAKE = cmake -S . -G Ninja
 
 .DEFAULT_GOAL := build
-.PHONY: deps build demo test asan tsan fuzz bench parity format clean help
+.PHONY: deps build install demo test asan tsan fuzz bench parity format clean help
 
 help:
 	@echo "make deps     install what is missing (Debian 12) or name it (elsewhere)"
 	@echo "make build    $(BUILD)/soma and the libraries (the default)"
+	@echo "make install  the program, libsoma, headers and the Python binding to PREFIX (/usr/local)"
 	@echo "make demo     record, train, serve, evaluate; leaves demo/report.html"
 	@echo "make test     all tests; ends with 'N passed, N failed, N skipped'"
 	@echo "make asan     the tests under address and undefined-behaviour sanitizers"
@@ -28,6 +29,9 @@ build: deps
 	@$(CMAKE) -B $(BUILD) >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
 	@rm -f $(BUILD).log
 	@ninja -C $(BUILD)
+
+install: build
+	@cmake --install $(BUILD) --prefix $(or $(PREFIX),/usr/local)
 
 demo: build
 	@scripts/demo.sh $(BUILD)

@@ -8,6 +8,8 @@ set_tests_properties(compile_cross PROPERTIES SKIP_RETURN_CODE 77)
 if(NOT SOMA_ASAN AND NOT SOMA_TSAN AND NOT SOMA_FUZZ)
   add_test(NAME compile_core COMMAND ${compile}/core.sh ${CMAKE_COMMAND} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/core)
   set_tests_properties(compile_core PROPERTIES TIMEOUT 400)
+  add_test(NAME compile_install COMMAND ${compile}/install.sh ${CMAKE_COMMAND} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR} ${CMAKE_C_COMPILER}
+           ${CMAKE_CXX_COMPILER} ${PROJECT_BINARY_DIR}/installed)
 endif()
 
 # A fuzz target is tests/fuzz/fuzz_<parser>.c with LLVMFuzzerTestOneInput and a folder tests/fuzz/corpus/<parser>/. Under clang with
@@ -29,7 +31,7 @@ foreach(source ${fuzz_sources})
   target_link_libraries(${name} PRIVATE soma_serve soma_data soma_policy soma_format soma_text)
 endforeach()
 
-# examples/<name>.c: those that know soma.h alone link libsoma alone (CMakeLists.txt); they are run by the tests on a checkpoint that is absent
+# examples/<name>.c and .cc: those that know soma.h alone link libsoma alone (CMakeLists.txt); they are run by the tests on a checkpoint that is absent
 foreach(source ${example_sources})
   get_filename_component(name ${source} NAME_WE)
   add_test(NAME example_${name} COMMAND example_${name} /nowhere)

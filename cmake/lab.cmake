@@ -91,7 +91,12 @@ if(cmd_sources)
   add_executable(soma ${cmd_sources} ${bench_sources} ${PROJECT_BINARY_DIR}/generated/verbs.c)
   target_include_directories(soma PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(soma PRIVATE soma_eval soma_serve soma_rl soma_train soma_mpi)
-  set_target_properties(soma PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
+  set_target_properties(soma PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR} INSTALL_RPATH_USE_LINK_PATH ON
+                        INSTALL_RPATH "\$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+  install(TARGETS soma)
+  if(DUCKDB_LIBRARY MATCHES "^${PROJECT_SOURCE_DIR}/.deps") # the distribution's stays where it is
+    install(FILES ${DUCKDB_LIBRARY} DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  endif()
 endif()
 
 enable_testing()

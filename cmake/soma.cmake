@@ -87,18 +87,29 @@ function(soma_families dir)
   endif()
 endfunction()
 
-# soma_library(name folder...): one archive for those who link from outside
+# soma_library(name folder... LINK lib...): one archive and one shared library for those who link from outside. The shared one shows what
+# src/lib<name>.map lists and hides the rest; while the version begins with 0, its minor number is part of the soname.
 function(soma_library name)
+  cmake_parse_arguments(L "" "" "LINK" ${ARGN})
   set(objects)
-  foreach(folder ${ARGN})
+  foreach(folder ${L_UNPARSED_ARGUMENTS})
     get_target_property(type soma_${folder} TYPE)
     if(type STREQUAL "STATIC_LIBRARY")
       list(APPEND objects $<TARGET_OBJECTS:soma_${folder}>)
     endif()
   endforeach()
   add_library(lib${name} STATIC ${objects})
-  set_target_properties(lib${name} PROPERTIES OUTPUT_NAME ${name})
-  target_include_directories(lib${name} PUBLIC ${PROJECT_SOURCE_DIR}/include)
+  add_library(lib${name}_shared SHARED ${objects})
+  set(map ${PROJECT_SOURCE_DIR}/src/lib${name}.map)
+  set_target_properties(lib${name}_shared PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}
+                        EXPORT_NAME ${name} LINK_DEPENDS ${map})
+  target_link_options(lib${name}_shared PRIVATE -Wl,--version-script=${map})
+  target_link_libraries(lib${name} PUBLIC ${L_LINK})
+  target_link_libraries(lib${name}_shared PRIVATE ${L_LINK})
+  foreach(target lib${name} lib${name}_shared)
+    set_target_properties(${target} PROPERTIES OUTPUT_NAME ${name})
+    target_include_directories(${target} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
+  endforeach()
 endfunction()
 
 # soma_test(name LINK lib...): tests/<...>/<name>.c as a program under CTest

@@ -93,7 +93,12 @@ soma_status soma_policy_open(soma_policy **policy, const char *path, const soma_
 void soma_policy_close(soma_policy *policy); // NULL allowed; after its last pilot
 soma_policy_info soma_policy_describe(const soma_policy *policy);
 
+// The same for callers in other languages, who then need not know the struct: options as a JSON object of the fields' names, such as
+// {"dtype": "int8", "threads": 2}; NULL or "": defaults. An unknown name is refused with the nearest one.
+soma_status soma_policy_open_json(soma_policy **policy, const char *path, const char *options, soma_error *err);
+
 soma_status soma_pilot_new(soma_pilot **pilot, const soma_policy *policy, const soma_pilot_opts *opts, soma_error *err);
+soma_status soma_pilot_new_json(soma_pilot **pilot, const soma_policy *policy, const char *options, soma_error *err); // {"seed": 7}
 void soma_pilot_free(soma_pilot *pilot); // NULL allowed
 // Forgets the episode so far; the random stream goes on unless `seed` is given anew by a new pilot.
 void soma_pilot_reset(soma_pilot *pilot);
