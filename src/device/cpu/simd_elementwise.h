@@ -149,7 +149,7 @@ static void stream(float *out, const float *x, int64_t n) {
     int64_t i = 0;
     for (; i + VW <= n; i += VW) vf_stream(out + i, vf_load(x + i));
     for (; i < n; i++) out[i] = x[i];
-    _mm_sfence(); // before another thread is told that it is there
+    vf_fence(); // before another thread is told that it is there
 }
 
 static void run_block(const program *p, float *slots, int64_t start, int64_t n) {

@@ -1,19 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Packing and register tiles of the matrix product, compiled once for each instruction set (see fast_matmul.h for the layouts).
-// With AVX-512 BF16 a word is two bf16 and one instruction adds both products to an f32 sum; elsewhere a word is an f32 that may have been
-// rounded to bf16, so that all instruction sets compute the same thing up to the order of sums.
+// Where the processor multiplies bf16 a word is two of them and one instruction adds both products to an f32 sum; elsewhere a word is an
+// f32 that may have been rounded to bf16, so that all instruction sets compute the same thing up to the order of sums.
 #include "device/cpu/fast_matmul.h"
 #include "device/cpu/simd.h"
 
 #include <string.h>
 
-#if defined(__AVX512BF16__)
-#define GEMM_STEP 2
-#else
-#define GEMM_STEP 1
-#endif
-// Register tile: MR x NV vectors of sums, NV vectors of b, one of a. AVX-512 has 32 registers, AVX2 16.
-#if defined(__AVX512F__)
+#define GEMM_STEP (1 + SIMD_PAIRS)
+// Register tile: MR x NV vectors of sums, NV vectors of b, one of a. AVX-512 and NEON have 32 registers, AVX2 16.
+#if defined(__AVX512F__) || defined(__aarch64__)
 #define GEMM_MR 6
 #define GEMM_NV 4
 #else
@@ -24,7 +20,7 @@ enum { NR = GEMM_NV * VW };
 
 SIMD_INLINE vf dot_word(vf sum, vi a, vi b) {
 #if GEMM_STEP == 2
-    return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+    return vf_dot_pairs(sum, a, b);
 #else
     return vf_fma(vf_bits(a), vf_bits(b), sum);
 #endif
@@ -37,7 +33,7 @@ SIMD_INLINE vi load_words(const void *p, bool bf16, bool round) {
 #if GEMM_STEP == 2
     (void)round;
     if (bf16) return vi_load(p);
-    return (__m512i)_mm512_cvtne2ps_pbh(vf_load((const float *)p + VW), vf_load(p));
+    return vi_join_pairs(vf_load(p), vf_load((const float *)p + VW));
 #else
     if (bf16) return vi_bits(vf_load_bf16(p));
     vf x = vf_load(p);
@@ -54,10 +50,8 @@ SIMD_INLINE vi load_words_n(const void *p, bool bf16, bool round, int64_t n) {
 SIMD_INLINE vi zip_words(const void *p, const void *q, bool bf16, bool round) {
 #if GEMM_STEP == 2
     (void)round;
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
-                                           18, 2, 17, 1, 16, 0);
     if (bf16) return vi_or(vi_widen_u16(p), q ? vi_left(vi_widen_u16(q), 16) : vi_set(0));
-    return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(q ? vf_load(q) : vf_set(0), vf_load(p)));
+    return vi_zip_pairs(vf_load(p), q ? vf_load(q) : vf_set(0));
 #else
     (void)q;
     return load_words(p, bf16, round);

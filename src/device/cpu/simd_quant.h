@@ -5,36 +5,18 @@
 
 // Register tiles: QUANT_MR rows of bytes x QUANT_NV vectors of sums.
 #if defined(__AVX512VNNI__)
-enum { QUANT_MR = 6, QUANT_NV = 4, QUANT_OFFSET = 128 };
+enum { QUANT_MR = 6, QUANT_NV = 4 };
+#elif defined(__aarch64__)
+enum { QUANT_MR = 4, QUANT_NV = 4 };
 #else
-enum { QUANT_MR = 4, QUANT_NV = 2, QUANT_OFFSET = 0 };
+enum { QUANT_MR = 4, QUANT_NV = 2 };
 #endif
-enum { QUANT_NR = QUANT_NV * VW, GROUP_WORDS = QUANT_GROUP / 4, GROUP_SIZE = QUANT_NR * (QUANT_GROUP / 2 + 2) };
-
-// sum + the four products of each word; w: weights (with the offset), a: activations.
-SIMD_INLINE vi dot_bytes(vi sum, vi w, vi a) {
-#if defined(__AVX512VNNI__)
-    return _mm512_dpbusd_epi32(sum, w, a);
-#else // |a| times w with a's sign: two products of at most 128 * 127 fit 16 bits
-    const vi pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(w, a));
-    return vi_add(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-#endif
-}
-
-// ---- turning
-
-#if defined(__AVX512F__)
-SIMD_INLINE vf swap_of(vf x, int h) { // lane i is lane i ^ h
-    return h == 8   ? _mm512_shuffle_f32x4(x, x, 0x4e)
-           : h == 4 ? _mm512_shuffle_f32x4(x, x, 0xb1)
-           : h == 2 ? _mm512_permute_ps(x, 0x4e)
-                    : _mm512_permute_ps(x, 0xb1);
-}
-#else
-SIMD_INLINE vf swap_of(vf x, int h) {
-    return h == 4 ? _mm256_permute2f128_ps(x, x, 1) : h == 2 ? _mm256_permute_ps(x, 0x4e) : _mm256_permute_ps(x, 0xb1);
-}
-#endif
+enum {
+    QUANT_OFFSET = SIMD_BYTE_OFFSET,
+    QUANT_NR = QUANT_NV * VW,
+    GROUP_WORDS = QUANT_GROUP / 4,
+    GROUP_SIZE = QUANT_NR * (QUANT_GROUP / 2 + 2)
+};
 
 SIMD_INLINE float first_of(vf x) { return x[0]; }
 
@@ -49,7 +31,7 @@ SIMD_INLINE void turn(float *block) {
     for (int h = 1; h < VW; h *= 2) {
         const vi bit = vi_left(vi_and(vi_from(vf_load(order)), vi_set(h)), h == 1 ? 31 : h == 2 ? 30 : h == 4 ? 29 : 28);
 #pragma GCC unroll 16
-        for (int i = 0; i < N; i++) x[i] = swap_of(x[i], h) + vf_bits(vi_xor(vi_bits(x[i]), bit));
+        for (int i = 0; i < N; i++) x[i] = vf_swap(x[i], h) + vf_bits(vi_xor(vi_bits(x[i]), bit));
     }
 #pragma GCC unroll 4
     for (int h = 1; h < N; h *= 2)
@@ -91,22 +73,17 @@ SIMD_INLINE vi number_of(vf t) {
     float middles[16] = {0};
     for (int j = 1; j < QUANT_LEVELS; j++) middles[j - 1] = quant_middle(j);
 #pragma GCC unroll 4
-    for (int h = 8; h; h /= 2)
-        n = vi_add(n, vi_pick(vm_less(_mm512_permutexvar_ps(vi_add(n, vi_set(h - 1)), vf_load(middles)), t), vi_set(h), vi_set(0)));
+    for (int h = 8; h; h /= 2) n = vi_add(n, vi_pick(vm_less(vf_lookup(middles, vi_add(n, vi_set(h - 1))), t), vi_set(h), vi_set(0)));
 #else
 #pragma GCC unroll 16
-    for (int j = 1; j < QUANT_LEVELS; j++) n = vi_sub(n, vi_bits(vm_less(vf_set(quant_middle(j)), t)));
+    for (int j = 1; j < QUANT_LEVELS; j++) n = vi_count(n, vm_less(vf_set(quant_middle(j)), t));
 #endif
     return n;
 }
 SIMD_INLINE vf level_at(vi n) {
     float levels[QUANT_LEVELS];
     for (int j = 0; j < QUANT_LEVELS; j++) levels[j] = quant_levels[j];
-#if defined(__AVX512F__)
-    return _mm512_permutexvar_ps(n, vf_load(levels));
-#else
-    return vf_gather(levels, n);
-#endif
+    return vf_lookup(levels, n);
 }
 
 // quant_group, with the same sums in the same order.
@@ -129,10 +106,11 @@ static uint16_t group(uint8_t which[QUANT_GROUP], const float *x) {
             const vf e = level_at(number_of(v[i + HALF] * inverse)) * vf_set(s) - v[i + HALF];
             off[i] = d * d + e * e;
         }
+        for (int n = HALF / 2; n; n /= 2)
+            for (int i = 0; i < n; i++) off[i] += off[i + n];
         vf sum = off[0];
-        for (int i = 1; i < HALF; i++) sum += off[i];
 #pragma GCC unroll 4
-        for (int n = VW / 2; n; n /= 2) sum += swap_of(sum, n);
+        for (int n = VW / 2; n; n /= 2) sum += vf_swap(sum, n);
         if (first_of(sum) < best) best = first_of(sum), best_scale = scale;
     }
     const vf inverse = vf_set(quant_inverse(cpu_from_bf16(best_scale)));
@@ -191,16 +169,6 @@ static void pack(void *panel, soma_quant form, const void *weights, soma_dtype d
 
 // ---- activations
 
-// The lower bytes of VW whole numbers from -128 to 127.
-SIMD_INLINE void store_bytes(int8_t *q, vi x) {
-#if defined(__AVX512F__)
-    _mm_storeu_si128((void *)q, _mm512_cvtepi32_epi8(x));
-#else
-    const __m128i half = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    _mm_storel_epi64((void *)q, _mm_packs_epi16(half, half));
-#endif
-}
-
 // quant_bytes and quant_pairs (low NULL: the former), with the same values.
 SIMD_INLINE void whole_numbers(int8_t *high, int8_t *low, const float *x, vf inverse) {
     const vf most = vf_set(low ? QUANT_PAIR_MAX : QUANT_BYTE_MAX);
@@ -209,23 +177,20 @@ SIMD_INLINE void whole_numbers(int8_t *high, int8_t *low, const float *x, vf inv
         vi t = vi_from(vf_max(vf_min(vf_nearest(vf_load(x + i) * inverse), most), vf_set(0) - most));
         if (low) {
             const vi l = vi_right_signed(vi_left(t, 24), 24);
-            store_bytes(low + i, l);
+            vi_store_bytes(low + i, l);
             t = vi_right_signed(vi_sub(t, l), 8);
         }
-        store_bytes(high + i, t);
+        vi_store_bytes(high + i, t);
     }
 }
 
-// Sum of n bytes, n a multiple of QUANT_GROUP; asked for where weights have an offset.
-SIMD_INLINE int32_t sum_of(const int8_t *q, int64_t n) {
-    int32_t lanes[8] = {0};
-#if defined(__AVX512VNNI__)
-    __m256i sum = _mm256_setzero_si256();
-    for (int64_t i = 0; i < n; i += QUANT_GROUP)
-        sum = _mm256_dpbusd_epi32(sum, _mm256_set1_epi8(1), _mm256_loadu_si256((const void *)(q + i)));
-    _mm256_storeu_si256((void *)lanes, sum);
+// What an offset of the weights adds to the products of n bytes, taken away; n is a multiple of QUANT_GROUP.
+SIMD_INLINE int32_t start_of(const int8_t *q, int64_t n) {
+#if SIMD_BYTE_OFFSET
+    return -QUANT_OFFSET * bytes_sum(q, n);
+#else
+    return 0;
 #endif
-    return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]) + (lanes[4] + lanes[5]) + (lanes[6] + lanes[7]);
 }
 
 static float take(int8_t *rows, int32_t *start, soma_quant form, const void *x, soma_dtype dtype, int64_t K, float *room) {
@@ -244,10 +209,9 @@ static float take(int8_t *rows, int32_t *start, soma_quant form, const void *x, 
             whole_numbers(rows + k, NULL, room + k, vf_set(m.inverse));
     for (int plane = 0; plane <= pairs; plane++)
         if (form == SOMA_QUANT_I4W)
-            for (int64_t g = 0; g < groups; g++)
-                start[plane * groups + g] = -QUANT_OFFSET * sum_of(rows + plane * Kp + g * QUANT_GROUP, QUANT_OFFSET ? QUANT_GROUP : 0);
+            for (int64_t g = 0; g < groups; g++) start[plane * groups + g] = start_of(rows + plane * Kp + g * QUANT_GROUP, QUANT_GROUP);
         else
-            start[plane] = -QUANT_OFFSET * sum_of(rows + plane * Kp, QUANT_OFFSET ? Kp : 0);
+            start[plane] = start_of(rows + plane * Kp, Kp);
     return m.scale;
 }
 
@@ -278,7 +242,7 @@ SIMD_INLINE void bytes_tile(const int rows, const int streams, int64_t words, co
                 memcpy(&four, p[i] + 4 * at, sizeof four);
                 const vi av = vi_set(four);
 #pragma GCC unroll 4
-                for (int j = 0; j < QUANT_NV; j++) sum[i][j] = dot_bytes(sum[i][j], wv[j], av);
+                for (int j = 0; j < QUANT_NV; j++) sum[i][j] = vi_dot_bytes(sum[i][j], wv[j], av);
             }
         }
 #pragma GCC unroll 8
@@ -321,11 +285,7 @@ static void bytes(int64_t rows, int64_t k0, int64_t k1, const int8_t *a, int64_t
 SIMD_INLINE vi level_of(vi which) { // the levels (with the offset) of 4-bit numbers in bytes
     int8_t table[16];
     for (int i = 0; i < 16; i++) table[i] = (int8_t)(quant_levels[i] ^ (QUANT_OFFSET ? -128 : 0));
-#if defined(__AVX512F__)
-    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)), which);
-#else
-    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), which);
-#endif
+    return vi_lookup_bytes(table, which);
 }
 
 // `rows` activations of two byte rows each, vectors [v0, v0 + vecs) of the panel's channels.
@@ -353,7 +313,7 @@ SIMD_INLINE void groups_tile(const int rows, const int vecs, int64_t groups, con
                 for (int i = 0; i < 2 * rows; i++) {
                     int32_t four[2];
                     memcpy(four, a + i * lda + g * QUANT_GROUP + k * 8, sizeof four);
-                    sum[i][j] = dot_bytes(dot_bytes(sum[i][j], first4, vi_set(four[0])), next4, vi_set(four[1]));
+                    sum[i][j] = vi_dot_bytes(vi_dot_bytes(sum[i][j], first4, vi_set(four[0])), next4, vi_set(four[1]));
                 }
             }
 #pragma GCC unroll 4
