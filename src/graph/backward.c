@@ -87,11 +87,11 @@ static void bind(soma_tensor *weight, soma_tensor *grad) {
     grad->grad_of = weight;
 }
 
-static void mark_wanted(reverse *r, soma_tensor *const *wrt, int n_wrt) {
+static void mark_wanted(reverse *r, soma_tensor *const *wrt, int n_wrt, bool weights) {
     for (int i = 0; i < n_wrt; i++) r->wanted[wrt[i]->id] = true;
     for (size_t i = 0; i < r->n; i++) {
         const soma_tensor *t = r->g->tensors[i];
-        if (t->op == SOMA_OP_LEAF && t->role == SOMA_ROLE_WEIGHT) r->wanted[i] = true;
+        if (weights && t->op == SOMA_OP_LEAF && t->role == SOMA_ROLE_WEIGHT) r->wanted[i] = true;
         for (int s = 0; s < SOMA_MAX_SRC; s++)
             if (t->src[s] && r->wanted[t->src[s]->id]) r->wanted[i] = true;
     }
@@ -131,7 +131,7 @@ static void visit(reverse *r, soma_tensor *t, soma_tensor *dy) {
         if (t->src[s] && dsrc[s]) contribute(r, t->src[s], dsrc[s], NULL);
 }
 
-void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_tensor **grads) {
+static void backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_tensor **grads, bool weights) {
     soma_graph *g = loss->graph;
     for (int i = 0; i < n_wrt; i++) grads[i] = NULL;
     if (soma__failed(g)) return;
@@ -147,7 +147,7 @@ void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_t
     if (!r.into || !r.wanted || !r.twins)
         soma__fail(&g->error, SOMA_NO_MEMORY, "out of memory for gradients");
     else {
-        mark_wanted(&r, wrt, n_wrt);
+        mark_wanted(&r, wrt, n_wrt, weights);
         contribute(&r, loss, soma_constant(g, 1, loss->n_dims, loss->shape), NULL);
     }
     for (size_t i = r.n; i-- > 0 && !soma__failed(g);) {
@@ -164,3 +164,6 @@ void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_t
     soma__free(r.wanted);
     soma__free(r.twins);
 }
+
+void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_tensor **grads) { backward(loss, wrt, n_wrt, grads, true); }
+void soma_gradient(soma_tensor *y, soma_tensor *const *wrt, int n_wrt, soma_tensor **grads) { backward(y, wrt, n_wrt, grads, false); }

@@ -255,3 +255,5 @@ bool soma__is_contiguous(const soma_tensor *t);
 static inline const soma_tensor *soma__owner(const soma_tensor *t) { return t->base ? t->base : t; }
 
 #endif
+// The gradients of `y` ([1]) with respect to `wrt` alone: weights get none.
+void soma_gradient(soma_tensor *y, soma_tensor *const *wrt, int n_wrt, soma_tensor **grads);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Making and running a set. What a run needs is allocated here, so that running allocates nothing.
 #include "policy/plan_set.h"
+#include "policy/rtc.h"
+
+enum { PULL = 3 }; // which plan
 
 soma_saving soma__saving_whole(const soma_model_info *info) {
     return (soma_saving){.cameras = (1u << info->n_cameras) - 1, .tokens = soma__prompt_room(info), .steps = info->n_steps};
@@ -8,14 +11,16 @@ soma_saving soma__saving_whole(const soma_model_info *info) {
 
 soma_status soma__set_graphs(soma_graph *graphs[SOMA_SET_PLANS], int *n, const soma_model *model, const soma_build *like,
                              const soma_saving *saving, soma_error *err) {
-    const soma_program programs[SOMA_SET_PLANS] = {SOMA_PROGRAM_ENCODE, soma__step_program(&model->info), SOMA_PROGRAM_SCHEDULE};
-    *n = model->info.answer.max ? 2 : 3; // a chunk that is written has no schedule
+    const soma_program programs[SOMA_SET_PLANS] = {SOMA_PROGRAM_ENCODE, soma__step_program(&model->info), SOMA_PROGRAM_SCHEDULE,
+                                                   SOMA_PROGRAM_DENOISE};
+    *n = model->info.answer.max ? 2 : 3 + like->pull; // a chunk that is written has no schedule
     for (int i = 0; i < *n; i++) {
         SOMA_TRY(soma_graph_new(&graphs[i], err));
         soma_build b = *like;
         b.program = programs[i];
         b.saving = saving;
         model->family->build(model, &b, graphs[i]);
+        if (i == PULL) soma__rtc_add_pull(graphs[i]);
     }
     return SOMA_OK;
 }
@@ -71,9 +76,10 @@ soma_status soma__plan_set_feed(soma_plan_set *s, const soma_feed *feed, soma_er
 // Once per schedule: what depends on the times alone.
 static soma_status schedule(soma_plan_set *s, soma_time_rule rule, soma_error *err) {
     if (s->scheduled && s->rule == rule) return SOMA_OK;
-    float times[s->saving.steps];
+    float times[s->saving.steps + 1]; // the last: actions that are given
     soma__schedule_times(times, s->saving.steps, rule);
-    SOMA_TRY(soma__frame_put(s->frames[2], "time", times, sizeof times, err));
+    times[s->saving.steps] = 0;
+    SOMA_TRY(soma__frame_put(s->frames[2], "time", times, sizeof *times * (size_t)soma__numel(soma__plan_find(s->plans[2], "time")), err));
     soma__frame_run(s->frames[2]);
     s->scheduled = true;
     s->rule = rule;
@@ -87,15 +93,38 @@ soma_status soma__plan_set_begin(soma_plan_set *s, soma_time_rule rule, soma_err
     return soma__frame_put(s->frames[1], "dt", &dt, sizeof dt, err);
 }
 
+// Which row of the schedule each observation, or each of its actions, is at.
+static soma_status put_step(soma_plan_set *s, soma_frame *f, int64_t k, soma_error *err) {
+    const int64_t n = soma__numel(soma__plan_find(f->plan, "step")), each = n / s->batch;
+    int32_t which[n];
+    for (int64_t i = 0; i < n; i++) which[i] = (int32_t)(s->given && i % each < s->given[i / each] ? s->saving.steps : k);
+    return soma__frame_put(f, "step", which, sizeof which, err);
+}
+
 soma_status soma__plan_set_step(soma_plan_set *s, int64_t k, float *x, soma_error *err) {
     soma_frame *step = s->frames[1];
     const size_t size = sizeof *x * (size_t)soma__numel(soma__plan_find(step->plan, "x_t"));
-    int32_t which[s->batch];
-    for (int64_t i = 0; i < s->batch; i++) which[i] = (int32_t)k;
     SOMA_TRY(soma__frame_put(step, "x_t", x, size, err));
-    SOMA_TRY(soma__frame_put(step, "step", which, sizeof which, err));
+    SOMA_TRY(put_step(s, step, k, err));
     soma__frame_run(step);
     return soma__frame_get(step, "x_next", x, size, err);
+}
+
+soma_status soma__plan_set_pull(soma_plan_set *s, int64_t k, float time, const float *x, const float *target, const float *weight,
+                                float *pull, soma_error *err) {
+    soma_frame *f = s->frames[PULL];
+    SOMA_CHECK(f, "a set with a pull is built with one");
+    const soma_tensor *x_t = soma__plan_find(f->plan, "x_t");
+    const size_t size = sizeof *x * (size_t)soma__numel(x_t), rows = sizeof *x * (size_t)(x_t->shape[0] * x_t->shape[1]);
+    float times[s->batch];
+    for (int64_t i = 0; i < s->batch; i++) times[i] = time;
+    SOMA_TRY(soma__frame_put(f, "x_t", x, size, err));
+    SOMA_TRY(put_step(s, f, k, err));
+    SOMA_TRY(soma__frame_put(f, "rtc.time", times, sizeof times, err));
+    SOMA_TRY(soma__frame_put(f, "rtc.target", target, size, err));
+    SOMA_TRY(soma__frame_put(f, "rtc.weight", weight, rows, err));
+    soma__frame_run(f);
+    return soma__frame_get(f, "rtc.pull", pull, size, err);
 }
 
 soma_status soma__plan_set_denoise(soma_plan_set *s, soma_time_rule rule, float *x, soma_error *err) {

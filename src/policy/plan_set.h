@@ -7,7 +7,7 @@
 #include "policy/params.h"
 #include "policy/schedule.h"
 
-enum { SOMA_SET_PLANS = 3 }; // encode; denoise or decode; schedule, where the chunk is denoised
+enum { SOMA_SET_PLANS = 4 }; // encode; denoise or decode; schedule, where the chunk is denoised; denoise with its pull (rtc.h)
 
 typedef struct soma_plan_set {
     struct soma_plan_set *next; // the owner's list
@@ -22,6 +22,7 @@ typedef struct soma_plan_set {
     void *state_memory;
     bool scheduled; // by this rule
     soma_time_rule rule;
+    const int64_t *given; // [B] of nets with a time per action: how many first actions are at time 0 already; NULL: none
 } soma_plan_set;
 
 // The saving that leaves nothing out, for the model's own number of flow steps.
@@ -40,5 +41,8 @@ soma_status soma__plan_set_denoise(soma_plan_set *set, soma_time_rule rule, floa
 // Its parts: encodes what was fed; takes step k. Between steps the last velocity is the step's output "v_t".
 soma_status soma__plan_set_begin(soma_plan_set *set, soma_time_rule rule, soma_error *err);
 soma_status soma__plan_set_step(soma_plan_set *set, int64_t k, float *x, soma_error *err);
+// Of a set with a pull: what draws x, at step k and its time, towards the target [B, S, A] by weights [B, S]. pull [B, S, A].
+soma_status soma__plan_set_pull(soma_plan_set *set, int64_t k, float time, const float *x, const float *target, const float *weight,
+                                float *pull, soma_error *err);
 
 #endif
