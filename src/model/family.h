@@ -88,12 +88,12 @@ typedef struct soma_build {
     const char *const *frozen; // globs over weights' names
     size_t n_frozen;
     bool recompute; // TRAIN: the backward pass computes each block's intermediates again instead of keeping them
+    bool pull;      // of a set of plans: also what real-time chunking's gradient needs (policy/rtc.h)
 } soma_build;
 soma_build soma__build_defaults(soma_program program, int64_t batch); // one draw, u8 pictures, f32
 // What the scopes of this build go by; rules are borrowed like the rest.
 soma_scope_spec soma__build_scopes(const soma_build *b, const soma_precision_rule *rules, size_t n_rules);
 
-    bool pull;      // of a set of plans: also what real-time chunking's gradient needs (policy/rtc.h)
 // ---- an observation batch, in the model's own sizes: images resized, states and actions normalised and padded. All borrowed.
 typedef struct soma_batch {
     int64_t n;                 // B
