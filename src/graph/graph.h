@@ -245,6 +245,8 @@ soma_tensor *soma_adamw(soma_tensor *w, soma_tensor *g, soma_tensor *m, soma_ten
 // Builds the gradient of `loss` ([1]) with respect to every weight (of role WEIGHT) reached from it, and of the tensors in `wrt` (their
 // gradients in grads, NULL where none reaches). A weight's gradient is bound to its place in the GRAD buffer.
 void soma_backward(soma_tensor *loss, soma_tensor *const *wrt, int n_wrt, soma_tensor **grads);
+// The gradients of `y` ([1]) with respect to `wrt` alone: weights get none.
+void soma_gradient(soma_tensor *y, soma_tensor *const *wrt, int n_wrt, soma_tensor **grads);
 // What is built between two marks is a segment: its intermediates are not kept for the backward pass, which computes them once more from
 // the segment's inputs, to the same bits. One transformer layer is a good segment. true: begins one (and ends the one before); false: ends.
 void soma_checkpoint(soma_graph *g, bool begin);
@@ -255,5 +257,3 @@ bool soma__is_contiguous(const soma_tensor *t);
 static inline const soma_tensor *soma__owner(const soma_tensor *t) { return t->base ? t->base : t; }
 
 #endif
-// The gradients of `y` ([1]) with respect to `wrt` alone: weights get none.
-void soma_gradient(soma_tensor *y, soma_tensor *const *wrt, int n_wrt, soma_tensor **grads);
