@@ -61,7 +61,9 @@ extern "C" {
     X(TEXT, isa, "", "plain, avx2, avx512 or avx512bf16; empty: the best there is")                                                    \
     X(INT, threads, 0, "threads; 0: as many as processors")                                                                            \
     X(INT, workers, 1, "threads that read the data")                                                                                   \
-    X(REAL, cache, 0, "GiB of decoded pictures kept in memory; 0: half of the machine's")
+    X(REAL, cache, 0, "GiB of decoded pictures kept in memory; 0: half of the machine's")                                              \
+    X(TEXT, cache_folder, "", "folder that decoded pictures are kept in from run to run, for other runs, too; empty: none")            \
+    X(REAL, cache_disk, 64, "GiB that its files may take")
 SOMA_OPTS_DECLARE(soma_train_opts, SOMA_TRAIN_OPTS)
 soma_train_opts soma_train_defaults(void);
 
@@ -71,7 +73,8 @@ typedef struct soma_train_progress {
     double loss, grad_norm, lr;
     double samples_per_second;
     double gflop_per_sample;
-    double eval_loss; // NaN when no look at the held-out episodes was taken in this step
+    double wait_share; // of the time since the first step: the trainer waited for data
+    double eval_loss;  // NaN when no look at the held-out episodes was taken in this step
 } soma_train_progress;
 typedef bool soma_train_report(void *user, const soma_train_progress *progress);
 

@@ -24,9 +24,10 @@ static bool show(void *user, const soma_train_progress *p) {
     }
     r->last = *p;
     if (!isnan(p->eval_loss)) r->eval_loss = p->eval_loss;
-    char detail[160];
-    snprintf(detail, sizeof detail, "loss %.4f  held out %.4f  lr %.2e  %.*f samples/s  %.1f GFLOP/s", p->loss, r->eval_loss, p->lr,
-             digits(p->samples_per_second), p->samples_per_second, p->samples_per_second * p->gflop_per_sample);
+    char detail[200];
+    snprintf(detail, sizeof detail, "loss %.4f  held out %.4f  lr %.2e  %.*f samples/s  %.1f GFLOP/s  %.1f %% waiting for data", p->loss,
+             r->eval_loss, p->lr, digits(p->samples_per_second), p->samples_per_second, p->samples_per_second * p->gflop_per_sample,
+             100 * p->wait_share);
     if (p->step == p->steps)
         soma__progress_end(&r->progress, p->step, detail);
     else
@@ -98,12 +99,14 @@ static int run(int argc, char **argv) {
     if (soma_train(&o, show, &r, &err)) return soma__cmd_fail(&cmd, &err);
     double seconds = soma__seconds() - started;
     if (cmd.json)
-        return soma__cmd_print_json(&cmd,
-                                    json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f}", "policy", o.out, "steps", (json_int_t)o.steps, "loss",
-                                              r.last.loss, "eval_loss", isnan(r.eval_loss) ? 0 : r.eval_loss, "samples_per_second",
-                                              r.last.samples_per_second, "gflop_per_sample", r.last.gflop_per_sample, "seconds", seconds));
-    printf("%s: %lld steps in %.1f s, loss %.4f, held out %.4f, %.3f GFLOP per sample, %.*f samples/s\n", o.out, (long long)o.steps,
-           seconds, r.last.loss, r.eval_loss, r.last.gflop_per_sample, digits(r.last.samples_per_second), r.last.samples_per_second);
+        return soma__cmd_print_json(
+            &cmd, json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f, s:f}", "policy", o.out, "steps", (json_int_t)o.steps, "loss", r.last.loss,
+                            "eval_loss", isnan(r.eval_loss) ? 0 : r.eval_loss, "samples_per_second", r.last.samples_per_second,
+                            "gflop_per_sample", r.last.gflop_per_sample, "wait_share", r.last.wait_share, "seconds", seconds));
+    printf(
+        "%s: %lld steps in %.1f s, loss %.4f, held out %.4f, %.3f GFLOP per sample, %.*f samples/s, %.1f %% of the time waiting for data\n",
+        o.out, (long long)o.steps, seconds, r.last.loss, r.eval_loss, r.last.gflop_per_sample, digits(r.last.samples_per_second),
+        r.last.samples_per_second, 100 * r.last.wait_share);
     return SOMA_EXIT_OK;
 }
 

@@ -6,7 +6,7 @@
 #ifndef SOMA_DATA_DATASET_H
 #define SOMA_DATA_DATASET_H
 
-#include "base/base.h"
+#include "base/file.h"
 #include "base/json.h"
 
 typedef enum soma_feature_kind {
@@ -76,6 +76,10 @@ typedef struct soma_dataset_format {
     // The statistics that the dataset itself declares for a vector feature; NULL where the format keeps none. SOMA_NOT_FOUND: this dataset
     // has none. Release with soma__feature_stats_free.
     soma_status (*declared_stats)(soma_feature_stats *stats, const soma_dataset *dataset, int feature, soma_error *err);
+    // The file that holds a feature of an episode that is present, and where in it the episode begins (seconds, bytes or 0): with the
+    // file's size and time they say whether pictures that were decoded before are still those.
+    soma_status (*source)(char path[SOMA_PATH_MAX], double *start, const soma_dataset *dataset, int64_t episode, int feature,
+                          soma_error *err);
 } soma_dataset_format;
 
 extern const soma_dataset_format *const soma__dataset_registry[]; // NULL at its end

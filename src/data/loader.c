@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything that batches are made of is in memory before the first one, except pictures that do not fit: those are decoded when they are
-// needed. The order is a permutation that can be computed for any place of any epoch (a Feistel network), so that no worker needs a
+// Everything that batches are made of is in memory or mapped before the first one, except pictures that have no place (data/pictures.h):
+// those are decoded when they are needed, a batch's in the order of the dataset, so that neighbours in a file share the way from a key
+// frame. The order is a permutation that can be computed for any place of any epoch (a Feistel network), so that no worker needs a
 // shuffled list and a seek costs nothing. Workers claim batch numbers in order and fill the slots of a ring; the trainer takes them in
 // order.
 #include "data/loader.h"
@@ -8,8 +9,13 @@
 #include "base/rng.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+typedef struct pick { // which sample goes into which row
+    int64_t sample, row;
+} pick;
 
 typedef struct slot {
     soma_loader_batch batch; // its pointers lead to the arrays below
@@ -17,6 +23,7 @@ typedef struct slot {
     uint8_t *pad, *images[SOMA_LOADER_CAMERAS], *image_present[SOMA_LOADER_CAMERAS];
     const char **tasks;
     int64_t *episode, *frame;
+    pick *picks; // [batch]
     bool ready;
     soma_status status;
     soma_error err;
@@ -26,7 +33,7 @@ typedef struct worker {
     pthread_t thread;
     bool started;
     soma_loader *loader;
-    soma_dataset_reader *reader;
+    soma_pictures_hand hand;
 } worker;
 
 struct soma_loader {
@@ -36,9 +43,8 @@ struct soma_loader {
     int64_t *starts;   // [o.n_episodes + 1] first sample of each
     int64_t n_samples;
     int64_t n_state, n_actions;
-    size_t image_sizes[SOMA_LOADER_CAMERAS];
-    float *state, *action;                  // [n_samples, n]
-    uint8_t *pictures[SOMA_LOADER_CAMERAS]; // [n_samples, height, width, 3]; NULL: decoded on demand
+    float *state, *action; // [n_samples, n]
+    soma_pictures *pictures;
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -49,9 +55,10 @@ struct soma_loader {
     int64_t wanted; // next one for the consumer
     int n_filling;
     bool stop, held; // held: the consumer borrows batch wanted - 1
+    double waited;
     worker *workers;
     slot given; // for soma__loader_read
-    soma_dataset_reader *given_reader;
+    soma_pictures_hand given_hand;
 };
 
 static size_t memory_size(void) {
@@ -60,7 +67,8 @@ static size_t memory_size(void) {
 }
 
 soma_loader_opts soma__loader_defaults(void) {
-    return (soma_loader_opts){.state = -1, .action = -1, .horizon = 1, .batch = 1, .workers = 1, .queue = 4, .cache_size = memory_size() / 2};
+    return (soma_loader_opts){
+        .state = -1, .action = -1, .horizon = 1, .batch = 1, .workers = 1, .queue = 4, .ranks = 1, .cache_size = memory_size() / 2};
 }
 
 // ---- which samples
@@ -89,7 +97,7 @@ static int64_t permute(uint64_t key, int64_t i, int64_t n) {
 }
 
 static int64_t sample_of(const soma_loader *l, int64_t batch, int64_t row) {
-    int64_t place = batch * l->o.batch + row, epoch = place / l->n_samples;
+    int64_t place = (batch * l->o.ranks + l->o.rank) * l->o.batch + row, epoch = place / l->n_samples;
     soma_rng seed = soma__rng(l->o.seed), stream = soma__rng_fold(&seed, (uint64_t)epoch);
     return permute(soma__rng_u64(&stream), place % l->n_samples, l->n_samples);
 }
@@ -107,35 +115,49 @@ static int64_t episode_of(const soma_loader *l, int64_t sample) {
 
 // ---- filling
 
-static soma_status fill_row(soma_loader *l, slot *s, soma_dataset_reader *reader, int64_t row, int64_t sample, soma_error *err) {
-    int64_t e = episode_of(l, sample), position = l->episodes[e], last = l->starts[e + 1] - 1, frame = sample - l->starts[e];
+static void fill_vectors(soma_loader *l, slot *s, const pick *p) {
+    int64_t e = episode_of(l, p->sample), position = l->episodes[e], last = l->starts[e + 1] - 1, row = p->row;
     size_t state_size = (size_t)l->n_state * sizeof(float), action_size = (size_t)l->n_actions * sizeof(float);
-    memcpy(s->state + row * l->n_state, l->state + sample * l->n_state, state_size);
+    memcpy(s->state + row * l->n_state, l->state + p->sample * l->n_state, state_size);
     for (int64_t h = 0; h < l->o.horizon; h++) {
-        int64_t from = SOMA_MIN(sample + h, last);
+        int64_t from = SOMA_MIN(p->sample + h, last);
         memcpy(s->actions + (row * l->o.horizon + h) * l->n_actions, l->action + from * l->n_actions, action_size);
-        s->pad[row * l->o.horizon + h] = sample + h > last;
+        s->pad[row * l->o.horizon + h] = p->sample + h > last;
     }
     s->tasks[row] = l->d->episodes[position].task;
     s->episode[row] = position;
-    s->frame[row] = frame;
-    for (int c = 0; c < l->o.n_cameras; c++) {
-        size_t size = l->image_sizes[c];
-        uint8_t *out = s->images[c] + (size_t)row * size;
-        bool present = l->d->format->present(l->d, position, l->o.cameras[c]);
-        s->image_present[c][row] = present;
-        if (!present) memset(out, 0, size);
-        if (present && l->pictures[c]) memcpy(out, l->pictures[c] + (size_t)sample * size, size);
-        if (present && !l->pictures[c]) SOMA_TRY(l->d->format->read_image(reader, position, frame, l->o.cameras[c], out, err));
-    }
+    s->frame[row] = p->sample - l->starts[e];
+}
+
+static soma_status fill_picture(soma_loader *l, slot *s, soma_pictures_hand *hand, const pick *p, int camera, soma_error *err) {
+    int64_t e = episode_of(l, p->sample);
+    size_t size = soma__pictures_size(l->pictures, camera);
+    uint8_t *out = s->images[camera] + (size_t)p->row * size;
+    bool present = l->d->format->present(l->d, l->episodes[e], l->o.cameras[camera]);
+    s->image_present[camera][p->row] = present;
+    if (present) return soma__pictures_get(l->pictures, hand, e, p->sample - l->starts[e], camera, out, err);
+    memset(out, 0, size);
     return SOMA_OK;
 }
 
-static void fill_slot(soma_loader *l, slot *s, soma_dataset_reader *reader, int64_t batch) {
+static int by_sample(const void *a, const void *b) {
+    const pick *x = a, *y = b;
+    return x->sample != y->sample ? (x->sample < y->sample ? -1 : 1) : x->row < y->row ? -1 : x->row > y->row;
+}
+
+// The n samples of s->picks into their rows.
+static soma_status fill_rows(soma_loader *l, slot *s, soma_pictures_hand *hand, int64_t n, soma_error *err) {
+    qsort(s->picks, (size_t)n, sizeof *s->picks, by_sample);
+    for (int64_t i = 0; i < n; i++) fill_vectors(l, s, &s->picks[i]);
+    for (int c = 0; c < l->o.n_cameras; c++)
+        for (int64_t i = 0; i < n; i++) SOMA_TRY(fill_picture(l, s, hand, &s->picks[i], c, err));
+    return SOMA_OK;
+}
+
+static void fill_slot(soma_loader *l, slot *s, soma_pictures_hand *hand, int64_t batch) {
     s->batch.index = batch;
-    s->status = SOMA_OK;
-    for (int64_t row = 0; row < l->o.batch && s->status == SOMA_OK; row++)
-        s->status = fill_row(l, s, reader, row, sample_of(l, batch, row), &s->err);
+    for (int64_t row = 0; row < l->o.batch; row++) s->picks[row] = (pick){sample_of(l, batch, row), row};
+    s->status = fill_rows(l, s, hand, l->o.batch, &s->err);
 }
 
 static void *work(void *ctx) {
@@ -152,7 +174,7 @@ static void *work(void *ctx) {
         s->ready = false;
         l->n_filling++;
         pthread_mutex_unlock(&l->lock);
-        fill_slot(l, s, w->reader, batch);
+        fill_slot(l, s, &w->hand, batch);
         pthread_mutex_lock(&l->lock);
         s->ready = true;
         l->n_filling--;
@@ -175,7 +197,9 @@ soma_status soma__loader_next(soma_loader *l, const soma_loader_batch **batch, s
     pthread_mutex_lock(&l->lock);
     release(l);
     slot *s = &l->slots[l->wanted % l->n_slots];
+    double asked = soma__seconds();
     while (l->claim <= l->wanted || !s->ready) pthread_cond_wait(&l->changed, &l->lock);
+    l->waited += soma__seconds() - asked;
     l->held = true;
     l->wanted++;
     pthread_mutex_unlock(&l->lock);
@@ -196,12 +220,16 @@ soma_status soma__loader_seek(soma_loader *l, int64_t batch, soma_error *err) {
 }
 
 int64_t soma__loader_samples(const soma_loader *l) { return l->n_samples; }
+const soma_pictures *soma__loader_pictures(const soma_loader *l) { return l->pictures; }
+double soma__loader_waited(const soma_loader *l) { return l->waited; }
 
 // ---- opening: the plan
 
 static soma_status check_opts(const soma_dataset *d, const soma_loader_opts *o, soma_error *err) {
     SOMA_CHECK(o->batch > 0 && o->horizon > 0 && o->workers > 0 && o->queue > 0,
                "batch, horizon, workers and queue of a loader are above zero");
+    SOMA_CHECK(o->ranks > 0 && o->rank >= 0 && o->rank < o->ranks, "a rank is one of the loader's ranks");
+    SOMA_CHECK(o->side >= 0, "pictures have a side above zero, or their own");
     SOMA_CHECK(o->n_cameras >= 0 && o->n_cameras <= SOMA_LOADER_CAMERAS, "a loader has at most SOMA_LOADER_CAMERAS cameras");
     int features[2 + SOMA_LOADER_CAMERAS] = {o->state, o->action};
     memcpy(features + 2, o->cameras, (size_t)o->n_cameras * sizeof(int));
@@ -235,60 +263,57 @@ static soma_status plan_samples(soma_loader *l, soma_error *err) {
 
 static soma_status plan_memory(soma_loader *l, soma_error *err) {
     const soma_dataset *d = l->d;
-    size_t n = (size_t)l->n_samples, total = 0;
+    size_t n = (size_t)l->n_samples;
     l->n_state = d->features[l->o.state].size;
     l->n_actions = d->features[l->o.action].size;
     l->state = soma__alloc(n * (size_t)l->n_state * sizeof *l->state);
     l->action = soma__alloc(n * (size_t)l->n_actions * sizeof *l->action);
     if (!l->state || !l->action) return soma__no_memory(err, "the states and actions of a dataset");
-    for (int c = 0; c < l->o.n_cameras; c++) {
-        l->image_sizes[c] = (size_t)d->features[l->o.cameras[c]].size;
-        for (int64_t e = 0; e < l->o.n_episodes; e++)
-            if (d->format->present(d, l->episodes[e], l->o.cameras[c]))
-                total += (size_t)(l->starts[e + 1] - l->starts[e]) * l->image_sizes[c];
-    }
-    // pages of absent episodes stay untouched, so the system does not hand them out
-    for (int c = 0; c < l->o.n_cameras && total <= l->o.cache_size; c++)
-        if (!(l->pictures[c] = soma__calloc(n, l->image_sizes[c]))) return soma__no_memory(err, "the decoded pictures of a dataset");
-    return SOMA_OK;
+    soma_pictures_opts o = {.n_cameras = l->o.n_cameras,
+                            .episodes = l->episodes,
+                            .n_episodes = l->o.n_episodes,
+                            .side = l->o.side,
+                            .memory = l->o.cache_size,
+                            .folder = l->o.folder,
+                            .disk = l->o.folder_size};
+    memcpy(o.cameras, l->o.cameras, sizeof o.cameras);
+    soma_status status = soma__pictures_new(&l->pictures, d, &o, err);
+    l->o.folder = NULL; // the caller's text is not needed any more
+    return status;
 }
 
 // ---- opening: reading, one episode per item
 
 typedef struct reading {
     soma_loader *l;
-    soma_dataset_reader **readers; // [threads]
+    soma_pictures_hand *hands; // [threads]
     pthread_mutex_t lock;
     int64_t done, failed_item; // frames; the first episode that failed
     soma_status status;
     soma_error err;
 } reading;
 
-static soma_status read_episode(soma_loader *l, soma_dataset_reader *reader, int64_t e, soma_error *err) {
+static soma_status read_episode(soma_loader *l, soma_pictures_hand *hand, int64_t e, soma_error *err) {
     const soma_dataset_format *format = l->d->format;
-    int64_t position = l->episodes[e], first = l->starts[e], n = l->starts[e + 1] - first;
-    if (!n) return SOMA_OK;
-    SOMA_TRY(format->read_vectors(reader, position, l->o.state, l->state + first * l->n_state, err));
-    SOMA_TRY(format->read_vectors(reader, position, l->o.action, l->action + first * l->n_actions, err));
-    for (int c = 0; c < l->o.n_cameras; c++) {
-        if (!l->pictures[c] || !format->present(l->d, position, l->o.cameras[c])) continue;
-        for (int64_t i = 0; i < n; i++)
-            SOMA_TRY(
-                format->read_image(reader, position, i, l->o.cameras[c], l->pictures[c] + (size_t)(first + i) * l->image_sizes[c], err));
-    }
-    return SOMA_OK;
+    int64_t position = l->episodes[e], first = l->starts[e];
+    if (l->starts[e + 1] == first) return SOMA_OK;
+    SOMA_TRY(format->read_vectors(hand->reader, position, l->o.state, l->state + first * l->n_state, err));
+    SOMA_TRY(format->read_vectors(hand->reader, position, l->o.action, l->action + first * l->n_actions, err));
+    return soma__pictures_fill(l->pictures, hand, e, err);
 }
 
-static void read_item(void *ctx, int64_t e, int thread) {
+// Ranks begin at different episodes: those that share a folder of pictures then divide the decoding.
+static void read_item(void *ctx, int64_t item, int thread) {
     reading *r = ctx;
     soma_loader *l = r->l;
+    int64_t e = (item + l->o.n_episodes * l->o.rank / l->o.ranks) % l->o.n_episodes;
     soma_error err = {0};
     pthread_mutex_lock(&r->lock);
     bool useless = r->status != SOMA_OK && r->failed_item < e;
     pthread_mutex_unlock(&r->lock);
     soma_status status = SOMA_OK;
-    if (!useless && !r->readers[thread]) status = l->d->format->reader_open(&r->readers[thread], l->d, &err);
-    if (!useless && status == SOMA_OK) status = read_episode(l, r->readers[thread], e, &err);
+    if (!useless && !r->hands[thread].reader) status = soma__pictures_hand_open(&r->hands[thread], l->pictures, &err);
+    if (!useless && status == SOMA_OK) status = read_episode(l, &r->hands[thread], e, &err);
     pthread_mutex_lock(&r->lock);
     if (status != SOMA_OK && (r->status == SOMA_OK || e < r->failed_item)) {
         r->status = status;
@@ -304,16 +329,16 @@ static soma_status read_all(soma_loader *l, soma_error *err) {
     soma_pool *pool;
     SOMA_TRY(soma__pool_new(&pool, 0, err));
     int n_threads = soma__pool_threads(pool);
-    reading r = {.l = l, .readers = soma__calloc((size_t)n_threads, sizeof *r.readers)};
-    soma_status status = r.readers ? SOMA_OK : soma__no_memory(err, "dataset readers");
+    reading r = {.l = l, .hands = soma__calloc((size_t)n_threads, sizeof *r.hands)};
+    soma_status status = r.hands ? SOMA_OK : soma__no_memory(err, "dataset readers");
     pthread_mutex_init(&r.lock, NULL);
     if (status == SOMA_OK) {
         soma__pool_run(pool, l->o.n_episodes, read_item, &r);
-        for (int i = 0; i < n_threads; i++) l->d->format->reader_close(r.readers[i]);
+        for (int i = 0; i < n_threads; i++) soma__pictures_hand_close(&r.hands[i], l->pictures);
         if (r.status != SOMA_OK) status = soma__fail(err, r.status, "%s", r.err.text);
     }
     pthread_mutex_destroy(&r.lock);
-    soma__free(r.readers);
+    soma__free(r.hands);
     soma__pool_free(pool);
     return status;
 }
@@ -328,9 +353,10 @@ static bool make_slot(slot *s, const soma_loader *l) {
     s->batch.tasks = s->tasks = soma__calloc(n, sizeof *s->tasks);
     s->batch.episode = s->episode = soma__calloc(n, sizeof *s->episode);
     s->batch.frame = s->frame = soma__calloc(n, sizeof *s->frame);
-    bool ok = s->state && s->actions && s->pad && s->tasks && s->episode && s->frame;
+    s->picks = soma__calloc(n, sizeof *s->picks);
+    bool ok = s->state && s->actions && s->pad && s->tasks && s->episode && s->frame && s->picks;
     for (int c = 0; c < l->o.n_cameras; c++) {
-        s->batch.images[c] = s->images[c] = soma__calloc(n, l->image_sizes[c]);
+        s->batch.images[c] = s->images[c] = soma__calloc(n, soma__pictures_size(l->pictures, c));
         s->batch.image_present[c] = s->image_present[c] = soma__calloc(n, 1);
         ok = ok && s->images[c] && s->image_present[c];
     }
@@ -344,6 +370,7 @@ static void free_slot(slot *s) {
     soma__free(s->tasks);
     soma__free(s->episode);
     soma__free(s->frame);
+    soma__free(s->picks);
     for (int c = 0; c < SOMA_LOADER_CAMERAS; c++) {
         soma__free(s->images[c]);
         soma__free(s->image_present[c]);
@@ -360,7 +387,7 @@ static soma_status start_workers(soma_loader *l, soma_error *err) {
     for (int i = 0; i < l->o.workers; i++) {
         worker *w = &l->workers[i];
         w->loader = l;
-        SOMA_TRY(l->d->format->reader_open(&w->reader, l->d, err));
+        SOMA_TRY(soma__pictures_hand_open(&w->hand, l->pictures, err));
         if (pthread_create(&w->thread, NULL, work, w)) return soma__fail(err, SOMA_IO, "a loader's thread cannot be started");
         w->started = true;
     }
@@ -393,14 +420,14 @@ void soma__loader_close(soma_loader *l) {
     pthread_mutex_unlock(&l->lock);
     for (int i = 0; l->workers && i < l->o.workers; i++) {
         if (l->workers[i].started) pthread_join(l->workers[i].thread, NULL);
-        l->d->format->reader_close(l->workers[i].reader);
+        soma__pictures_hand_close(&l->workers[i].hand, l->pictures);
     }
     for (int64_t i = 0; l->slots && i < l->n_slots; i++) free_slot(&l->slots[i]);
     free_slot(&l->given);
-    l->d->format->reader_close(l->given_reader);
+    if (l->pictures) soma__pictures_hand_close(&l->given_hand, l->pictures);
     soma__free(l->workers);
     soma__free(l->slots);
-    for (int c = 0; c < SOMA_LOADER_CAMERAS; c++) soma__free(l->pictures[c]);
+    soma__pictures_free(l->pictures);
     soma__free(l->state);
     soma__free(l->action);
     soma__free(l->starts);
@@ -415,7 +442,7 @@ void soma__loader_close(soma_loader *l) {
 soma_status soma__loader_read(soma_loader *l, int64_t n, const int64_t *episodes, const int64_t *frames, const soma_loader_batch **batch,
                               soma_error *err) {
     SOMA_CHECK(n > 0 && n <= l->o.batch, "soma__loader_read reads 1 to batch samples");
-    if (!l->given_reader) SOMA_TRY(l->d->format->reader_open(&l->given_reader, l->d, err));
+    if (!l->given_hand.reader) SOMA_TRY(soma__pictures_hand_open(&l->given_hand, l->pictures, err));
     if (!l->given.state && !make_slot(&l->given, l)) {
         free_slot(&l->given);
         l->given = (slot){0};
@@ -428,8 +455,9 @@ soma_status soma__loader_read(soma_loader *l, int64_t n, const int64_t *episodes
         if (e == l->o.n_episodes || frames[row] < 0 || frames[row] >= l->starts[e + 1] - l->starts[e])
             return soma__fail(err, SOMA_BAD_INPUT, "%s: episode %lld, frame %lld is not among the loader's samples", l->d->path,
                               (long long)episodes[row], (long long)frames[row]);
-        SOMA_TRY(fill_row(l, &l->given, l->given_reader, row, l->starts[e] + frames[row], err));
+        l->given.picks[row] = (pick){l->starts[e] + frames[row], row};
     }
+    SOMA_TRY(fill_rows(l, &l->given, &l->given_hand, n, err));
     *batch = &l->given.batch;
     return SOMA_OK;
 }

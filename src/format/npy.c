@@ -91,28 +91,32 @@ soma_status soma__npy_parse(soma_npy *array, const void *bytes, size_t size, con
     return SOMA_OK;
 }
 
-soma_status soma__npy_write(const char *path, soma_dtype dtype, const int64_t *shape, int n_dims, const void *data, soma_error *err) {
-    char header[256] = "", list[160] = "";
+size_t soma__npy_header(char out[SOMA_NPY_HEADER], soma_dtype dtype, const int64_t *shape, int n_dims) {
+    char list[160] = "";
     const char *descr = NULL;
-    size_t n_values = 1, used = 0;
+    size_t used = 0;
     SOMA_CHECK(n_dims >= 0 && n_dims <= SOMA_MAX_DIMS, "an array has at most SOMA_MAX_DIMS dimensions");
     for (size_t i = 0; i < SOMA_COUNT(dtypes); i++)
         if (dtypes[i].dtype == dtype) descr = dtypes[i].descr;
     SOMA_CHECK(descr, "NumPy has this dtype");
-    for (int i = 0; i < n_dims; i++) {
-        used += (size_t)snprintf(list + used, sizeof list - used, "%lld, ", (long long)shape[i]);
-        n_values *= (size_t)shape[i];
-    }
-    int len = snprintf(header + 10, sizeof header - 10, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", descr, list);
+    for (int i = 0; i < n_dims; i++) used += (size_t)snprintf(list + used, sizeof list - used, "%lld, ", (long long)shape[i]);
+    int len = snprintf(out + 10, SOMA_NPY_HEADER - 10, "{'descr': '%s', 'fortran_order': False, 'shape': (%s), }", descr, list);
     size_t total = ((size_t)len + 10 + 1 + 63) / 64 * 64; // as NumPy aligns it
-    memset(header + 10 + len, ' ', total - 10 - (size_t)len);
-    header[total - 1] = '\n';
-    memcpy(header, "\x93NUMPY\x01\x00", 8);
-    header[8] = (char)((total - 10) & 0xff);
-    header[9] = (char)((total - 10) >> 8);
+    memset(out + 10 + len, ' ', total - 10 - (size_t)len);
+    out[total - 1] = '\n';
+    memcpy(out, "\x93NUMPY\x01\x00", 8);
+    out[8] = (char)((total - 10) & 0xff);
+    out[9] = (char)((total - 10) >> 8);
+    return total;
+}
+
+soma_status soma__npy_write(const char *path, soma_dtype dtype, const int64_t *shape, int n_dims, const void *data, soma_error *err) {
+    char header[SOMA_NPY_HEADER];
+    size_t size = soma__npy_header(header, dtype, shape, n_dims), n_values = 1;
+    for (int i = 0; i < n_dims; i++) n_values *= (size_t)shape[i];
     soma_file_writer w = {0};
     soma_status status = soma__file_writer_open(&w, path, err);
-    if (status == SOMA_OK) status = soma__file_writer_put(&w, header, total, err);
+    if (status == SOMA_OK) status = soma__file_writer_put(&w, header, size, err);
     if (status == SOMA_OK) status = soma__file_writer_put(&w, data, n_values * soma_dtype_size(dtype), err);
     if (status == SOMA_OK) status = soma__file_writer_commit(&w, err);
     soma__file_writer_close(&w);

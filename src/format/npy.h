@@ -16,6 +16,9 @@ typedef struct soma_npy {
 // The array that `bytes` hold; they are borrowed by it. Refused: big-endian and Fortran order, other dtypes, more dimensions, a file whose
 // length is not that of the array.
 soma_status soma__npy_parse(soma_npy *array, const void *bytes, size_t size, const char *where, soma_error *err);
+// What stands before an array's values, for one that is written piece by piece; its length.
+enum { SOMA_NPY_HEADER = 256 };
+size_t soma__npy_header(char out[SOMA_NPY_HEADER], soma_dtype dtype, const int64_t *shape, int n_dims);
 // Atomic. shape [n_dims]; data row-major.
 soma_status soma__npy_write(const char *path, soma_dtype dtype, const int64_t *shape, int n_dims, const void *data, soma_error *err);
 

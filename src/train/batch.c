@@ -66,15 +66,15 @@ void soma__pass_free(soma_pass *pass) {
 }
 
 // Observation i of the loader's batch into row i.
-static soma_status fill_row(soma_trainer *t, soma_pass *pass, const soma_loader_batch *batch, int64_t i, soma_error *err) {
+static soma_status fill_row(soma_trainer *t, soma_pass *pass, const soma_pictures *pictures, const soma_loader_batch *batch, int64_t i,
+                            soma_error *err) {
     const soma_robot *r = &t->robot;
     soma_obs obs = {.prompt = batch->tasks[i], .state = batch->state + i * r->n_state, .n_state = r->n_state};
     for (int c = 0; c < r->n_cameras; c++) {
-        const soma_feature *f = &t->data->features[t->camera_features[c]];
-        size_t size = (size_t)(f->shape[0] * f->shape[1]) * 3;
+        const uint8_t *pixels = batch->images[c] + (size_t)i * soma__pictures_size(pictures, c);
         if (batch->image_present[c][i])
             obs.images[obs.n_images++] =
-                (soma_image){r->cameras[c], batch->images[c] + (size_t)i * size, (int)f->shape[1], (int)f->shape[0]};
+                (soma_image){r->cameras[c], pixels, soma__pictures_width(pictures, c), soma__pictures_height(pictures, c)};
     }
     soma_status status = soma__robot_observe(r, &pass->rows, i, &obs, err);
     if (status != SOMA_OK)
@@ -106,7 +106,7 @@ soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loade
     const soma_model_info *info = &t->model->info;
     soma_rng all = soma__rng(training ? (uint64_t)t->o.seed : 1), stream = soma__rng_fold(&all, (uint64_t)index);
     for (int64_t i = 0; i < pass->n; i++) {
-        SOMA_TRY(fill_row(t, pass, batch, i, err));
+        SOMA_TRY(fill_row(t, pass, soma__loader_pictures(loader), batch, i, err));
         for (int64_t k = 0; k < pass->draws; k++)
             draw(pass, i * pass->draws + k, info->horizon * info->action_dim, soma__rng_fold(&stream, (uint64_t)(i * pass->draws + k)));
         if (!training || !(t->o.state_noise > 0)) continue;

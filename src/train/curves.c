@@ -19,8 +19,8 @@ soma_status soma__metrics_add(const char *out, const soma_train_progress *p, som
     SOMA_TRY(metrics_path(path, out, err));
     FILE *file = fopen(path, "a");
     if (!file) return soma__fail(err, SOMA_IO, "%s: cannot be appended to", path);
-    fprintf(file, "{\"step\": %lld, \"loss\": %.9g, \"grad_norm\": %.9g, \"lr\": %.9g, \"samples_per_second\": %.6g", (long long)p->step,
-            p->loss, p->grad_norm, p->lr, p->samples_per_second);
+    fprintf(file, "{\"step\": %lld, \"loss\": %.9g, \"grad_norm\": %.9g, \"lr\": %.9g, \"samples_per_second\": %.6g, \"wait_share\": %.4g",
+            (long long)p->step, p->loss, p->grad_norm, p->lr, p->samples_per_second, p->wait_share);
     if (!isnan(p->eval_loss)) fprintf(file, ", \"eval_loss\": %.9g", p->eval_loss);
     fputs("}\n", file);
     return fclose(file) ? soma__fail(err, SOMA_IO, "%s: cannot be written", path) : SOMA_OK;

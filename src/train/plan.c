@@ -56,10 +56,10 @@ static int64_t values_in(const soma_layout *layout) {
 }
 
 static size_t data_size(const soma_trainer *t) {
-    double pictures = 0;
+    double pictures = 0, side = soma__trainer_picture_side(t);
     for (int c = 0; c < t->robot.n_cameras; c++) {
         const soma_feature *f = &t->data->features[t->camera_features[c]];
-        pictures += (double)t->data->frames_present * (double)(f->shape[0] * f->shape[1]) * 3;
+        pictures += (double)t->data->frames_present * (side > 0 ? side * side : (double)(f->shape[0] * f->shape[1])) * 3;
     }
     soma_loader_opts o = soma__loader_defaults();
     double limit = t->o.cache > 0 ? t->o.cache * (1 << 30) : (double)o.cache_size;

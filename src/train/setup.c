@@ -337,6 +337,14 @@ static soma_status write_folder(soma_trainer *t, soma_error *err) {
 
 // ---- the loader and the order of it all
 
+// Pictures that are larger than the model's are kept as the model sees them, where that is what the robot's filter makes of them anyway:
+// more of them fit, and the trainer's thread has less to do.
+int soma__trainer_picture_side(const soma_trainer *t) {
+    int64_t side = t->model->info.image_size, largest = 0;
+    for (int c = 0; c < t->robot.n_cameras; c++) largest = SOMA_MAX(largest, t->data->features[t->camera_features[c]].size / 3);
+    return t->robot.resize == SOMA_RESIZE_PIL && largest > side * side ? (int)side : 0;
+}
+
 static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int64_t *episodes, int64_t n, int64_t batch, uint64_t seed,
                                soma_error *err) {
     soma_loader_opts o = soma__loader_defaults();
@@ -349,7 +357,10 @@ static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int6
     o.horizon = t->model->info.horizon;
     o.batch = batch;
     o.workers = (int)t->o.workers;
+    o.side = soma__trainer_picture_side(t);
     if (t->o.cache > 0) o.cache_size = (size_t)(t->o.cache * (1 << 30));
+    o.folder = t->o.cache_folder;
+    o.folder_size = (size_t)(t->o.cache_disk * (1 << 30));
     o.seed = seed;
     return soma__loader_open(loader, t->data, &o, err);
 }
@@ -363,6 +374,8 @@ static soma_status check_options(const soma_train_opts *o, soma_error *err) {
         return soma__fail(err, SOMA_BAD_INPUT,
                           "warmup >= 0, mean_steps >= 0, eval_every >= 1, save_every >= 1 and a holdout_share of 0 to 0.5 are needed");
     if (!(o->cache >= 0 && o->cache <= 1 << 20)) return soma__fail(err, SOMA_BAD_INPUT, "a cache of %g GiB is not possible", o->cache);
+    if (!(o->cache_disk >= 0 && o->cache_disk <= 1 << 20))
+        return soma__fail(err, SOMA_BAD_INPUT, "a cache_disk of %g GiB is not possible", o->cache_disk);
     if (strcmp(o->dtype, "bf16") && strcmp(o->dtype, "f32"))
         return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": bf16 or f32 are possible", o->dtype);
     if (strcmp(o->keep, "best") && strcmp(o->keep, "last"))

@@ -78,7 +78,9 @@ static soma_status run(soma_trainer *t, soma_train_report *report, void *user, s
     SOMA_TRY(soma__loader_seek(t->loader, t->step * t->o.accumulate, err));
     while (t->step < t->o.steps) {
         SOMA_TRY(one_step(t, &p, err));
-        p.samples_per_second = (double)((t->step - first) * per_step) / (double)t->o.draws / (soma__seconds() - started);
+        double seconds = soma__seconds() - started;
+        p.samples_per_second = (double)((t->step - first) * per_step) / (double)t->o.draws / seconds;
+        p.wait_share = soma__loader_waited(t->loader) / seconds;
         SOMA_TRY(after_step(t, &p, err));
         if (report && !report(user, &p)) {
             SOMA_TRY(soma__trainer_save(t, err));

@@ -63,6 +63,7 @@ soma_build soma__trainer_build(const soma_trainer *t, int64_t n, int64_t draws);
 soma_status soma__trainer_graph(soma_graph **graph, const soma_trainer *t, soma_error *err); // of one observation, for its weights
 // The part of opening that needs only model, device and o: parameters, optimiser, initial weights in "w" and "ema".
 soma_status soma__trainer_weights(soma_trainer *t, soma_error *err);
+int soma__trainer_picture_side(const soma_trainer *t); // of the pictures that the loaders keep; 0: as they are
 // "w" or "ema" as model.safetensors, or what was trained of a checkpoint as an adapter's folder.
 soma_status soma__trainer_publish(soma_trainer *t, const char *array, soma_error *err);
 

@@ -117,6 +117,14 @@ static soma_status read_image(soma_dataset_reader *r, int64_t episode, int64_t f
     return status == SOMA_OK ? SOMA_OK : soma__fail_in(err, "%s: frame %lld", h->places[episode].file, (long long)frame);
 }
 
+static soma_status source(char path[SOMA_PATH_MAX], double *start, const soma_dataset *d, int64_t episode, int feature, soma_error *err) {
+    const char *file = ((const hdf5_data *)d)->places[episode].file;
+    (void)feature;
+    *start = 0; // the episode's number says which group
+    if (snprintf(path, SOMA_PATH_MAX, "%s", file) < SOMA_PATH_MAX) return SOMA_OK;
+    return soma__fail(err, SOMA_BAD_INPUT, "%.60s...: the path is too long", file);
+}
+
 const soma_dataset_format soma__dataset_format_hdf5 = {
     .name = "hdf5",
     .probe = hdf5_probe,
@@ -127,4 +135,5 @@ const soma_dataset_format soma__dataset_format_hdf5 = {
     .present = present,
     .read_vectors = read_vectors,
     .read_image = read_image,
+    .source = source,
 };

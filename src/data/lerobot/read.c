@@ -190,6 +190,13 @@ static soma_status read_image(soma_dataset_reader *r, int64_t episode, int64_t f
     return status == SOMA_OK ? SOMA_OK : soma__fail_in(err, "episode %lld, frame %lld of %s", (long long)index, (long long)frame, f->name);
 }
 
+static soma_status source(char path[SOMA_PATH_MAX], double *start, const soma_dataset *d, int64_t episode, int feature, soma_error *err) {
+    const lerobot *l = (const lerobot *)d;
+    const lerobot_video *v = lerobot_is_video(&l->features[feature]) ? &l->places[episode].videos[feature] : NULL;
+    *start = v ? v->start : 0;
+    return soma__path_join(path, d->path, v ? v->path : l->places[episode].data, err);
+}
+
 static bool probe(const char *path) {
     char info[SOMA_PATH_MAX];
     return soma__path_join(info, path, "meta/info.json", NULL) == SOMA_OK && soma__file_exists(info);
@@ -206,4 +213,5 @@ const soma_dataset_format soma__dataset_format_lerobot = {
     .read_vectors = read_vectors,
     .read_image = read_image,
     .declared_stats = lerobot_declared_stats,
+    .source = source,
 };

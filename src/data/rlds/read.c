@@ -72,6 +72,13 @@ static soma_status read_image(soma_dataset_reader *r, int64_t episode, int64_t f
     return status == SOMA_OK ? SOMA_OK : soma__fail_in(err, "frame %lld of %s", (long long)frame, f->name);
 }
 
+static soma_status source(char path[SOMA_PATH_MAX], double *start, const soma_dataset *d, int64_t episode, int feature, soma_error *err) {
+    const rlds_place *p = &((const rlds *)d)->places[episode];
+    (void)feature;
+    *start = (double)p->record.offset;
+    return soma__path_join(path, d->path, p->shard->name, err);
+}
+
 const soma_dataset_format soma__dataset_format_rlds = {
     .name = "rlds",
     .probe = rlds_probe,
@@ -82,4 +89,5 @@ const soma_dataset_format soma__dataset_format_rlds = {
     .present = present,
     .read_vectors = read_vectors,
     .read_image = read_image,
+    .source = source,
 };
