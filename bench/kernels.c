@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// soma bench kernels: single ops at the sizes of pi0 (base, two and three pictures, pi0-FAST's one token), each as a share of the
-// registers' peak and of memory's speed, both measured in the same run.
+// soma bench kernels: single ops at the sizes of pi0 (base, two and three pictures, pi0-FAST's one token), of ResNet-18 at 224 pixels
+// and of Diffusion Policy's UNet at 16 steps, each as a share of the registers' peak and of memory's speed, both measured in the same run.
 //
 // Weights are packed as a policy packs them. A product of few rows reads its weights once: so many different weights follow one another
 // that no cache holds them.
@@ -15,10 +15,11 @@
 
 enum { FEW_ROWS = 64, NO_CACHE = 256 << 20 };
 
-typedef enum kernel_kind { LINEAR, ATTENTION, RMS_NORM, LAYER_NORM, ROPE, GATE, KINDS } kernel_kind;
+typedef enum kernel_kind { LINEAR, ATTENTION, RMS_NORM, LAYER_NORM, ROPE, GATE, CONV, ROW_CONV, ROW_UP, KINDS } kernel_kind;
 
 // LINEAR: [M, K] x [N, K]; ATTENTION: M queries, N keys, H heads of size K, KV of them with keys of their own; the rest: [M, N], ROPE H
-// heads of size K.
+// heads of size K. CONV: a picture of M x M pixels, ROW_CONV and ROW_UP (transposed) a row of M, from K to N channels, by a kernel of H
+// places a side with stride KV.
 typedef struct kernel {
     const char *name;
     kernel_kind kind;
@@ -59,7 +60,28 @@ static const kernel kernels[] = {
     {"prefix rope", ROPE, 816, 2048, 256, 8},
     {"prefix gate", GATE, 816, 16384},
     {"suffix gate", GATE, 51, 4096},
+    {"resnet stem", CONV, 224, 64, 3, 7, 2},
+    {"resnet stage 1", CONV, 56, 64, 64, 3, 1},
+    {"resnet stage 2", CONV, 28, 128, 128, 3, 1},
+    {"resnet stage 3", CONV, 14, 256, 256, 3, 1},
+    {"resnet stage 4", CONV, 7, 512, 512, 3, 1},
+    {"resnet down", CONV, 56, 128, 64, 3, 2},
+    {"unet level 1", ROW_CONV, 16, 512, 512, 5, 1},
+    {"unet level 2", ROW_CONV, 8, 1024, 1024, 5, 1},
+    {"unet level 3", ROW_CONV, 4, 2048, 2048, 5, 1},
+    {"unet up", ROW_UP, 8, 512, 512, 4, 2},
 };
+
+static soma_tensor *convolve(soma_graph *g, const kernel *r, const soma_precision *p) {
+    const bool row = r->kind != CONV, up = r->kind == ROW_UP;
+    const int32_t stride = (int32_t)r->KV, pad = (int32_t)(up ? 1 : r->H / 2);
+    const soma_window window = {.stride = {row ? 1 : stride, stride}, .pad = {row ? 0 : pad, pad}};
+    soma_tensor *x = soma_input(g, "x", SOMA_F32, 4, (int64_t[]){1, row ? 1 : r->M, r->M, r->K});
+    const int64_t shape[] = {up ? r->K : r->N, up ? r->N : r->K, row ? 1 : r->H, r->H};
+    soma_tensor *w = soma_weight(g, "w", p->weight, soma_init_normal(0.02), 4, shape);
+    return up ? soma_conv_transposed(x, w, NULL, window, (int64_t[]){1, r->M * stride}, p->product)
+              : soma_conv(x, w, NULL, window, p->product);
+}
 
 static void build(soma_graph *g, const kernel *r, const soma_precision *p, int64_t copies) {
     const soma_precision_rule rule = {"*", *p};
@@ -93,6 +115,9 @@ static void build(soma_graph *g, const kernel *r, const soma_precision *p, int64
         y = soma_mul(soma_apply(soma_input(g, "gate", SOMA_F32, 2, (int64_t[]){M, N}), SOMA_UNARY_GELU),
                      soma_input(g, "up", SOMA_F32, 2, (int64_t[]){M, N}));
         break;
+    case CONV:
+    case ROW_CONV:
+    case ROW_UP: y = convolve(g, r, p); break;
     case KINDS: break;
     }
     soma_output(y, "y");
@@ -134,9 +159,10 @@ static double weight_bytes(const soma_params *params) {
     return bytes;
 }
 
-// Of a product its weights count, of everything else what goes in and out.
+// Of a product its weights count, of everything else what goes in and out (and a convolution's kernel).
 static json_t *row_of(const kernel *r, const subject *s, int64_t copies, double *seconds, int64_t repeats, double peak, soma_pool *pool) {
-    const double bytes = r->kind == LINEAR ? weight_bytes(s->params) : (double)s->plan->size[SOMA_ROLE_IO], each = (double)copies;
+    const double io = r->kind == LINEAR ? 0 : (double)s->plan->size[SOMA_ROLE_IO], bytes = weight_bytes(s->params) + io,
+                 each = (double)copies;
     const double speed = cpu_peak_read((size_t)bytes, false, pool);
     for (int64_t i = 0; i < repeats; i++) seconds[i] /= each;
     const soma_spread t = soma__bench_spread(seconds, repeats);

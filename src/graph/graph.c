@@ -34,10 +34,16 @@ const soma_op_info soma__ops[SOMA_OP_COUNT] = {
 #define OP_TIME_EMBED .grad = NULL
 #define OP_CROSS_ENTROPY .grad = soma__grad_cross_entropy
 #define OP_CROSS_ENTROPY_GRAD .grad = NULL
+#define OP_CONV .grad = soma__grad_conv
+#define OP_CONV_TRANSPOSED .grad = soma__grad_conv_transposed
+#define OP_CONV_GRAD .grad = NULL
+#define OP_MAX_POOL .grad = soma__grad_max_pool
+#define OP_MAX_POOL_GRAD .grad = NULL
+#define OP_SOFTMAX .grad = soma__grad_softmax
 #define OP_STORE .effect = true
 #define OP_ADAMW .effect = true
     SOMA_OP_LIST(NAME)};
-_Static_assert(SOMA_OP_COUNT == 30, "a new op needs a row above, a builder, a plain kernel and rows in tests/ops");
+_Static_assert(SOMA_OP_COUNT == 36, "a new op needs a row above, a builder, a plain kernel and rows in tests/ops");
 
 const char *soma__op_name(soma_op op) { return (unsigned)op < SOMA_OP_COUNT ? soma__ops[op].name : "unknown op"; }
 

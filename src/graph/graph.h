@@ -45,6 +45,12 @@ enum { SOMA_MAX_SRC = 8 };
     X(TIME_EMBED, "time_embed")                 /* t [B] -> [B, D]: sines, then cosines of log-spaced periods, in double */          \
     X(CROSS_ENTROPY, "cross_entropy")           /* logits [.., V], targets i32 [..] -> [..]: -log softmax(logits)[target] */         \
     X(CROSS_ENTROPY_GRAD, "cross_entropy_grad") /* logits, targets, dy -> [.., V] */                                                 \
+    X(CONV, "conv")                             /* x [N,H,W,C], w [O,C,h,w], bias [O] or NULL -> [N,H',W',O]; p.conv */              \
+    X(CONV_TRANSPOSED, "conv_transposed")       /* x [N,H,W,O], w [O,C,h,w], bias [C] or NULL -> [N,H',W',C] */                      \
+    X(CONV_GRAD, "conv_grad")                   /* x [N,H,W,C], dy [N,H',W',O] -> [O,C,h,w] */                                       \
+    X(MAX_POOL, "max_pool")                     /* x [N,H,W,C] -> [N,H',W',C] over windows; p.conv */                                \
+    X(MAX_POOL_GRAD, "max_pool_grad")           /* x, dy -> as x: to the first of the largest */                                     \
+    X(SOFTMAX, "softmax")                       /* over the last dimension */                                                        \
     X(STORE, "store")                           /* copies src[0] into the state src[1], from row src[2] on; gives a view of it */    \
     X(ADAMW, "adamw")                           /* updates w, m, v (and ema) in place; see soma_adamw */
 
@@ -61,7 +67,8 @@ typedef enum soma_op { SOMA_OP_LIST(SOMA_OP_ENUM) SOMA_OP_COUNT } soma_op;
     X(SIGMOID, "sigmoid")                                                                         \
     X(SILU, "silu")                                                                               \
     X(GELU, "gelu") /* the tanh approximation: 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */ \
-    X(RELU, "relu")
+    X(RELU, "relu")                                                                               \
+    X(MISH, "mish") /* x tanh(log(1 + exp(x))) */
 #define SOMA_UNARY_ENUM(name, word) SOMA_UNARY_##name,
 typedef enum soma_unary { SOMA_UNARY_LIST(SOMA_UNARY_ENUM) SOMA_UNARY_COUNT } soma_unary;
 #undef SOMA_UNARY_ENUM
@@ -88,6 +95,12 @@ typedef struct soma_init {
 } soma_init;
 
 typedef enum soma_view_kind { SOMA_VIEW_RESHAPE, SOMA_VIEW_PERMUTE, SOMA_VIEW_SLICE, SOMA_VIEW_EXPAND, SOMA_VIEW_PART } soma_view_kind;
+
+// A window that moves over rows and columns of channels-last pictures [N, H, W, C], with zeros around them (max_pool: nothing). What has one
+// dimension [N, T, C] is a picture of one row.
+typedef struct soma_window {
+    int32_t size[2], stride[2], pad[2]; // rows, columns
+} soma_window;
 
 typedef union soma_op_params {
     struct {
@@ -129,6 +142,10 @@ typedef union soma_op_params {
         float scale;
         soma_dtype product;
     } attention;
+    struct {
+        soma_window window;
+        soma_dtype product; // as of matmul
+    } conv;                 // and of pooling
     struct {
         double min_period, max_period;
     } time;
@@ -221,6 +238,7 @@ soma_tensor *soma_quant_matmul(soma_tensor *a, soma_tensor *b, soma_tensor *bias
 soma_tensor *soma_embed(soma_tensor *table, soma_tensor *ids);              // an id outside the table reads as a row of zeros
 soma_tensor *soma_rms_normalise(soma_tensor *x, soma_tensor *w, float eps); // w NULL: no weight
 soma_tensor *soma_layer_normalise(soma_tensor *x, soma_tensor *w, soma_tensor *b, float eps);
+soma_tensor *soma_softmax(soma_tensor *x);                               // over the last dimension, in f32
 soma_tensor *soma_rotate(soma_tensor *x, soma_tensor *pos, float theta); // x [B, T, H, K], pos i32 [B, T]
 // Who sees whom: query i sees key j iff k_block[j] <= q_block[i]. Causal: both are positions; a padded key has SOMA_BLOCK_NEVER; a query
 // that sees nothing gives zeros. H is a multiple of KV; scale is usually K^-0.5.
@@ -229,6 +247,15 @@ soma_tensor *soma_attend(soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_te
                          soma_dtype product);
 // t [B] -> [B, D] f32: D/2 sines, then D/2 cosines of 2 pi t / period_i, period_i = min (max/min)^(i / (D/2 - 1)). Not differentiable.
 soma_tensor *soma_time_embed(soma_tensor *t, int64_t D, double min_period, double max_period);
+// x [N, H, W, C], kernel w [O, C, h, w] as published, bias [O] or NULL -> [N, H', W', O] of x's dtype, H' = (H + 2 pad - h) / stride + 1. The
+// window's size is the kernel's and need not be set.
+soma_tensor *soma_conv(soma_tensor *x, soma_tensor *w, soma_tensor *bias, soma_window window, soma_dtype product);
+// Its transpose: x [N, H, W, O] and the same kernel -> [N, H', W', C] with H' and W' in `out`, of those sizes from which a convolution
+// would make H and W (PyTorch's ConvTranspose without output padding: H' = (H - 1) stride - 2 pad + h). bias [C] or NULL.
+soma_tensor *soma_conv_transposed(soma_tensor *x, soma_tensor *w, soma_tensor *bias, soma_window window, const int64_t out[2],
+                                  soma_dtype product);
+// The largest of each window's places that lie in the picture: x [N, H, W, C] -> [N, H', W', C]. pad is below size.
+soma_tensor *soma_max_pool(soma_tensor *x, soma_window window);
 // logits [.., V], targets i32 [..] -> [..] f32, in nats; a target outside 0..V-1 gives 0.
 soma_tensor *soma_cross_entropy(soma_tensor *logits, soma_tensor *targets);
 // Copies x into the state tensor `into` (same shape) and returns a view of the state.

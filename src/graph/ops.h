@@ -20,7 +20,8 @@ extern const soma_op_info soma__ops[SOMA_OP_COUNT];
 
 soma_grad_fn soma__grad_view, soma__grad_add, soma__grad_sub, soma__grad_mul, soma__grad_div, soma__grad_affine, soma__grad_unary,
     soma__grad_copy, soma__grad_concat, soma__grad_pad, soma__grad_sum, soma__grad_matmul, soma__grad_embed, soma__grad_rms_norm,
-    soma__grad_layer_norm, soma__grad_rope, soma__grad_attention, soma__grad_cross_entropy;
+    soma__grad_layer_norm, soma__grad_rope, soma__grad_attention, soma__grad_cross_entropy, soma__grad_conv, soma__grad_conv_transposed, soma__grad_max_pool,
+    soma__grad_softmax;
 
 // A part of a flat packed result, with a shape of its own.
 soma_tensor *soma__part(soma_tensor *packed, int64_t start, int n_dims, const int64_t *shape);

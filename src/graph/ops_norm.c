@@ -49,3 +49,14 @@ void soma__grad_layer_norm(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) 
     dsrc[1] = soma__part(d, numel, 1, &D);
     dsrc[2] = soma__part(d, numel + D, 1, &D);
 }
+
+soma_tensor *soma_softmax(soma_tensor *x) {
+    soma_tensor *t = soma__node(x->graph, SOMA_OP_SOFTMAX, SOMA_F32, x->n_dims, x->shape);
+    t->src[0] = x;
+    return t;
+}
+
+void soma__grad_softmax(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) { // dx = y (dy - sum(dy y))
+    soma_tensor *weighed = soma_mul(dy, t);
+    dsrc[0] = soma_sub(weighed, soma_mul(t, soma_sum(weighed, 1u << (t->n_dims - 1))));
+}

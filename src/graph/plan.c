@@ -188,6 +188,11 @@ static soma_status place_named(soma_graph *g, soma_plan *plan, const soma_layout
 static double flops_of(const soma_tensor *t) {
     double numel = (double)soma__numel(t);
     if (t->op == SOMA_OP_MATMUL || t->op == SOMA_OP_QUANT_MATMUL) return 2 * numel * (double)t->src[0]->shape[t->src[0]->n_dims - 1];
+    // each place of the kernel meets each pixel of the smaller picture, or the zeros around it
+    if (t->op == SOMA_OP_CONV) return 2 * numel * (double)(soma__numel(t->src[1]) / t->src[1]->shape[0]);
+    if (t->op == SOMA_OP_CONV_TRANSPOSED)
+        return 2 * (double)soma__numel(t->src[0]) * (double)(soma__numel(t->src[1]) / t->src[1]->shape[0]);
+    if (t->op == SOMA_OP_CONV_GRAD) return 2 * (double)soma__numel(t->src[1]) * (double)(numel / (double)t->shape[0]);
     if (t->op == SOMA_OP_ATTENTION) return 4 * numel * (double)t->src[1]->shape[1];
     if (t->op == SOMA_OP_ATTENTION_GRAD) return 10 * (double)soma__numel(t->src[0]) * (double)t->src[1]->shape[1];
     return 0;

@@ -70,6 +70,7 @@ BUILD(b_sigmoid, soma_apply(x[0], SOMA_UNARY_SIGMOID))
 BUILD(b_silu, soma_apply(x[0], SOMA_UNARY_SILU))
 BUILD(b_gelu, soma_apply(x[0], SOMA_UNARY_GELU))
 BUILD(b_relu, soma_apply(x[0], SOMA_UNARY_RELU))
+BUILD(b_mish, soma_apply(x[0], SOMA_UNARY_MISH))
 BUILD(b_constant, soma_mul(x[0], soma_constant(x[0]->graph, 0.5f, 1, (int64_t[]){1})))
 BUILD(b_chain, soma_add(soma_mul(soma_apply(x[0], SOMA_UNARY_GELU), x[1]), soma_affine(x[2], 2, 1)))
 BUILD(b_transposed, soma_add(soma_transpose(x[0]), x[1]))
@@ -104,6 +105,20 @@ BUILD(b_layer, soma_layer_normalise(x[0], x[1], x[2], 1e-6f))
 BUILD(b_rope, soma_rotate(x[0], x[1], 10000))
 BUILD(b_attend, soma_attend(x[0], x[1], x[2], x[3], x[4], 0.25f, SOMA_F32))
 BUILD(b_attend16, soma_attend(x[0], x[1], x[2], x[3], x[4], 0.25f, SOMA_BF16))
+#define WINDOW(h, w, s, p) ((soma_window){{h, w}, {s, s}, {p, p}})
+BUILD(b_conv, soma_conv(x[0], x[1], x[2], WINDOW(0, 0, 1, 1), SOMA_F32))
+BUILD(b_conv16, soma_conv(x[0], x[1], x[2], WINDOW(0, 0, 1, 1), SOMA_BF16))
+BUILD(b_conv_s2, soma_conv(x[0], x[1], NULL, WINDOW(0, 0, 2, 3), SOMA_F32))
+BUILD(b_conv_s2_16, soma_conv(x[0], x[1], NULL, WINDOW(0, 0, 2, 3), SOMA_BF16))
+BUILD(b_conv_row, soma_conv(x[0], x[1], x[2], ((soma_window){{0}, {1, 2}, {0, 1}}), SOMA_F32))
+BUILD(b_conv_strided, soma_conv(soma_permute(x[0], (int[]){0, 2, 3, 1}), x[1], NULL, WINDOW(0, 0, 1, 0), SOMA_F32))
+BUILD(b_up, soma_conv_transposed(x[0], x[1], x[2], WINDOW(0, 0, 2, 1), ((int64_t[]){8, 11}), SOMA_F32))
+BUILD(b_up_row, soma_conv_transposed(x[0], x[1], x[2], ((soma_window){{0}, {1, 2}, {0, 1}}), ((int64_t[]){1, 18}), SOMA_F32))
+BUILD(b_up_row16, soma_conv_transposed(x[0], x[1], x[2], ((soma_window){{0}, {1, 2}, {0, 1}}), ((int64_t[]){1, 18}), SOMA_BF16))
+BUILD(b_up_gaps, soma_conv_transposed(x[0], x[1], x[2], WINDOW(0, 0, 3, 0), ((int64_t[]){8, 9}), SOMA_F32))
+BUILD(b_pool, soma_max_pool(x[0], WINDOW(3, 3, 2, 1)))
+BUILD(b_pool_strided, soma_max_pool(soma_permute(x[0], (int[]){0, 2, 3, 1}), WINDOW(2, 3, 1, 0)))
+BUILD(b_softmax, soma_softmax(x[0]))
 BUILD(b_cross, soma_cross_entropy(x[0], x[1]))
 BUILD(b_time, soma_time_embed(x[0], 16, 4e-3, 4.0))
 
@@ -128,6 +143,7 @@ static const row rows[] = {
     {"silu", SOMA_OP_UNARY, b_silu, {V2(30, 70)}, 2e-6},
     {"gelu", SOMA_OP_UNARY_GRAD, b_gelu, {V2(300, 70)}, 2e-6},
     {"relu", SOMA_OP_UNARY, b_relu, {{POSITIVE, 2, {30, 70}}}, 1e-7},
+    {"mish", SOMA_OP_UNARY, b_mish, {V2(30, 70)}, 2e-6},
     {"constant", SOMA_OP_CONSTANT, b_constant, {V2(3, 7)}, 1e-7},
     {"chain", SOMA_OP_UNARY, b_chain, {V3(4, 33, 50), V3(4, 33, 50), V1(50)}, 2e-6},
     {"transposed", SOMA_OP_ADD, b_transposed, {V2(33, 50), V2(50, 33)}, 1e-7},
@@ -173,6 +189,21 @@ static const row rows[] = {
     {"attention, one query", SOMA_OP_ATTENTION, b_attend, ATTENTION(1, 1, 8, 150, 2, 32), 1e-5},
     {"attention gradient", SOMA_OP_ATTENTION_GRAD, b_attend, ATTENTION(2, 33, 2, 90, 1, 8), 1e-5},
     {"attention bf16", SOMA_OP_ATTENTION, b_attend16, ATTENTION(2, 40, 4, 90, 1, 32), 1e-2, true}, // probabilities round to bf16 (2^-9)
+    {"conv", SOMA_OP_CONV, b_conv, {V4(2, 7, 9, 5), V4(6, 5, 3, 3), V1(6)}, 1e-5},
+    {"conv, wide", SOMA_OP_CONV, b_conv, {V4(2, 9, 16, 70), V4(70, 70, 3, 3), V1(70)}, 2e-5},
+    {"conv bf16", SOMA_OP_CONV, b_conv16, {V4(2, 7, 9, 5), V4(67, 5, 3, 3), V1(67)}, 1e-5, true},
+    {"conv, stride", SOMA_OP_CONV_GRAD, b_conv_s2, {V4(2, 15, 18, 3), V4(8, 3, 7, 7)}, 1e-5},
+    {"conv bf16, stride", SOMA_OP_CONV_GRAD, b_conv_s2_16, {V4(2, 15, 18, 4), V4(8, 4, 7, 7)}, 1e-5, true},
+    {"conv, one row", SOMA_OP_CONV, b_conv_row, {V4(3, 1, 16, 10), V4(12, 10, 1, 3), V1(12)}, 1e-5},
+    {"conv, channels first", SOMA_OP_CONV, b_conv_strided, {V4(2, 5, 7, 6), V4(4, 5, 2, 2)}, 1e-5},
+    {"conv_transposed", SOMA_OP_CONV_TRANSPOSED, b_up, {V4(2, 4, 6, 5), V4(5, 7, 3, 3), V1(7)}, 1e-5},
+    {"conv_transposed, one row", SOMA_OP_CONV_TRANSPOSED, b_up_row, {V4(3, 1, 9, 10), V4(10, 12, 1, 4), V1(12)}, 1e-5},
+    {"conv_transposed bf16", SOMA_OP_CONV_TRANSPOSED, b_up_row16, {V4(3, 1, 9, 10), V4(10, 12, 1, 4), V1(12)}, 1e-5, true},
+    {"conv_transposed, gaps", SOMA_OP_CONV_TRANSPOSED, b_up_gaps, {V4(2, 3, 3, 5), V4(5, 4, 2, 1), V1(4)}, 1e-5},
+    {"max_pool", SOMA_OP_MAX_POOL, b_pool, {V4(2, 7, 10, 5)}, 1e-7, true}, // a place changes within h now and then: see the next
+    {"max_pool gradient", SOMA_OP_MAX_POOL_GRAD, b_pool, {V4(1, 4, 5, 2)}, 1e-7},
+    {"max_pool, channels first", SOMA_OP_MAX_POOL, b_pool_strided, {V4(2, 3, 5, 6)}, 1e-7, true},
+    {"softmax", SOMA_OP_SOFTMAX, b_softmax, {V3(4, 6, 70)}, 1e-6},
     {"cross_entropy", SOMA_OP_CROSS_ENTROPY, b_cross, {V3(4, 6, 11), {IDS, 2, {4, 6}, true}}, 1e-6},
     {"cross_entropy gradient", SOMA_OP_CROSS_ENTROPY_GRAD, b_cross, {V2(50, 5003), {IDS, 1, {50}, true}}, 1e-6},
     {"time_embed", SOMA_OP_TIME_EMBED, b_time, {V1(5)}, 1e-6, true},

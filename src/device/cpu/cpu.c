@@ -34,6 +34,12 @@ cpu_kernel *const cpu_plain[SOMA_OP_COUNT] = {
     [SOMA_OP_TIME_EMBED] = plain_time_embed,
     [SOMA_OP_CROSS_ENTROPY] = plain_cross_entropy,
     [SOMA_OP_CROSS_ENTROPY_GRAD] = plain_cross_entropy_grad,
+    [SOMA_OP_CONV] = plain_conv,
+    [SOMA_OP_CONV_TRANSPOSED] = plain_conv_transposed,
+    [SOMA_OP_CONV_GRAD] = plain_conv_grad,
+    [SOMA_OP_MAX_POOL] = plain_max_pool,
+    [SOMA_OP_MAX_POOL_GRAD] = plain_max_pool_grad,
+    [SOMA_OP_SOFTMAX] = plain_softmax,
     [SOMA_OP_STORE] = plain_store,
     [SOMA_OP_ADAMW] = plain_adamw,
 };
@@ -64,6 +70,11 @@ static cpu_chooser *const choosers[SOMA_OP_COUNT] = {
     [SOMA_OP_ATTENTION_GRAD] = cpu_fast_attention_grad,
     [SOMA_OP_CROSS_ENTROPY] = cpu_fast_cross_entropy,
     [SOMA_OP_CROSS_ENTROPY_GRAD] = cpu_fast_cross_entropy_grad,
+    [SOMA_OP_CONV] = cpu_fast_conv,
+    [SOMA_OP_CONV_TRANSPOSED] = cpu_fast_conv,
+    [SOMA_OP_CONV_GRAD] = cpu_fast_conv_grad,
+    [SOMA_OP_MAX_POOL] = cpu_fast_max_pool,
+    [SOMA_OP_MAX_POOL_GRAD] = cpu_fast_max_pool_grad,
     [SOMA_OP_STORE] = cpu_fast_store,
     [SOMA_OP_ADAMW] = cpu_fast_adamw,
 };
@@ -154,6 +165,7 @@ static const soma_tensor *packed_source(const soma_step *step) { // a weight tha
 
 static cpu_choice choose_packed(const soma_step *step, soma_isa isa) {
     const soma_tensor *t = step->nodes[step->n_nodes - 1];
+    if (t->op == SOMA_OP_CONV || t->op == SOMA_OP_CONV_TRANSPOSED) return cpu_reads_kernel(t) ? cpu_fast_conv(step, isa) : (cpu_choice){0};
     cpu_chooser *chooser = t->op == SOMA_OP_MATMUL         ? cpu_fast_packed
                            : t->op == SOMA_OP_QUANT_MATMUL ? cpu_fast_quant_matmul
                            : t->op == SOMA_OP_EMBED        ? cpu_packed_embed

@@ -50,6 +50,8 @@ cpu_chooser cpu_fast_attention, cpu_fast_attention_grad;
 cpu_chooser cpu_fast_rms_norm, cpu_fast_rms_norm_grad, cpu_fast_layer_norm, cpu_fast_layer_norm_grad;
 cpu_chooser cpu_fast_rope, cpu_fast_sum, cpu_fast_concat, cpu_fast_pad, cpu_fast_embed, cpu_fast_embed_grad, cpu_fast_store, cpu_fast_adamw;
 cpu_chooser cpu_fast_cross_entropy, cpu_fast_cross_entropy_grad;
+cpu_chooser cpu_fast_conv, cpu_fast_conv_grad; // the first of CONV and CONV_TRANSPOSED
+cpu_chooser cpu_fast_max_pool, cpu_fast_max_pool_grad;
 
 soma_isa cpu_best_isa(void); // by CPUID and XCR0
 const char *cpu_isa_name(soma_isa isa);

@@ -39,6 +39,10 @@ void cpu_form_choose(soma_slot *slot, const soma_tensor *const *readers, size_t 
         cpu_quant_choose(slot, readers, n_readers, isa);
         return;
     }
+    if (readers[0]->op == SOMA_OP_CONV || readers[0]->op == SOMA_OP_CONV_TRANSPOSED) {
+        cpu_conv_choose(slot, readers, n_readers, isa);
+        return;
+    }
     const soma_tensor *first = NULL; // product; a weight that is a table and nothing else stays where it is
     for (size_t i = n_readers; i-- > 0;)
         if (readers[i]->op != SOMA_OP_EMBED) first = readers[i];
@@ -82,6 +86,10 @@ void cpu_form_pack(const soma_slot *slot, void *memory, const void *data, soma_d
     if (slot->form == CPU_FORM_BYTES || slot->form == CPU_FORM_LEVELS) {
         cpu_quant_pack(memory, slot->form == CPU_FORM_BYTES ? SOMA_QUANT_I8 : SOMA_QUANT_I4W, data, dtype, k_of(slot), rows_of(slot),
                        k_of(slot), cpu_quant_of(isa), pool);
+        return;
+    }
+    if (slot->form >= CPU_FORM_KERNEL_FLOATS) {
+        cpu_conv_pack(slot, memory, data, dtype, isa, pool);
         return;
     }
     packing p = {.gemm = cpu_gemm_of(isa, SOMA_F32), .form = slot->form, .out = memory, .N = rows_of(slot), .K = k_of(slot)};

@@ -2,6 +2,9 @@
 // The specification of element-wise ops: each output element is worked out from the chain's last node down, in float.
 #include "device/cpu/plain.h"
 
+// tanh(log(1 + exp(x))), of which 1 is all that is left above 20
+static float squashed(float x) { return x > 20 ? 1 : tanhf(log1pf(expf(x))); }
+
 static float unary(soma_unary f, float x) {
     switch (f) {
     case SOMA_UNARY_EXP: return expf(x);
@@ -13,6 +16,7 @@ static float unary(soma_unary f, float x) {
     case SOMA_UNARY_SILU: return x / (1 + expf(-x));
     case SOMA_UNARY_GELU: return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
     case SOMA_UNARY_RELU: return x > 0 ? x : 0;
+    case SOMA_UNARY_MISH: return x * squashed(x);
     case SOMA_UNARY_COUNT: break;
     }
     return 0;
@@ -33,6 +37,7 @@ static float unary_slope(soma_unary f, float x) {
         return 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.7978845608f * (1 + 3 * 0.044715f * x * x);
     }
     case SOMA_UNARY_RELU: return x > 0 ? 1 : 0;
+    case SOMA_UNARY_MISH: s = squashed(x); return s + x * (1 - s * s) / (1 + expf(-x));
     case SOMA_UNARY_COUNT: break;
     }
     return 0;

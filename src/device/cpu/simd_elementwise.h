@@ -73,6 +73,16 @@ static void fetch(float *out, const operand *o, int64_t start, int64_t n) {
         }                                                              \
     } while (0)
 
+// tanh(log(1 + e)) with e = exp(x) is e (e + 2) / (e (e + 2) + 2): no logarithm, and no cancellation where e is small. 1 above 20.
+SIMD_INLINE vf squashed(vf x) {
+    const vf top = vf_set(20), e = vf_exp(vf_pick(vm_less(x, top), x, top)), n = e * (e + vf_set(2));
+    return n / (n + vf_set(2));
+}
+SIMD_INLINE vf mish_slope(vf x) {
+    const vf s = squashed(x);
+    return vf_fma(x * vf_sigmoid(x), vf_set(1) - s * s, s);
+}
+
 static void unary(soma_unary f, float *out, const float *a, int64_t n) {
     const float *b = a;
     const vf zero = vf_set(0);
@@ -86,6 +96,7 @@ static void unary(soma_unary f, float *out, const float *a, int64_t n) {
     case SOMA_UNARY_SILU: EACH(x * vf_sigmoid(x)); break;
     case SOMA_UNARY_GELU: EACH(vf_gelu(x)); break;
     case SOMA_UNARY_RELU: EACH(vf_pick(vm_less(zero, x), x, zero)); break;
+    case SOMA_UNARY_MISH: EACH(x * squashed(x)); break;
     case SOMA_UNARY_COUNT: break;
     }
 }
@@ -115,6 +126,7 @@ static void unary_grad(soma_unary f, float *out, const float *a, const float *b,
     case SOMA_UNARY_SILU: EACH(y * silu_slope(x)); break;
     case SOMA_UNARY_GELU: EACH(y * vf_gelu_slope(x)); break;
     case SOMA_UNARY_RELU: EACH(vf_pick(vm_less(zero, x), y, zero)); break;
+    case SOMA_UNARY_MISH: EACH(y * mish_slope(x)); break;
     case SOMA_UNARY_COUNT: break;
     }
 }
