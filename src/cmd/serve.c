@@ -50,7 +50,7 @@ static int serve(const soma_cmd *cmd, const char *path, const soma_policy_opts *
     soma_server_pilots pilots = {policy, *pilot};
     soma_server_policy served = soma__server_pilots(&pilots);
     soma__cmd_catch_interrupt(); // only now: loading may simply be ended
-    if (soma__server_open(&server, &served, so, &err)) {
+    if (soma__server_open(&server, &served, so, NULL, &err)) {
         code = soma__cmd_fail(cmd, &err);
         goto done;
     }

@@ -320,6 +320,7 @@ static msgpack_packer *packer(msgpack_packer *pk, soma_str *out) {
 void soma__msg_put_map(soma_str *out, size_t n) { msgpack_pack_map(packer(&(msgpack_packer){0}, out), n); }
 void soma__msg_put_array(soma_str *out, size_t n) { msgpack_pack_array(packer(&(msgpack_packer){0}, out), n); }
 void soma__msg_put_int(soma_str *out, int64_t value) { msgpack_pack_int64(packer(&(msgpack_packer){0}, out), value); }
+void soma__msg_put_bin_head(soma_str *out, size_t size) { msgpack_pack_bin(packer(&(msgpack_packer){0}, out), size); }
 void soma__msg_put_real(soma_str *out, double value) { msgpack_pack_double(packer(&(msgpack_packer){0}, out), value); }
 
 static void put_bytes(soma_str *out, soma_msg_kind kind, const void *bytes, size_t len) {

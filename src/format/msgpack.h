@@ -84,6 +84,7 @@ void soma__msg_put_array(soma_str *out, size_t n);
 void soma__msg_put_str(soma_str *out, const char *text);
 void soma__msg_put_int(soma_str *out, int64_t value);
 void soma__msg_put_real(soma_str *out, double value);
+void soma__msg_put_bin_head(soma_str *out, size_t size); // the caller appends the `size` bytes
 // `dtype` as numpy names it, `data` of `size` bytes in C order.
 void soma__msg_put_ndarray(soma_str *out, const char *dtype, int n_dims, const int64_t *shape, const void *data, size_t size);
 void soma__msg_put(soma_str *out, const soma_msg *value); // a whole tree

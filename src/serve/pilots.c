@@ -11,13 +11,14 @@ static soma_status open_pilot(void *ctx, void **pilot, soma_error *err) {
     return SOMA_OK;
 }
 
-static soma_status act(void *pilot, const soma_obs *obs, soma_actions *actions, soma_error *err) {
-    return soma_pilot_act(pilot, obs, actions, err);
+static void act(void *ctx, int n, void *const *pilots, const soma_obs *obs, soma_actions *actions, soma_error *errors) {
+    for (int i = 0; i < n; i++) soma_pilot_act(pilots[i], &obs[i], &actions[i], &errors[i]);
 }
 
+static void reset(void *pilot) { soma_pilot_reset(pilot); }
 static void close_pilot(void *pilot) { soma_pilot_free(pilot); }
 
 soma_server_policy soma__server_pilots(soma_server_pilots *pilots) {
     return (soma_server_policy){
-        .ctx = pilots, .info = soma_policy_describe(pilots->policy), .open = open_pilot, .act = act, .close = close_pilot};
+        .ctx = pilots, .info = soma_policy_describe(pilots->policy), .open = open_pilot, .act = act, .reset = reset, .close = close_pilot};
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A server of openpi's websocket protocol: any path of ws://host:port, one client is one pilot; GET /healthz answers "OK".
+// A server of one policy to many robots. Protocols are files of their own over one line of requests and one pilot per client:
 //
-// After connecting a client gets the policy's metadata; then every binary message is an observation (serve/observe.h) and is answered with
-// {"actions": f8 [H, A], "policy_timing": {"infer_ms"}, "server_timing": {"infer_ms", "prev_total_ms" from the second on}}. What cannot be
-// answered gets a text frame with one sentence, and the connection is closed with code 1011; the server goes on.
+//     openpi.c   openpi's websocket, any path of ws://host:port: metadata first, then observation in, chunk of actions out
+//     groot.c    GR00T's ZeroMQ + msgpack on a port of its own, where one is given
+//     http.c     on the websocket's port: /healthz, /metadata, /metrics, and what later pages add
 //
-// Two threads: one serves all sockets, one runs the policy, request after request. So pings, health checks and other clients' bytes are
-// never held up by inference. A client may send its next observation before the answer to the last; what follows waits in the network.
+// Two threads: one serves all sockets, one runs the policy, turn after turn. So pings, health checks and other clients' bytes are never
+// held up by inference. A client has at most one request in the line; what it sends meanwhile waits in the network. Reading order:
+// inside.h.
 #ifndef SOMA_SERVE_SERVER_H
 #define SOMA_SERVE_SERVER_H
 
@@ -14,22 +15,42 @@
 
 #include <soma/soma.h>
 
-#define SOMA_SERVER_OPTS(X)                                                                               \
-    X(TEXT, host, "127.0.0.1", "address to listen on; 0.0.0.0: every network, for anyone who reaches it") \
-    X(INT, port, 8000, "0: a free one, told when ready")                                                  \
-    X(INT, max_clients, 16, "connections at a time; further ones get HTTP 503")                           \
-    X(INT, max_message, 67108864, "bytes; larger announcements are refused before memory is taken")       \
-    X(REAL, message_timeout, 10, "seconds from a message's first byte to its last")
+#define SOMA_SERVER_OPTS(X)                                                                                                     \
+    X(TEXT, host, "127.0.0.1", "address to listen on; 0.0.0.0: every network, for anyone who reaches it")                       \
+    X(INT, port, 8000, "of openpi's websocket and of HTTP; 0: a free one, told when ready")                                     \
+    X(INT, groot_port, -1, "of GR00T's ZeroMQ, which its clients expect at 5555; 0: a free one; -1: none")                      \
+    X(TEXT, modality, "", "GR00T's modality.json: which part of state and action has which name; empty: one part each")         \
+    X(TEXT, tls_cert, "", "PEM file with the certificate chain; with it the websocket and HTTP are encrypted (wss, https)")     \
+    X(TEXT, tls_key, "", "PEM file with the certificate's private key")                                                         \
+    X(TEXT, api_key_file, "", "file with one key per line; without one of them nothing but /healthz answers")                   \
+    X(INT, max_clients, 16, "connections at a time; further ones are refused")                                                  \
+    X(INT, max_message, 67108864, "bytes; larger announcements are refused before memory is taken")                             \
+    X(INT, max_image, 4096, "pixels on a side of a picture")                                                                    \
+    X(REAL, max_rate, 0, "requests a second that one client may send, answered with \"busy\" beyond; 0: any")                   \
+    X(INT, max_queue, 64, "requests that wait for the policy; further ones are answered with \"busy\"")                         \
+    X(REAL, max_wait, 0, "seconds that an answer may take; a request that would wait longer is answered with \"busy\"; 0: any") \
+    X(REAL, message_timeout, 10, "seconds from a message's first byte to its last, and for an answer to be taken")              \
+    X(REAL, stall_timeout, 60, "seconds after which the policy is said to have stalled: its clients are told, /healthz is 503") \
+    X(REAL, drain_timeout, 10, "seconds that requests in the line still have when the server is told to end")                   \
+    X(TEXT, record, "", "folder for a LeRobot v3.0 dataset of every exchange")                                                  \
+    X(REAL, record_fps, 0, "frames per second that the dataset declares; 0: the policy's rate, or 10")
 SOMA_OPTS_DECLARE(soma_server_opts, SOMA_SERVER_OPTS)
 soma_server_opts soma__server_defaults(void);
 extern const soma_opt_table soma_server_opts_table;
 
-// What is served. open, act and close are called from one thread only, the server's second. A test may serve a function of its own.
+enum { SOMA_SERVER_TURN = 64 }; // requests of a turn, at most
+
+// What is served. All are called from one thread only, the server's second. A test may serve a function of its own.
 typedef struct soma_server_policy {
     void *ctx;
-    soma_policy_info info;                                                                        // borrowed while the server runs
-    soma_status (*open)(void *ctx, void **pilot, soma_error *err);                                // at a client's first observation
-    soma_status (*act)(void *pilot, const soma_obs *obs, soma_actions *actions, soma_error *err); // as soma_pilot_act
+    soma_policy_info info;                                         // borrowed while the server runs
+    soma_status (*open)(void *ctx, void **pilot, soma_error *err); // at a client's first observation
+    // How many of the `waiting` requests at the head of the line are best answered together, 1 to waiting; NULL: one at a time.
+    int (*together)(void *ctx, int waiting);
+    // One turn: obs[i] of pilots[i], all different, into actions[i] (borrowed until pilots[i]'s next turn), or a sentence into errors[i],
+    // whose code is SOMA_OK when called. The failure of one must not be the failure of another.
+    void (*act)(void *ctx, int n, void *const *pilots, const soma_obs *obs, soma_actions *actions, soma_error *errors);
+    void (*reset)(void *pilot); // a new episode; NULL: nothing to forget
     void (*close)(void *pilot);
 } soma_server_policy;
 
@@ -42,10 +63,15 @@ soma_server_policy soma__server_pilots(soma_server_pilots *pilots);
 
 typedef struct soma_server soma_server;
 
-// Listens and serves when it returns. NULL opts: defaults.
-soma_status soma__server_open(soma_server **server, const soma_server_policy *policy, const soma_server_opts *opts, soma_error *err);
+// Listens and serves when it returns. NULL opts: defaults. What happens is told event by event through `events` (serve/events.h, NULL: to
+// the log as sentences).
+struct soma_events;
+soma_status soma__server_open(soma_server **server, const soma_server_policy *policy, const soma_server_opts *opts,
+                              const struct soma_events *events, soma_error *err);
 int soma__server_port(const soma_server *server);
-// Tells the clients (code 1001), waits for the inference that is running, frees everything. NULL allowed.
+int soma__server_groot_port(const soma_server *server); // 0: none
+bool soma__server_stalled(const soma_server *server);   // the turn that runs has taken longer than stall_timeout
+// Takes no new clients and no new requests, answers those in the line, tells the clients (code 1001), frees everything. NULL allowed.
 void soma__server_close(soma_server *server);
 
 #endif

@@ -44,7 +44,7 @@ static void toy_close(void *pilot) {
 }
 
 // action[0] = sum of the state, action[1] = this pilot's count, action[2] = a pixel of each camera, action[3] = length of the prompt
-static soma_status toy_act(void *pilot, const soma_obs *obs, soma_actions *actions, soma_error *err) {
+static soma_status toy_act_one(void *pilot, const soma_obs *obs, soma_actions *actions, soma_error *err) {
     toy_pilot *p = pilot;
     const char *prompt = obs->prompt ? obs->prompt : "";
     atomic_fetch_add(&n_acts, 1);
@@ -58,6 +58,10 @@ static soma_status toy_act(void *pilot, const soma_obs *obs, soma_actions *actio
     if (!strcmp(prompt, "nan")) p->actions[5] = NAN;
     *actions = (soma_actions){.values = p->actions, .horizon = H, .n_actions = A, .model_ms = 1.5};
     return SOMA_OK;
+}
+
+static void toy_act(void *ctx, int n, void *const *pilots, const soma_obs *obs, soma_actions *actions, soma_error *errors) {
+    for (int i = 0; i < n; i++) toy_act_one(pilots[i], &obs[i], &actions[i], &errors[i]);
 }
 
 static const char *const cameras[] = {"scene", "wrist"};
@@ -91,7 +95,7 @@ static int start_with(void **state, double message_timeout) {
     o.message_timeout = message_timeout;
     err = (soma_error){0};
     n_opened = n_closed = n_acts = 0;
-    if (soma__server_open(&f.server, &toy, &o, &err)) {
+    if (soma__server_open(&f.server, &toy, &o, NULL, &err)) {
         print_message("%s\n", err.text);
         return -1;
     }
@@ -458,18 +462,18 @@ static void test_open_refused(void **state) {
     soma_server *second = NULL;
     soma_server_opts o = soma__server_defaults();
     o.port = f->port;
-    assert_int_equal(soma__server_open(&second, &toy, &o, &err), SOMA_IO);
+    assert_int_equal(soma__server_open(&second, &toy, &o, NULL, &err), SOMA_IO);
     assert_non_null(strstr(err.text, "is another server using the port?"));
     o.port = 70000;
-    assert_int_equal(soma__server_open(&second, &toy, &o, &err), SOMA_BAD_INPUT);
+    assert_int_equal(soma__server_open(&second, &toy, &o, NULL, &err), SOMA_BAD_INPUT);
     soma_server_policy p = toy;
     p.info.metadata_json = "[1]";
     o.port = 0;
-    assert_int_equal(soma__server_open(&second, &p, &o, &err), SOMA_BAD_INPUT);
+    assert_int_equal(soma__server_open(&second, &p, &o, NULL, &err), SOMA_BAD_INPUT);
     assert_non_null(strstr(err.text, "not a JSON object"));
     for (int n = 0;; n++) {
         soma__alloc_fail_after(n);
-        soma_status status = soma__server_open(&second, &toy, &o, &err);
+        soma_status status = soma__server_open(&second, &toy, &o, NULL, &err);
         soma__alloc_fail_after(-1);
         if (!status) break;
         assert_true(n < 20 && strlen(err.text) > 10);
@@ -481,7 +485,7 @@ static int serve(const char *port) {
     soma_server *server;
     soma_server_opts o = soma__server_defaults();
     o.port = atoi(port);
-    if (soma__server_open(&server, &toy, &o, &err)) return 1;
+    if (soma__server_open(&server, &toy, &o, NULL, &err)) return 1;
     printf("listening on ws://127.0.0.1:%d\n", soma__server_port(server));
     fflush(stdout);
     while (getchar() != EOF) continue;
