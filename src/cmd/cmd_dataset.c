@@ -16,6 +16,12 @@ static void print_feature(const soma_feature *f) {
     printf("  %-44s %-9s %-8s [%s]\n", f->name, kinds[f->kind], f->dtype, shape);
 }
 
+static void print_part(const soma_dataset *d, const soma_feature *f) {
+    printf("  %-44s %s", f->name, d->features[f->whole].name);
+    if (f->kind == SOMA_FEATURE_VECTOR) printf(" [%" PRId64 ":%" PRId64 "]", f->start, f->start + f->size);
+    printf("%s%s%s\n", f->rotation ? ", " : "", f->rotation ? f->rotation : "", f->relative ? ", relative" : "");
+}
+
 // The different instructions, in the order in which they come; at most `most` are printed.
 static void print_tasks(const soma_dataset *d, int most) {
     int n = 0;
@@ -39,6 +45,8 @@ static void print_dataset(const soma_dataset *d, int64_t rows) {
     print_tasks(d, 8);
     printf("features\n");
     for (int i = 0; i < d->n_features; i++) print_feature(&d->features[i]);
+    if (d->n_parts) printf("parts (meta/modality.json)\n");
+    for (int i = 0; i < d->n_parts; i++) print_part(d, &d->features[d->n_features + i]);
     if (d->n_faults) printf("damaged\n");
     for (int i = 0; i < d->n_faults; i++) printf("  %s\n", d->faults[i]);
     if (d->hint[0]) printf("%s\n", d->hint);

@@ -285,6 +285,8 @@ static int view(const soma_cmd *cmd, const data_opts *o) {
 
 // ---- the verb
 
+extern const soma_verb soma__verb_stats;
+
 static const struct {
     const char *name;
     int (*run)(const soma_cmd *cmd, const data_opts *o);
@@ -295,10 +297,10 @@ static const struct {
 static int run(int argc, char **argv) {
     data_opts o = data_defaults();
     soma_cmd cmd = {
-        .usage = "info|check|convert|merge|split|view PATH... | query PATH SQL  [options]",
+        .usage = "info|check|stats|convert|merge|split|view PATH... | query PATH SQL  [options]",
         .about =
             "Datasets of any format that is known (LeRobot, RLDS, HDF5). info tells what one holds; check what is wrong with it, with a\n"
-            "verdict per episode; convert writes it as LeRobot v3.0, merge several as one, split some episodes and the rest;\n"
+            "verdict per episode; stats takes statistics (soma stats --help); convert writes it as LeRobot v3.0, merge several as one, split some episodes and the rest;\n"
             "query answers SQL over the tables episodes and frames; view writes a page with an episode's videos and curves.\n\n"
             "Examples:\n"
             "  soma data info bridge --json\n"
@@ -315,11 +317,12 @@ static int run(int argc, char **argv) {
         .max_words = -1,
         .groups = {{&data_opts_table, &o, "options"}}};
     int code;
+    if (argc > 1 && !strcmp(argv[1], "stats")) return soma__verb_stats.run(argc - 1, argv + 1); // the same verb, with options of its own
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     size_t which = 0;
     while (which < SOMA_COUNT(actions) && strcmp(cmd.words[0], actions[which].name)) which++;
     if (which == SOMA_COUNT(actions))
-        return soma__cmd_usage(&cmd, "\"%s\" is none of info, check, convert, merge, split, query and view", cmd.words[0]);
+        return soma__cmd_usage(&cmd, "\"%s\" is none of info, check, stats, convert, merge, split, query and view", cmd.words[0]);
     int paths = cmd.n_words - 1;
     if (paths < actions[which].min_paths || (actions[which].max_paths > 0 && paths > actions[which].max_paths))
         return soma__cmd_usage(&cmd, "%s takes %s", cmd.words[0],

@@ -23,6 +23,11 @@ typedef struct soma_feature {
     int64_t shape[SOMA_MAX_DIMS]; // of one frame; images: [height, width, 3]
     int64_t size;                 // values per frame
     const char *const *names;     // [shape[last]] or NULL
+    // Of a part (below); 0 and NULL of others.
+    int whole;            // the feature that it is cut from
+    int64_t start;        // its first value there
+    const char *rotation; // how its values tell a rotation: "quaternion", "rotation_6d"; NULL: they do not, or nobody says
+    bool relative;        // actions relative to the state
 } soma_feature;
 
 typedef struct soma_episode {
@@ -45,7 +50,9 @@ typedef struct soma_dataset {
     const char *robot_type;     // "" when unknown
     double fps;                 // 0: the format does not tell
     int n_features;
-    const soma_feature *features;
+    const soma_feature *features; // [n_features], and behind them n_parts
+    int n_parts; // named parts of features (GR00T's meta/modality.json): "state.left_arm", "video.ego_view", "annotation.human.validity";
+                 // read as features are, but what takes all features leaves them out
     int64_t n_episodes;                       // as declared
     int64_t n_frames;                         // as declared
     const soma_episode *episodes;             // [n_episodes]
@@ -96,7 +103,7 @@ bool soma__dataset_has(const soma_dataset *dataset, int feature);
 soma_status soma__dataset_check_finite(const soma_dataset *dataset, const char *file, int64_t episode, int feature, const float *values,
                                        soma_error *err);
 // {format, version, robot_type, fps, episodes, frames, episodes_present, frames_present, tasks:[...], features:[{name, kind, dtype, shape,
-// names, episodes_present}], absent:[...], faults:[...],
+// names, episodes_present}], parts:[{name, of, start, end}], absent:[...], faults:[...],
 // hint}; a new reference, NULL when memory is out.
 json_t *soma__dataset_info(const soma_dataset *dataset);
 

@@ -39,10 +39,11 @@ static soma_status fill_episodes(filling *f, soma_error *err) {
 
 static void choose(filling *f, const char *question) {
     bool all = strchr(question, '*') != NULL;
-    for (int i = 0; i < f->d->n_features && f->n_features < MAX_COLUMNS; i++) {
+    for (int i = 0; i < f->d->n_features + f->d->n_parts && f->n_features < MAX_COLUMNS; i++) {
         const soma_feature *feature = &f->d->features[i];
         bool taken = !strcmp(feature->name, "episode") || !strcmp(feature->name, "frame"); // ours have these names
-        if (feature->kind == SOMA_FEATURE_VECTOR && !taken && (all || strstr(question, feature->name))) f->features[f->n_features++] = i;
+        bool named = strstr(question, feature->name) || (all && i < f->d->n_features);
+        if (feature->kind == SOMA_FEATURE_VECTOR && !taken && named) f->features[f->n_features++] = i;
     }
 }
 

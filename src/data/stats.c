@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact statistics by sorting: a dataset's column has millions of values at most, and an exact quantile needs no second opinion.
 #include "data/stats.h"
+#include "data/float_key.h"
 
 #include <float.h>
 #include <math.h>
@@ -17,18 +18,9 @@ void soma__stats_arrays(double **arrays[SOMA_STAT_COUNT], soma_feature_stats *s)
     memcpy(arrays, all, sizeof all);
 }
 
-// Floats in their order as whole numbers, and back.
-static uint32_t key_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-static float float_of(uint32_t key) {
-    uint32_t bits = key & 0x80000000u ? key & 0x7fffffffu : ~key;
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
+int soma__stats_places(double out[SOMA_STAT_COUNT]) {
+    memcpy(out, quantiles + SOMA_STAT_Q01, (SOMA_STAT_COUNT - SOMA_STAT_Q01) * sizeof *out);
+    return SOMA_STAT_COUNT - SOMA_STAT_Q01;
 }
 
 typedef uint32_t __attribute__((may_alias)) key; // a float's place, where the float was
@@ -69,9 +61,9 @@ static void sort_keys(key *k, size_t n, int shift) {
 
 static void sort_floats(float *values, size_t n) {
     key *k = (key *)values;
-    for (size_t i = 0; i < n; i++) k[i] = key_of(values[i]);
+    for (size_t i = 0; i < n; i++) k[i] = soma__float_key(values[i]);
     sort_keys(k, n, 24);
-    for (size_t i = 0; i < n; i++) values[i] = float_of(k[i]);
+    for (size_t i = 0; i < n; i++) values[i] = soma__key_float(k[i]);
 }
 
 // Position q (n-1) between two ranks: the lower rank and the weight of the upper one.
@@ -104,11 +96,11 @@ void soma__stats_quantiles(double *out, const double *q, int n_q, const float *v
     double part[SOMA_STATS_QUANTILES], at[SOMA_STATS_QUANTILES];
     soma__ranks_sum(ranks, &total, 1);
     for (int i = 0; i < n_q; i++) part[i] = split(q[i], (double)total, &at[i]);
-    for (int k = 0; k < 2 * n_q; k++) low[k] = key_of(-FLT_MAX), high[k] = key_of(FLT_MAX);
+    for (int k = 0; k < 2 * n_q; k++) low[k] = soma__float_key(-FLT_MAX), high[k] = soma__float_key(FLT_MAX);
     for (int round = 0; round < 32; round++) {
         for (int k = 0; k < 2 * n_q; k++) {
             middle[k] = low[k] + (high[k] - low[k]) / 2;
-            float limit = float_of(middle[k]);
+            float limit = soma__key_float(middle[k]);
             below[k] = 0;
             for (size_t i = 0; i < n; i++) below[k] += values[i] <= limit;
         }
@@ -122,7 +114,7 @@ void soma__stats_quantiles(double *out, const double *q, int n_q, const float *v
         }
     }
     for (int i = 0; i < n_q; i++) {
-        double lower = (double)float_of(high[2 * i]), upper = (double)float_of(high[2 * i + 1]);
+        double lower = (double)soma__key_float(high[2 * i]), upper = (double)soma__key_float(high[2 * i + 1]);
         out[i] = lower + part[i] * (upper - lower);
     }
 }

@@ -25,6 +25,9 @@ extern const char *const soma__stat_names[SOMA_STAT_COUNT];
 // Where each statistic is kept in the struct that callers see.
 void soma__stats_arrays(double **arrays[SOMA_STAT_COUNT], soma_feature_stats *stats);
 
+// The quantiles among them, in their order, behind min, max, mean and std; how many.
+int soma__stats_places(double quantiles[SOMA_STAT_COUNT]);
+
 // Sorts `values` (n >= 1, finite) and fills `out`: std of the population, quantiles interpolated linearly as numpy.quantile. Sums are
 // taken in sorted order, so the order of the values does not change a bit.
 void soma__stats_of(double out[SOMA_STAT_COUNT], float *values, size_t n);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // From options to a run that is ready for its first step: dataset, split, model, statistics, vocabulary, weights, plans.
+#include "train/statistics.h"
 #include "train/trainer.h"
 
 #include <math.h>
@@ -179,91 +180,29 @@ static soma_status make_model(soma_trainer *t, soma_error *err) {
 
 // ---- statistics over the training episodes
 
-static int by_value(const void *a, const void *b) {
-    return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b);
-}
-
-static double quantile(const float *sorted, int64_t n, double q) { // linear between neighbours, as numpy.quantile
-    double at = q * (double)(n - 1);
-    int64_t i = SOMA_MIN((int64_t)at, n - 1), j = SOMA_MIN(i + 1, n - 1);
-    return sorted[i] + (at - (double)i) * ((double)sorted[j] - sorted[i]);
-}
-
-typedef struct {
-    double mean[SOMA_ROBOT_MAX_DIMS], std[SOMA_ROBOT_MAX_DIMS], min[SOMA_ROBOT_MAX_DIMS], max[SOMA_ROBOT_MAX_DIMS],
-        q01[SOMA_ROBOT_MAX_DIMS], q99[SOMA_ROBOT_MAX_DIMS];
-} moments;
-
-// rows [n, width]; column is scratch [n]
-static void take_moments(moments *m, const float *rows, int64_t n, int width, float *column) {
-    for (int d = 0; d < width; d++) {
-        double sum = 0, square = 0;
-        for (int64_t i = 0; i < n; i++) sum += column[i] = rows[i * width + d];
-        m->mean[d] = sum / (double)n;
-        for (int64_t i = 0; i < n; i++) square += (column[i] - m->mean[d]) * (column[i] - m->mean[d]);
-        m->std[d] = sqrt(square / (double)n);
-        qsort(column, (size_t)n, sizeof *column, by_value);
-        m->min[d] = column[0];
-        m->max[d] = column[n - 1];
-        m->q01[d] = quantile(column, n, 0.01);
-        m->q99[d] = quantile(column, n, 0.99);
-    }
-}
-
-// The chunks of one episode as the model will see them before normalisation: the last action is repeated past the end.
-static float *add_chunks(const soma_trainer *t, float *out, const float *states, const float *actions, int64_t n_frames) {
-    int64_t S = t->model->info.horizon;
-    int A = t->robot.n_actions, N = t->robot.n_state;
-    for (int64_t f = 0; f < n_frames; f++)
-        for (int64_t s = 0; s < S; s++)
-            for (int d = 0; d < A; d++) {
-                float a = actions[SOMA_MIN(f + s, n_frames - 1) * A + d];
-                *out++ = t->robot.delta[d] ? a - states[f * N + d] : a;
-            }
-    return out;
-}
+#define STATISTICS_MEMORY ((size_t)2 << 30)
 
 static soma_status take_statistics(soma_trainer *t, soma_error *err) {
-    int64_t frames = 0, S = t->model->info.horizon, repeat = 1;
+    static const double quantiles[] = {0.01, 0.99};
     bool relative = false;
-    int A = t->robot.n_actions, N = t->robot.n_state;
-    for (int i = 0; i < A; i++)
-        if (t->robot.delta[i]) relative = true, repeat = S; // differences depend on the place in the chunk; absolute actions do not
-    for (int64_t e = 0; e < t->n_training; e++) frames += t->data->episodes[t->training[e]].n_frames;
-    float *states = soma__alloc(sizeof *states * (size_t)(frames * N)), *actions = soma__alloc(sizeof *actions * (size_t)(frames * A));
-    float *chunks = relative ? soma__alloc(sizeof *chunks * (size_t)(frames * repeat * A)) : NULL,
-          *column = soma__alloc(sizeof *column * (size_t)(frames * repeat));
-    moments *m = soma__calloc(2, sizeof *m);
-    soma_dataset_reader *reader = NULL;
-    soma_status status = states && actions && column && m && (chunks || !relative) ? SOMA_OK : soma__no_memory(err, "the statistics");
-    if (status == SOMA_OK) status = t->data->format->reader_open(&reader, t->data, err);
-    int64_t at = 0;
-    float *next = chunks;
-    for (int64_t e = 0; e < t->n_training && status == SOMA_OK; e++) {
-        int64_t episode = t->training[e], n = t->data->episodes[episode].n_frames;
-        status = t->data->format->read_vectors(reader, episode, t->state_feature, states + at * N, err);
-        if (status == SOMA_OK) status = t->data->format->read_vectors(reader, episode, t->action_feature, actions + at * A, err);
-        for (int64_t i = 0; i < n * A && status == SOMA_OK; i++)
-            if (!isfinite(actions[at * A + i]) || (i < n * N && !isfinite(states[at * N + i])))
-                status = soma__fail(err, SOMA_BAD_INPUT, "%s: episode %lld, frame %lld: a state or action is not a finite number",
-                                    t->data->path, (long long)episode, (long long)(i / A));
-        if (status == SOMA_OK) soma__robot_convert(&t->robot, states + at * N, actions + at * A, n);
-        if (status == SOMA_OK && chunks) next = add_chunks(t, next, states + at * N, actions + at * A, n);
-        at += n;
-    }
-    if (reader) t->data->format->reader_close(reader);
-    if (status == SOMA_OK) {
-        take_moments(&m[0], states, frames, N, column);
-        take_moments(&m[1], chunks ? chunks : actions, frames * repeat, A, column);
-        const soma_norm norms[] = {{"state", N, m[0].mean, m[0].std, m[0].q01, m[0].q99, m[0].min, m[0].max, NULL, NULL},
-                                   {"actions", A, m[1].mean, m[1].std, m[1].q01, m[1].q99, m[1].min, m[1].max, NULL, NULL}};
-        status = soma__norm_stats_new(&t->robot.stats, norms, 2, t->data->path, err);
-    }
-    soma__free(states);
-    soma__free(actions);
-    soma__free(chunks);
-    soma__free(column);
-    soma__free(m);
+    int width = t->robot.n_state + t->robot.n_actions;
+    for (int i = 0; i < t->robot.n_actions; i++) relative = relative || t->robot.delta[i];
+    soma_statistics_opts o = {.data = t->data,
+                              .state_feature = t->state_feature,
+                              .action_feature = t->action_feature,
+                              .robot = &t->robot,
+                              .episodes = t->training,
+                              .n_episodes = t->n_training,
+                              .horizon = relative ? t->model->info.horizon : 1, // only differences depend on the place in the chunk
+                              .memory = STATISTICS_MEMORY,
+                              .n_quantiles = SOMA_COUNT(quantiles),
+                              .quantiles = quantiles};
+    soma_column_stats *stats = soma__alloc((size_t)width * sizeof *stats);
+    soma_status status = stats ? soma__pool_new(&o.pool, (int)t->o.threads, err) : soma__no_memory(err, "the statistics");
+    if (status == SOMA_OK) status = soma__statistics_take(stats, &o, NULL, err);
+    if (status == SOMA_OK) status = soma__statistics_norm(&t->robot.stats, stats, &o, err);
+    soma__pool_free(o.pool);
+    soma__free(stats);
     return status;
 }
 

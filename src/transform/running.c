@@ -122,6 +122,8 @@ static double quantile(const column *c, double rank) {
     return c->edges[BINS];
 }
 
+double soma__running_quantile(const soma_running *r, int i, double q) { return quantile(&r->columns[i], q * (double)r->n); }
+
 soma_status soma__running_norm(soma_running *r, soma_norm *norm, const char *key, soma_error *err) {
     if (r->n < 2) return soma__fail(err, SOMA_BAD_INPUT, "statistics of %s need two rows, there are %lld", key, (long long)r->n);
     for (int d = 0; d < r->width; d++) {
@@ -129,8 +131,8 @@ soma_status soma__running_norm(soma_running *r, soma_norm *norm, const char *key
         double variance = c->square - c->mean * c->mean;
         r->lists[0][d] = c->mean;
         r->lists[1][d] = sqrt(variance > 0 ? variance : 0);
-        r->lists[2][d] = quantile(c, 0.01 * (double)r->n);
-        r->lists[3][d] = quantile(c, 0.99 * (double)r->n);
+        r->lists[2][d] = soma__running_quantile(r, d, 0.01);
+        r->lists[3][d] = soma__running_quantile(r, d, 0.99);
         r->lists[4][d] = c->low;
         r->lists[5][d] = c->high;
     }

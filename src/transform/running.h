@@ -16,5 +16,7 @@ void soma__running_add(soma_running *running, const double *rows, int64_t n);
 int64_t soma__running_count(const soma_running *running);
 // The statistics so far as `key`; lists are borrowed until the next call on `running`. Fewer than two rows are refused.
 soma_status soma__running_norm(soma_running *running, soma_norm *norm, const char *key, soma_error *err);
+// The quantile q in 0 .. 1 of one column, as openpi tells it: the left edge of the bin in which it lies.
+double soma__running_quantile(const soma_running *running, int column, double q);
 
 #endif

@@ -81,6 +81,80 @@ static void test_real_arm(void **state) {
     assert_int_equal(soma__dir_remove(folder, NULL), SOMA_OK);
 }
 
+static double at(const json_t *root, const char *a, const char *b, const char *list, size_t i) {
+    const json_t *values = json_object_get(json_object_get(json_object_get(root, a), b), list);
+    if (!json_is_array(values)) fail_msg("no %s of %s.%s", list, a, b);
+    return json_number_value(json_array_get(values, i));
+}
+
+// `soma data stats` is the same verb; --quantiles openpi is near to exact; any quantile is told; threads and memory change no bit.
+static void test_ways(void **state) {
+    if (!soma__dir_exists(DATA)) skip();
+    static const char *const lines[] = {
+        "data stats " DATA " --delta --horizon 20 --quantile 0.01,0.99,0.5,0.999,0.001 --threads 1 --out /tmp/%s.a",
+        "stats " DATA " --delta --horizon 20 --quantile 0.01,0.99,0.5,0.999,0.001 --threads 3 --memory 0 --out /tmp/%s.b",
+        "stats " DATA " --delta --horizon 20 --quantile 0.01,0.99,0.5,0.999,0.001 --quantiles openpi --out /tmp/%s.c"};
+    char name[] = "soma_stats_ways", line[1500], path[3][64];
+    json_t *all[3];
+    for (int i = 0; i < 3; i++) {
+        snprintf(line, sizeof line, lines[i], name);
+        snprintf(path[i], sizeof path[i], "/tmp/%s.%c", name, 'a' + i);
+        if (soma(line)) fail_msg("%s", said);
+        assert_non_null(strstr(said, i == 1 ? "read twice" : "read once"));
+        all[i] = load(path[i]);
+    }
+    assert_true(json_equal(all[0], all[1]));
+    static const char *const quantiles[] = {"q01", "q99", "q50", "q99.9", "q00.1"};
+    for (size_t q = 0; q < SOMA_COUNT(quantiles); q++)
+        for (size_t i = 0; i < SIZE; i++) { // of the states, which come in four pieces, openpi's own are further off than this
+            double exact = at(all[0], "norm_stats", "actions", quantiles[q], i), low = at(all[0], "norm_stats", "actions", "min", i);
+            double openpi = at(all[2], "norm_stats", "actions", quantiles[q], i), high = at(all[0], "norm_stats", "actions", "max", i);
+            if (fabs(exact - openpi) > 0.02 * (high - low)) fail_msg("actions.%s[%zu]: %g, openpi's %g", quantiles[q], i, exact, openpi);
+        }
+    for (int i = 0; i < 3; i++) {
+        json_decref(all[i]);
+        unlink(path[i]);
+    }
+}
+
+#define HUMANOID SOMA_SOURCE_DIR "/../shared/data/lerobot/gr1_sim_picknplace_v20"
+
+// LeRobot's form beside the file that came with the data; GR00T's by the parts of modality.json.
+static void test_forms(void **state) {
+    if (!soma__dir_exists(HUMANOID)) skip();
+    if (soma("stats " HUMANOID " --horizon 1 --form lerobot --out /tmp/soma_stats_form.json")) fail_msg("%s", said);
+    json_t *ours = load("/tmp/soma_stats_form.json"), *theirs = load(HUMANOID "/meta/stats.json");
+    static const char *const features[] = {"observation.state", "action", "timestamp", "task_index"};
+    static const char *const lists[] = {"mean", "std", "min", "max", "q01", "q99"};
+    for (size_t f = 0; f < SOMA_COUNT(features); f++)
+        for (size_t l = 0; l < SOMA_COUNT(lists); l++) {
+            const json_t *a = json_object_get(json_object_get(ours, features[f]), lists[l]);
+            const json_t *b = json_object_get(json_object_get(theirs, features[f]), lists[l]);
+            for (size_t i = 0; i < json_array_size(b); i++) {
+                double x = json_number_value(json_array_get(a, i)), y = json_number_value(json_array_get(b, i));
+                if (!(fabs(x - y) <= 1e-5 * fmax(1, fabs(y)))) fail_msg("%s.%s[%zu]: %.9g, theirs %.9g", features[f], lists[l], i, x, y);
+            }
+        }
+    json_decref(theirs);
+
+    if (soma("stats " HUMANOID " --horizon 16 --delta --form groot --tag gr1 --out /tmp/soma_stats_form.json")) fail_msg("%s", said);
+    json_t *tagged = load("/tmp/soma_stats_form.json");
+    const json_t *all = json_object_get(json_object_get(tagged, "gr1"), "statistics");
+    for (size_t i = 0; i < 7; i++) {
+        const json_t *whole = json_object_get(json_object_get(ours, "observation.state"), "mean");
+        assert_float_equal(at(all, "state", "right_arm", "mean", i), json_number_value(json_array_get(whole, 22 + i)), 1e-12);
+        whole = json_object_get(json_object_get(ours, "action"), "max");
+        assert_true(at(all, "action", "left_arm", "max", i) == json_number_value(json_array_get(whole, i)));
+    }
+    assert_true(fabs(at(all, "relative_action", "left_arm", "mean", 0)) < fabs(at(all, "action", "left_arm", "mean", 0)));
+    const json_t *modalities = json_object_get(json_object_get(tagged, "gr1"), "modalities");
+    assert_int_equal(json_array_size(json_object_get(json_object_get(json_object_get(modalities, "action"), "waist"), "shape")), 1);
+    assert_false(json_is_true(json_object_get(json_object_get(json_object_get(modalities, "action"), "waist"), "absolute")));
+    json_decref(tagged);
+    json_decref(ours);
+    unlink("/tmp/soma_stats_form.json");
+}
+
 static void test_refused(void **state) {
     assert_int_equal(soma("stats"), 1);
     assert_non_null(strstr(said, "--data is missing"));
@@ -91,9 +165,16 @@ static void test_refused(void **state) {
     assert_int_equal(soma("stats --data " DATA " --state-key torque"), 1);
     assert_non_null(strstr(said, "torque"));
     assert_int_equal(soma("stats --data " DATA " --horizon 0"), 1);
+    assert_int_equal(soma("stats " DATA " --quantile 0.5,1.5"), 1);
+    assert_non_null(strstr(said, "wanted at most 32 numbers from 0 to 1"));
+    assert_int_equal(soma("stats " DATA " --form numpy"), 1);
+    assert_non_null(strstr(said, "openpi, lerobot or groot"));
+    assert_int_equal(soma("stats " DATA " --form groot --out /tmp/soma_none.json"), 1);
+    assert_non_null(strstr(said, "names no parts"));
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_real_arm), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_real_arm), cmocka_unit_test(test_ways), cmocka_unit_test(test_forms),
+                                       cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

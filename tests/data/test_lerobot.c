@@ -361,13 +361,62 @@ static void exact_statistics(void **state) {
     soma__file_fail_after(-1);
 }
 
+// ---- GR00T's modality.json
+
+static void write_modality(const char *text) {
+    assert_int_equal(soma__file_write(in_dataset("meta/modality.json"), text, strlen(text), NULL), SOMA_OK);
+}
+
+static void parts(void **state) {
+    write_modality(
+        "{\"state\": {\"elbow\": {\"start\": 1, \"end\": 2, \"rotation_type\": \"euler_angles_rpy\"}, \"all\": {}},"
+        " \"action\": {\"shoulder\": {\"start\": 0, \"end\": 1, \"absolute\": false}, \"wheels\": {\"original_key\": \"wheels\"}},"
+        " \"video\": {\"ego\": {\"original_key\": \"observation.images.scene\"}},"
+        " \"annotation\": {\"human.validity\": {}, \"task\": {\"original_key\": \"task_index\"}}}");
+    soma_dataset *d = open_dataset();
+    soma_dataset_reader *r;
+    soma_error err = {0};
+    float whole[FRAMES * N], part[FRAMES * N];
+    uint8_t rgb[2][W * H * 3];
+    int ego = soma__dataset_feature(d, "video.ego"), elbow = soma__dataset_feature(d, "state.elbow"),
+        task = soma__dataset_feature(d, "annotation.task");
+    assert_int_equal(d->n_parts, 5); // the dataset has neither wheels nor validity
+    assert_true(elbow >= d->n_features && ego > elbow && task > ego);
+    assert_string_equal(d->features[elbow].rotation, "euler_angles_rpy");
+    assert_string_equal(d->features[elbow].names[0], "elbow");
+    assert_true(d->features[soma__dataset_feature(d, "action.shoulder")].relative);
+    assert_int_equal(d->features[soma__dataset_feature(d, "state.all")].size, N);
+    assert_int_equal(d->format->reader_open(&r, d, &err), SOMA_OK);
+    assert_int_equal(d->format->read_vectors(r, 1, soma__dataset_feature(d, "observation.state"), whole, &err), SOMA_OK);
+    assert_int_equal(d->format->read_vectors(r, 1, elbow, part, &err), SOMA_OK);
+    for (int f = 0; f < FRAMES; f++) assert_true(part[f] == whole[f * N + 1]);
+    assert_int_equal(d->format->read_vectors(r, 1, task, part, &err), SOMA_OK);
+    assert_true(part[0] == 0);
+    assert_true(d->format->present(d, 1, ego));
+    assert_int_equal(d->format->read_image(r, 1, 3, ego, rgb[0], &err), SOMA_OK);
+    assert_int_equal(d->format->read_image(r, 1, 3, soma__dataset_feature(d, "observation.images.scene"), rgb[1], &err), SOMA_OK);
+    assert_memory_equal(rgb[0], rgb[1], sizeof rgb[0]);
+    d->format->reader_close(r);
+    soma__dataset_close(d);
+    write_modality("{\"state\": {\"elbow\": {\"start\": 1, \"end\": 3}}}");
+    refuse_open("modality.json|state.elbow|1 to 3|which has 2 values");
+    write_modality("{\"state\": {\"elbow\": {\"start\": \"one\"}}}");
+    refuse_open("modality.json|state.elbow");
+    write_modality("[1, 2]");
+    refuse_open("modality.json|must hold a JSON object");
+    write_modality("{\"state\": [1], \"video\": 3, \"action\": {\"a\": 1}}"); // of no use, and harmless
+    d = open_dataset();
+    assert_int_equal(d->n_parts, 1);
+    soma__dataset_close(d);
+}
+
 int main(void) {
     if (!mkdtemp(root)) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(bad_numbers, make_dataset),       cmocka_unit_test_setup(video_ends_early, make_dataset),
         cmocka_unit_test_setup(absent_files, make_dataset),      cmocka_unit_test_setup(bad_metadata, make_dataset),
         cmocka_unit_test_setup(version_2, make_dataset),         cmocka_unit_test_setup(exact_statistics, make_dataset),
-        cmocka_unit_test_setup(bad_episode_table, make_dataset),
+        cmocka_unit_test_setup(bad_episode_table, make_dataset), cmocka_unit_test_setup(parts, make_dataset),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     soma__dir_remove(root, NULL);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Any bytes as the metadata of a LeRobot dataset: up to the first zero meta/info.json, behind it meta/episodes.jsonl. It opens, its
-// files absent, or is refused with a sentence.
+// Any bytes as the metadata of a LeRobot dataset: up to the first zero meta/info.json, behind it meta/episodes.jsonl, and behind
+// another zero meta/modality.json. It opens, its files absent, or is refused with a sentence.
 #include "base/file.h"
 #include "data/dataset.h"
 
@@ -27,7 +27,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     size_t info = strnlen((const char *)data, size), lines = SOMA_MIN(info + 1, size);
     put("meta/info.json", data, info);
-    put("meta/episodes.jsonl", data + lines, size - lines);
+    size_t listed = strnlen((const char *)data + lines, size - lines), parts = SOMA_MIN(lines + listed + 1, size);
+    put("meta/episodes.jsonl", data + lines, listed);
+    put("meta/modality.json", parts < size ? data + parts : (const uint8_t *)"{}", parts < size ? size - parts : 2);
     soma_dataset *d;
     soma_error err = {0};
     if (soma__dataset_open(&d, dir, &err)) {
@@ -36,6 +38,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     }
     for (int64_t e = 0; e < d->n_episodes; e++)
         if (!d->episodes[e].task || d->episodes[e].n_frames < 0) abort();
+    for (int f = d->n_features; f < d->n_features + d->n_parts; f++) {
+        const soma_feature *part = &d->features[f], *whole = &d->features[part->whole];
+        if (part->whole < 0 || part->whole >= d->n_features || part->start < 0 || part->start + part->size > whole->size) abort();
+    }
     json_decref(soma__dataset_info(d));
     soma__dataset_close(d);
     return 0;

@@ -36,14 +36,24 @@ typedef struct lerobot {
 
 extern const soma_dataset_format soma__dataset_format_lerobot;
 
+// Adds what meta/modality.json names as parts behind the features; l->features has room for LEROBOT_PARTS.
+enum { LEROBOT_PARTS = 1000 };
+soma_status lerobot_read_modality(lerobot *l, soma_error *err);
+
 soma_status lerobot_open(soma_dataset **dataset, const char *path, soma_error *err);
 void lerobot_close(soma_dataset *dataset);
 soma_status lerobot_declared_stats(soma_feature_stats *stats, const soma_dataset *dataset, int feature, soma_error *err);
 
 static inline bool lerobot_is_video(const soma_feature *f) { return f->kind == SOMA_FEATURE_IMAGE && f->dtype[0] == 'v'; }
 
+// The feature that holds the values of a feature or part.
+static inline int lerobot_whole(const soma_dataset *d, int feature) {
+    return feature < d->n_features ? feature : d->features[feature].whole;
+}
+
 static inline bool lerobot_present(const soma_dataset *d, int64_t episode, int feature) {
     const lerobot *l = (const lerobot *)d;
+    feature = lerobot_whole(d, feature);
     return lerobot_is_video(&l->features[feature]) ? l->places[episode].videos[feature].present : l->episodes[episode].present;
 }
 

@@ -123,7 +123,7 @@ static soma_status read_info(lerobot *l, const json_t *info, const char *where, 
     size_t n = json_object_size(features);
     if (!n || n > MAX_FEATURES)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: \"features\" must be a map of 1 to %d features", where, MAX_FEATURES);
-    l->features = soma__arena_alloc(&l->arena, n * sizeof *l->features);
+    l->features = soma__arena_alloc(&l->arena, (n + LEROBOT_PARTS) * sizeof *l->features);
     if (!l->d.version || !l->d.robot_type || !l->features) return soma__no_memory(err, where);
     l->d.features = l->features;
     const char *name;
@@ -483,6 +483,7 @@ static soma_status open_all(lerobot *l, soma_error *err) {
     SOMA_TRY(soma__json_load(&info, path, err));
     soma_status status = read_info(l, info, path, err);
     json_decref(info);
+    if (status == SOMA_OK) status = lerobot_read_modality(l, err);
     if (status == SOMA_OK && l->generation == 2) status = read_episodes_v2(l, err);
     if (status == SOMA_OK) status = soma__parquet_open(&l->pq, NULL, err);
     if (status == SOMA_OK && l->generation == 3) status = read_episodes_v3(l, err);

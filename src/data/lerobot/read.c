@@ -108,21 +108,22 @@ static soma_status find_rows(soma_dataset_reader *r, int64_t *first, int64_t epi
 }
 
 static soma_status read_vectors(soma_dataset_reader *r, int64_t episode, int feature, float *out, soma_error *err) {
-    const soma_feature *f = &r->l->features[feature];
+    const soma_feature *f = &r->l->features[feature], *whole = &r->l->features[lerobot_whole(&r->l->d, feature)];
     const char *file = r->l->places[episode].data;
     const soma_column *c;
     int64_t first, n_rows;
     SOMA_CHECK(f->kind == SOMA_FEATURE_VECTOR, "read_vectors reads vector features");
     SOMA_TRY(find_rows(r, &first, episode, err));
-    SOMA_TRY(get_column(r, &c, &n_rows, file, f->name, 0, -1, err));
+    SOMA_TRY(get_column(r, &c, &n_rows, file, whole->name, 0, -1, err));
     if (c->kind != SOMA_COLUMN_NUMBER || n_rows < first + r->l->episodes[episode].n_frames)
         return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"%s\" holds no numbers", r->l->d.path, file, f->name);
     for (int64_t i = 0; i < r->l->episodes[episode].n_frames; i++) {
         size_t start = c->starts[first + i], n = c->starts[first + i + 1] - start;
-        if ((int64_t)n != f->size)
+        if ((int64_t)n != whole->size)
             return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"%s\" has %zu values in episode %lld, frame %lld; meta/info.json says %lld",
-                              r->l->d.path, file, f->name, n, (long long)r->l->episodes[episode].index, (long long)i, (long long)f->size);
-        for (int64_t k = 0; k < f->size; k++) out[i * f->size + k] = (float)c->numbers[start + (size_t)k];
+                              r->l->d.path, file, whole->name, n, (long long)r->l->episodes[episode].index, (long long)i,
+                              (long long)whole->size);
+        for (int64_t k = 0; k < f->size; k++) out[i * f->size + k] = (float)c->numbers[start + (size_t)(f->start + k)];
     }
     return soma__dataset_check_finite(&r->l->d, file, episode, feature, out, err);
 }
@@ -173,6 +174,7 @@ static soma_status get_video(soma_dataset_reader *r, soma_video **out, const cha
 }
 
 static soma_status read_image(soma_dataset_reader *r, int64_t episode, int64_t frame, int feature, uint8_t *out, soma_error *err) {
+    feature = lerobot_whole(&r->l->d, feature);
     const soma_feature *f = &r->l->features[feature];
     SOMA_CHECK(f->kind == SOMA_FEATURE_IMAGE, "read_image reads image features");
     SOMA_CHECK(frame >= 0 && frame < r->l->episodes[episode].n_frames, "a frame lies within its episode");
