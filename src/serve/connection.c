@@ -46,7 +46,7 @@ int soma__client_connected(soma_server *s, soma_client **session, struct lws *ws
     pthread_mutex_unlock(&s->mutex);
     atomic_fetch_add(&s->metrics.connections[protocol->index], 1);
     atomic_fetch_add(&s->metrics.clients[protocol->index], 1);
-    soma__event(s->events, SOMA_LOG_DEBUG, "connected", who(c), "client %lld (%s) connected from %s", (long long)c->id, protocol->name,
+    soma__event(s->events, SOMA_LOG_INFO, "connected", who(c), "client %lld (%s) connected from %s", (long long)c->id, protocol->name,
                 c->peer);
     lws_set_timer_usecs(wsi, SOMA_TICK_US);
     lws_callback_on_writable(wsi);
@@ -59,7 +59,7 @@ void soma__client_disconnected(soma_server *s, soma_client *c) {
     *at = c->next;
     c->wsi = NULL;
     atomic_fetch_sub(&s->metrics.clients[c->protocol->index], 1);
-    soma__event(s->events, SOMA_LOG_DEBUG, "disconnected", who(c), "client %lld (%s) has gone", (long long)c->id, c->peer);
+    soma__event(s->events, SOMA_LOG_INFO, "disconnected", who(c), "client %lld (%s) has gone", (long long)c->id, c->peer);
     pthread_mutex_lock(&s->mutex);
     c->gone = true;
     pthread_mutex_unlock(&s->mutex);
@@ -113,7 +113,7 @@ static void refuse_request(soma_server *s, soma_client *c, soma_status code, con
         soma__client_complain(s, c, "%s", sentence);
         return;
     }
-    soma__event(s->events, busy ? SOMA_LOG_DEBUG : SOMA_LOG_WARN, busy ? "busy" : "error", who(c), "client %lld (%s): %s", (long long)c->id,
+    soma__event(s->events, busy ? SOMA_LOG_INFO : SOMA_LOG_WARN, busy ? "busy" : "error", who(c), "client %lld (%s): %s", (long long)c->id,
                 c->peer, sentence);
     soma__answer_begin(&c->answer);
     c->protocol->put_sentence(&c->answer, sentence);

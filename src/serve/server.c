@@ -178,7 +178,7 @@ static soma_status start(soma_server *s, soma_error *err) {
     s->has_inference = !pthread_create(&s->inference, NULL, soma__turns_run, s);
     s->has_sockets = s->has_inference && !pthread_create(&s->sockets, NULL, run_sockets, s);
     if (!s->has_sockets) return soma__fail(err, SOMA_IO, "the server's threads cannot start");
-    soma__event(s->events, SOMA_LOG_DEBUG, "listening",
+    soma__event(s->events, SOMA_LOG_INFO, "listening",
                 json_pack("{s:s, s:i, s:i}", "host", s->opts.host, "port", s->port, "groot_port", s->groot_port), "listening on %s port %d",
                 s->opts.host, s->port);
     return SOMA_OK;
@@ -210,7 +210,7 @@ int soma__server_groot_port(const soma_server *s) { return s->groot_port; }
 void soma__server_close(soma_server *s) {
     if (!s) return;
     if (s->has_sockets) {
-        soma__event(s->events, SOMA_LOG_DEBUG, "draining", NULL, "the server ends: requests in the line are answered, no others are taken");
+        soma__event(s->events, SOMA_LOG_INFO, "draining", NULL, "the server ends: requests in the line are answered, no others are taken");
         pthread_mutex_lock(&s->mutex);
         s->stop = true;
         pthread_mutex_unlock(&s->mutex);
@@ -227,7 +227,7 @@ void soma__server_close(soma_server *s) {
     }
     if (s->context) lws_context_destroy(s->context); // every client is now in one of the lists
     soma__turns_free(s);
-    soma__event(s->events, SOMA_LOG_DEBUG, "stopped", NULL, "the server has ended");
+    soma__event(s->events, SOMA_LOG_INFO, "stopped", NULL, "the server has ended");
     pthread_cond_destroy(&s->work);
     pthread_mutex_destroy(&s->mutex);
     soma__str_free(&s->greeting);

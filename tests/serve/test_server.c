@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The real server and the real client in one process, and raw sockets for clients that misbehave. After each of them the server must serve.
-// `test_server --serve PORT` only serves the toy policy until its standard input ends (tools/openpi_client_check.py starts it so).
+// `test_server --serve PORT [--groot]` only serves the toy policy until its standard input ends (tools/openpi_client_check.py and
+// tools/groot_client_check.py start it so).
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -481,11 +482,13 @@ static void test_open_refused(void **state) {
     soma__server_close(second);
 }
 
-static int serve(const char *port) {
+static int serve(const char *port, bool groot) {
     soma_server *server;
     soma_server_opts o = soma__server_defaults();
     o.port = atoi(port);
+    o.groot_port = groot ? 0 : -1;
     if (soma__server_open(&server, &toy, &o, NULL, &err)) return 1;
+    if (groot) printf("GR00T on tcp://127.0.0.1:%d\n", soma__server_groot_port(server));
     printf("listening on ws://127.0.0.1:%d\n", soma__server_port(server));
     fflush(stdout);
     while (getchar() != EOF) continue;
@@ -494,7 +497,7 @@ static int serve(const char *port) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 3 && !strcmp(argv[1], "--serve")) return serve(argv[2]);
+    if (argc >= 3 && !strcmp(argv[1], "--serve")) return serve(argv[2], argc > 3 && !strcmp(argv[3], "--groot"));
 #define SERVED(test) cmocka_unit_test_setup_teardown(test, start, stop)
     const struct CMUnitTest tests[] = {
         SERVED(test_round_trip),
