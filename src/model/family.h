@@ -15,6 +15,8 @@
 #include "base/json.h"
 #include "graph/plan.h"
 #include "nn/nn.h"
+#include "text/prompt.h"
+#include "transform/resize.h"
 
 typedef struct soma_family soma_family;
 
@@ -48,6 +50,9 @@ typedef struct soma_model_info {
     double noise;                            // standard deviation of what it starts from: 1, or 0 where only the mean chunk was learned
     bool state_input;                        // false: the state reaches the model in the prompt's text, or not at all
     soma_answer_rule answer;
+    soma_prompt_form form;                   // of the text that it is given, where its robot does not say another
+    soma_resize_rule resize;                 // of its pictures, where a robot is made for it
+    const char *tokenizer;                   // whose file released checkpoints need and do not have, for a sentence; NULL: PaliGemma's
 } soma_model_info;
 
 // Tokens that an observation's prompt may take, the BOS behind it included where the form has one.

@@ -129,6 +129,13 @@ soma_tensor *soma_patch_embed(const soma_scope *s, const char *name, soma_tensor
 soma_tensor *soma_vit_block(const soma_scope *s, soma_tensor *x, const soma_vit_config *c);
 // kept: NULL, or room for depth + 2 tensors: the embeddings, every block's output, the output of the last norm (which is returned)
 soma_tensor *soma_vit(const soma_scope *s, soma_tensor *images, const soma_vit_config *c, soma_tensor **kept);
+// Pictures of several cameras, images [B, C, ..] -> [B C, n, D], with taps "vit.<first camera>.*"; cameras [C] names them.
+soma_tensor *soma_vit_cameras(const soma_scope *s, soma_tensor *images, const soma_vit_config *c, const char *const *cameras);
+// What became of them, x [B C, n, D] -> [B, C n, D], camera after camera; taps "image_embs.<camera>".
+soma_tensor *soma_camera_tokens(soma_tensor *x, int64_t B, const char *const *cameras);
+// s x s neighbours become one token, as SmolVLM orders them: x [N, side^2, D] -> [N, (side/s)^2, s^2 D], a token's channels being its
+// patches row by row, each with its D values.
+soma_tensor *soma_pixel_shuffle(soma_tensor *x, int64_t s);
 
 // ---- small things
 // Every row R times in a row: [B, ..] -> [B R, ..]; x itself when R is 1.

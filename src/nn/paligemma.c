@@ -17,34 +17,11 @@ void soma_paligemma_rules(soma_precision p, soma_precision_rule rules[SOMA_PALIG
 
 // ---- pictures and prompt
 
-// Taps of the first camera inside the tower: kept [depth + 2] as soma_vit fills it.
-static void tap_tower(soma_graph *g, soma_tensor *const *kept, const soma_vit_config *vision, int64_t B, int64_t C, const char *camera) {
-    int64_t n = (vision->image / vision->patch) * (vision->image / vision->patch);
-    for (int64_t i = 0; g->keep_taps && i < vision->depth + 2; i++) {
-        soma_tensor *first = soma_reshape(kept[i], 4, (int64_t[]){B, C, n, vision->width});
-        first = soma_reshape(soma_slice(first, 1, 0, 1), 3, (int64_t[]){B, n, vision->width});
-        if (i == 0)
-            soma_tap(first, "vit.%s.embeddings", camera);
-        else if (i <= vision->depth)
-            soma_tap(first, "vit.%s.layer_out.%d", camera, (int)i - 1);
-        else
-            soma_tap(first, "vit.%s.post_layernorm", camera);
-    }
-}
-
 soma_tensor *soma_paligemma_pictures(const soma_scope *scope, soma_tensor *images, const soma_vit_config *vision, int64_t D,
                                      const char *const *cameras) {
-    soma_graph *g = scope->graph;
-    if (images->n_dims != 5) return soma__mistake(g, "pictures are [B, C, H, W, 3] or [B, C, 3, H, W]");
-    int64_t B = images->shape[0], C = images->shape[1], n = (vision->image / vision->patch) * (vision->image / vision->patch);
-    images = soma_reshape(images, 4, (int64_t[]){B * C, images->shape[2], images->shape[3], images->shape[4]});
-    soma_tensor *kept[SOMA_VIT_MAX_DEPTH + 2];
-    soma_tensor *x = soma_vit(soma_scope_in(scope, "vision_tower.vision_model"), images, vision, kept); // [B C, n, Dv]
-    tap_tower(g, kept, vision, B, C, cameras[0]);
+    soma_tensor *x = soma_vit_cameras(soma_scope_in(scope, "vision_tower.vision_model"), images, vision, cameras); // [B C, n, Dv]
     x = soma_linear(soma_scope_in(scope, "multi_modal_projector"), "linear", x, D, true);
-    x = soma_reshape(x, 3, (int64_t[]){B, C * n, D});
-    for (int64_t i = 0; g->keep_taps && i < C; i++) soma_tap(soma_slice(x, 1, i * n, n), "image_embs.%s", cameras[i]);
-    return x; // [B, C n, D]
+    return soma_camera_tokens(x, images->shape[0], cameras); // [B, C n, D]
 }
 
 soma_tensor *soma_paligemma_text(const soma_scope *s, const char *name, soma_tensor *ids, int64_t vocab, int64_t D) {

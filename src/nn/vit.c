@@ -55,3 +55,45 @@ soma_tensor *soma_vit(const soma_scope *s, soma_tensor *images, const soma_vit_c
     if (kept) kept[c->depth + 1] = x;
     return x; // [N, T, D]
 }
+
+// Taps of the first camera inside the tower: kept [depth + 2] as soma_vit fills it.
+static void tap_tower(soma_graph *g, soma_tensor *const *kept, const soma_vit_config *vision, int64_t B, int64_t C, const char *camera) {
+    int64_t n = (vision->image / vision->patch) * (vision->image / vision->patch);
+    for (int64_t i = 0; g->keep_taps && i < vision->depth + 2; i++) {
+        soma_tensor *first = soma_reshape(kept[i], 4, (int64_t[]){B, C, n, vision->width});
+        first = soma_reshape(soma_slice(first, 1, 0, 1), 3, (int64_t[]){B, n, vision->width});
+        if (i == 0)
+            soma_tap(first, "vit.%s.embeddings", camera);
+        else if (i <= vision->depth)
+            soma_tap(first, "vit.%s.layer_out.%d", camera, (int)i - 1);
+        else
+            soma_tap(first, "vit.%s.post_layernorm", camera);
+    }
+}
+
+soma_tensor *soma_vit_cameras(const soma_scope *s, soma_tensor *images, const soma_vit_config *vision, const char *const *cameras) {
+    if (images->n_dims != 5) return soma__mistake(s->graph, "pictures are [B, C, H, W, 3] or [B, C, 3, H, W]");
+    int64_t B = images->shape[0], C = images->shape[1];
+    images = soma_reshape(images, 4, (int64_t[]){B * C, images->shape[2], images->shape[3], images->shape[4]});
+    soma_tensor *kept[SOMA_VIT_MAX_DEPTH + 2];
+    soma_tensor *x = soma_vit(s, images, vision, kept);
+    tap_tower(s->graph, kept, vision, B, C, cameras[0]);
+    return x; // [B C, n, D]
+}
+
+soma_tensor *soma_camera_tokens(soma_tensor *x, int64_t B, const char *const *cameras) {
+    if (x->n_dims != 3 || x->shape[0] % B) return soma__mistake(x->graph, "tokens of cameras are [B C, n, D]");
+    int64_t C = x->shape[0] / B, n = x->shape[1];
+    x = soma_reshape(x, 3, (int64_t[]){B, C * n, x->shape[2]});
+    for (int64_t i = 0; x->graph->keep_taps && i < C; i++) soma_tap(soma_slice(x, 1, i * n, n), "image_embs.%s", cameras[i]);
+    return x; // [B, C n, D]
+}
+
+soma_tensor *soma_pixel_shuffle(soma_tensor *x, int64_t s) {
+    int64_t side = x->n_dims == 3 ? llround(sqrt((double)x->shape[1])) : 0;
+    if (side < 1 || side * side != x->shape[1] || side % s)
+        return soma__mistake(x->graph, "tokens of a square picture whose side %lld divides are needed", (long long)s);
+    int64_t N = x->shape[0], D = x->shape[2], n = side / s;
+    x = soma_permute(soma_reshape(x, 6, (int64_t[]){N, n, s, n, s, D}), (int[]){0, 1, 3, 2, 4, 5});
+    return soma_reshape(x, 3, (int64_t[]){N, n * n, s * s * D});
+}

@@ -14,9 +14,7 @@
 soma_dtype soma__robot_image_dtype(const soma_robot *r) { return r->resize == SOMA_RESIZE_PIL ? SOMA_U8 : SOMA_F32; }
 
 soma_prompt_form soma__robot_prompt_form(const soma_robot *r, const soma_model *model) {
-    if (r->form != SOMA_PROMPT_MODEL) return r->form;
-    if (model->info.answer.max) return model->info.answer.lerobot ? SOMA_PROMPT_LEROBOT_FAST : SOMA_PROMPT_FAST;
-    return model->info.state_input ? SOMA_PROMPT_PI0 : SOMA_PROMPT_PI05;
+    return r->form != SOMA_PROMPT_MODEL ? r->form : model->info.form;
 }
 
 static soma_status find_norm(const soma_norm **norm, const soma_robot *r, const char *key, soma_norm_rule rule, int size, soma_error *err) {

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char *const resize_names[] = {"pil", "torch", "lerobot", "lerobot_04"}; // in the order of soma_resize_rule
+static const char *const resize_names[] = {"pil", "torch", "lerobot", "lerobot_04", "smolvla"}; // in the order of soma_resize_rule
 
 // Everything that the object may have. "like", "model", "metadata", "asset_id" and "norm_stats" are read by soma__robot_resolve and _stats.
 static const char *const keys[] = {"name",       "like",      "n_state",          "n_actions",       "rate",   "cameras",
@@ -201,8 +201,8 @@ static soma_status read_texts(soma_robot *r, const json_t *robot, const char *wh
             r->resize = (soma_resize_rule)i;
             return SOMA_OK;
         }
-    return soma__fail(err, SOMA_BAD_INPUT, "%s: \"resize\" is \"pil\", \"torch\", \"lerobot\" or \"lerobot_04\", not \"%.40s\"", where,
-                      text);
+    return soma__fail(err, SOMA_BAD_INPUT,
+                      "%s: \"resize\" is \"pil\", \"torch\", \"lerobot\", \"lerobot_04\" or \"smolvla\", not \"%.40s\"", where, text);
 }
 
 soma_status soma__robot_read(soma_robot *r, const json_t *robot, const soma_model *model, const char *where, soma_error *err) {

@@ -90,7 +90,8 @@ soma_status soma__robot_resolve(json_t *config, const char *dir, const char *giv
 }
 
 soma_status soma__robot_adopt(soma_robot *r, const char *given, const char *where, soma_error *err) {
-    static const soma_model any = {.info = {.type = "pi0", .state_input = true}}; // a robot's conventions do not depend on the family
+    static const soma_model any = {
+        .info = {.type = "pi0", .state_input = true, .form = SOMA_PROMPT_PI0}}; // a robot's conventions do not depend on the family
     json_t *robot = NULL;
     soma_robot *other = soma__alloc(sizeof *other);
     soma_status status = other ? lay_over(&robot, given, err) : soma__no_memory(err, "a robot");

@@ -35,35 +35,52 @@ static soma_status read_inputs(soma_trace_run *r, soma_error *err) {
     if (!r->train) return SOMA_OK;
     SOMA_TRY(soma__trace_input(r, (const void **)&b->actions, "actions", SOMA_F32, 3, chunk, err));
     b->noise = r->noise;
+    if (all || soma__safetensors_find(r->in, "action_mask"))
+        SOMA_TRY(soma__trace_input(r, (const void **)&b->action_mask, "action_mask", SOMA_U8, 3, chunk, err));
     return soma__trace_input(r, (const void **)&b->time, "train_time", SOMA_F32, 1, &b->n, err);
 }
 
 // ---- the parts of a trace
 
-// Masks and positions under the reference's names: who is valid, where a new block begins, where each token stands.
-static soma_status trace_masks(soma_trace_run *r, const soma_feed *feed, soma_error *err) {
-    const soma_feed_array *k = soma__feed_find(feed, "prefix.k_block"), *p = soma__feed_find(feed, "prefix.position"),
-                          *q = soma__feed_find(feed, "suffix.q_block");
-    if (!k || !p || !q) return SOMA_OK;
-    const int32_t *key = k->data, *pos = p->data, *block = q->data;
-    int64_t B = r->batch.n, S = (int64_t)(k->size / 4) / B, T = (int64_t)(q->size / 4) / B;
-    void *pad, *att, *ids, *suffix_pad, *suffix_att;
-    SOMA_TRY(soma__trace_take(r, "prefix_pad_masks", SOMA_U8, 2, (int64_t[]){B, S}, &pad, err));
-    SOMA_TRY(soma__trace_take(r, "prefix_att_masks", SOMA_U8, 2, (int64_t[]){B, S}, &att, err));
-    SOMA_TRY(soma__trace_take(r, "prefix_position_ids", SOMA_I64, 2, (int64_t[]){B, S}, &ids, err));
-    SOMA_TRY(soma__trace_take(r, "suffix_t1.pad_masks", SOMA_U8, 2, (int64_t[]){B, T}, &suffix_pad, err));
-    SOMA_TRY(soma__trace_take(r, "suffix_t1.att_masks", SOMA_F32, 2, (int64_t[]){B, T}, &suffix_att, err));
-    if (r->o->names_only) return SOMA_OK;
-    for (int64_t i = 0; i < B * S; i++) {
-        ((uint8_t *)pad)[i] = key[i] != SOMA_BLOCK_NEVER;
-        ((uint8_t *)att)[i] = 0;
-        ((int64_t *)ids)[i] = pos[i];
-    }
+// Who is there [B, S], where a new block begins [B, S] and who sees whom [B, T, S + T] of queries q [B, T] and keys k [B, S + T], the last
+// T of which are the queries' own.
+static void read_masks(uint8_t *pad, uint8_t *begins, uint8_t *sees, const int32_t *q, const int32_t *k, int64_t B, int64_t T,
+                       int64_t keys) {
     for (int64_t i = 0; i < B * T; i++) {
-        ((uint8_t *)suffix_pad)[i] = 1;
-        ((float *)suffix_att)[i] = (float)(block[i] - (i % T ? block[i - 1] : 0));
+        const int32_t *row = k + i / T * keys;
+        pad[i] = row[keys - T + i % T] != SOMA_BLOCK_NEVER;
+        begins[i] = i % T ? q[i] != q[i - 1] : q[i] != 0;
+        for (int64_t j = 0; j < keys; j++) sees[i * keys + j] = pad[i] && row[j] <= q[i];
     }
+}
+
+// One stream's, and its positions, under the reference's names.
+static soma_status trace_stream(soma_trace_run *r, const soma_feed *feed, const char *stream, const char *prefix, soma_error *err) {
+    char name[3][64];
+    void *pad, *begins, *ids, *sees;
+    snprintf(name[0], sizeof name[0], "%s.q_block", stream);
+    snprintf(name[1], sizeof name[1], "%s.k_block", stream);
+    snprintf(name[2], sizeof name[2], "%s.position", stream);
+    const soma_feed_array *q = soma__feed_find(feed, name[0]), *k = soma__feed_find(feed, name[1]), *pos = soma__feed_find(feed, name[2]);
+    if (!q || !k || !pos) return SOMA_OK;
+    const int64_t B = r->batch.n, T = (int64_t)(q->size / sizeof(int32_t)) / B, keys = (int64_t)(k->size / sizeof(int32_t)) / B;
+    snprintf(name[0], sizeof name[0], "%spad_masks", prefix);
+    SOMA_TRY(soma__trace_take(r, name[0], SOMA_U8, 2, (int64_t[]){B, T}, &pad, err));
+    snprintf(name[0], sizeof name[0], "%satt_masks", prefix);
+    SOMA_TRY(soma__trace_take(r, name[0], SOMA_U8, 2, (int64_t[]){B, T}, &begins, err));
+    snprintf(name[0], sizeof name[0], "%sposition_ids", prefix);
+    SOMA_TRY(soma__trace_take(r, name[0], SOMA_I64, 2, (int64_t[]){B, T}, &ids, err));
+    snprintf(name[0], sizeof name[0], "%satt_2d", prefix);
+    SOMA_TRY(soma__trace_take(r, name[0], SOMA_U8, 3, (int64_t[]){B, T, keys}, &sees, err));
+    if (r->o->names_only) return SOMA_OK;
+    read_masks(pad, begins, sees, q->data, k->data, B, T, keys);
+    for (int64_t i = 0; i < B * T; i++) ((int64_t *)ids)[i] = ((const int32_t *)pos->data)[i];
     return SOMA_OK;
+}
+
+static soma_status trace_masks(soma_trace_run *r, const soma_feed *feed, soma_error *err) {
+    SOMA_TRY(trace_stream(r, feed, "prefix", "prefix_", err));
+    return trace_stream(r, feed, "suffix", "suffix_t1.", err);
 }
 
 static soma_status trace_encode(soma_trace_run *r, const soma_feed *feed, soma_error *err) {

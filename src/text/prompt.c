@@ -79,7 +79,9 @@ soma_status soma__prompt_form_parse(soma_prompt_form *form, const char *name, so
     return SOMA_OK;
 }
 
-bool soma__prompt_has_state(soma_prompt_form form) { return form != SOMA_PROMPT_PI0 && form != SOMA_PROMPT_LEROBOT_PI0; }
+bool soma__prompt_has_state(soma_prompt_form form) {
+    return form != SOMA_PROMPT_PI0 && form != SOMA_PROMPT_LEROBOT_PI0 && form != SOMA_PROMPT_SMOLVLA;
+}
 
 int soma__prompt_state_width(soma_prompt_form form, int n_state) {
     bool padded = form == SOMA_PROMPT_LEROBOT_04_PI05 || form == SOMA_PROMPT_LEROBOT_04_FAST;
@@ -90,7 +92,7 @@ void soma__prompt_text(soma_str *out, soma_prompt_form form, const char *prompt,
     SOMA_CHECK(form > SOMA_PROMPT_MODEL && form < SOMA_PROMPT_COUNT, "a text is made in one of the forms");
     if (!soma__prompt_has_state(form)) {
         size_t n = strlen(prompt);
-        bool whole = form == SOMA_PROMPT_LEROBOT_PI0;
+        bool whole = form != SOMA_PROMPT_PI0;
         (whole ? soma__str_add : soma__prompt_clean)(out, prompt);
         if (!whole || !n || prompt[n - 1] != '\n') soma__str_add(out, "\n");
         return;
@@ -107,7 +109,7 @@ void soma__prompt_text(soma_str *out, soma_prompt_form form, const char *prompt,
 // pi0's newline is a text of its own: SentencePiece would join it with what precedes it.
 static soma_status encode_form(const soma_text *text, soma_prompt_form form, soma_str *s, int32_t *ids, size_t len, size_t *needed,
                                soma_error *err) {
-    if (form != SOMA_PROMPT_PI0) return soma__text_encode(text, s->text, true, ids, len, needed, err);
+    if (form != SOMA_PROMPT_PI0) return soma__text_encode(text, s->text, form != SOMA_PROMPT_SMOLVLA, ids, len, needed, err);
     s->text[s->len - 1] = 0;
     SOMA_TRY(soma__text_encode(text, s->text, true, ids, len, needed, err));
     size_t used = SOMA_MIN(*needed, len), n;

@@ -6,6 +6,7 @@
 //     pi0_fast         <bos> "Task: lower(prompt), State: 0 128 255;\n"             newlines stay, white space is stripped after lowering
 //     lerobot_pi0      <bos> prompt "\n" in one go, as it is; no second "\n" where it ends with one
 //     lerobot_pi0_fast <bos> "Task: clean(prompt), State: 0 128 255;\n"
+//     smolvla          prompt "\n" as in lerobot_pi0, without <bos>
 //     lerobot_04_...   LeRobot up to 0.4: the same, but the state is padded to 32 values with zeros first, so that it ends in "128 128"
 //
 // LeRobot's pi0.5 has the form pi05 since. clean() strips white space at both ends (Unicode's, as Python does) and turns '_' and newlines
@@ -26,7 +27,8 @@ enum { SOMA_PROMPT_PAD = 0 }; // the id on padding; masked, so that its meaning 
     X(SOMA_PROMPT_LEROBOT_PI0, "lerobot_pi0")                                                 \
     X(SOMA_PROMPT_LEROBOT_FAST, "lerobot_pi0_fast")                                           \
     X(SOMA_PROMPT_LEROBOT_04_PI05, "lerobot_04_pi05")                                         \
-    X(SOMA_PROMPT_LEROBOT_04_FAST, "lerobot_04_pi0_fast")
+    X(SOMA_PROMPT_LEROBOT_04_FAST, "lerobot_04_pi0_fast")                                     \
+    X(SOMA_PROMPT_SMOLVLA, "smolvla")
 #define SOMA_PROMPT_ENUM(code, name) code,
 typedef enum soma_prompt_form { SOMA_PROMPT_LIST(SOMA_PROMPT_ENUM) SOMA_PROMPT_COUNT } soma_prompt_form;
 #undef SOMA_PROMPT_ENUM

@@ -102,7 +102,8 @@ soma_status soma__resizer_new(soma_resizer **resizer, soma_resize_rule rule, int
     r->rule = rule;
     r->in_width = in_width, r->in_height = in_height, r->out_width = out_width, r->out_height = out_height;
     r->width = width, r->height = height;
-    r->left = (out_width - width) / 2, r->top = (out_height - height) / 2;
+    const int share = rule == SOMA_RESIZE_SMOLVLA ? 1 : 2;
+    r->left = (out_width - width) / share, r->top = (out_height - height) / share;
     if (!plan(r)) {
         soma__resizer_free(r);
         return soma__no_memory(err, "a resize");
@@ -186,7 +187,7 @@ void soma__resizer_u8(soma_resizer *r, const uint8_t *in, uint8_t *out) {
 
 static float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
-static bool is_lerobot(soma_resize_rule rule) { return rule == SOMA_RESIZE_LEROBOT || rule == SOMA_RESIZE_LEROBOT_04; }
+static bool is_lerobot(soma_resize_rule rule) { return rule != SOMA_RESIZE_PIL && rule != SOMA_RESIZE_TORCH; }
 
 static void bilinear(const soma_resizer *r, const uint8_t *in, float *out) {
     bool lerobot = is_lerobot(r->rule);

@@ -131,6 +131,7 @@ soma_status pi0_model_new(soma_model **model, const json_t *json, const char *wh
     c->language.theta = c->expert.theta = c->rope_theta;
     c->model.family = &soma__family_pi0;
     *model = &c->model;
+    info->form = c->pi05 ? SOMA_PROMPT_PI05 : SOMA_PROMPT_PI0;
     return SOMA_OK;
 }
 

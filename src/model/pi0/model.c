@@ -8,6 +8,7 @@
 #include "model/flow.h"
 #include "model/pi0/pi0.h"
 
+#include <math.h>
 #include <stdio.h>
 
 typedef struct builder {

@@ -101,6 +101,7 @@ soma_status pi0_fast_model_new(soma_model **model, const json_t *json, const cha
     }
     c->model.info.type = "pi0_fast";
     c->model.info.image_size = c->vision.image;
+    c->model.info.form = c->model.info.answer.lerobot ? SOMA_PROMPT_LEROBOT_FAST : SOMA_PROMPT_FAST;
     c->vision.eps = (float)c->vision_eps;
     c->language.eps = c->rms_eps;
     c->language.theta = c->rope_theta;
