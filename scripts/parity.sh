@@ -35,7 +35,7 @@ $1 ~ /^(policy_e2e|preprocess)\// && $2 ~ /(^|\.)(in|short_in|un_in|stats|obs)\.
 $1 ~ /^preprocess\/delta/ && $2 ~ /\.(state|actions)(32)?$/ { why = "inputs and statistics: fed" }
 $1 ~ /^lora\// && $2 ~ /(\.w|lora_[ab]|^x|^encoded|\.linear|\.gating_einsum)$/ { why = "weights and inputs: fed" }
 $1 ~ /^gemma_block/ && $2 ~ /^(position_ids|(att|pad)_masks)$/ { why = "weights and inputs: fed" }
-$1 ~ /^rtc\// && $2 ~ /^toy\.|\.prev$/ { why = "inputs: fed" }
+$2 ~ /^(toy\.|rtc\.prev_chunk|rtc\.train_prefix_mask$)|^case[0-9]\.prev$/ { why = "inputs: fed" }
 { if (why == "") why = "NOT COMPARED: " $2; n[$1 "\t" why]++; why = "" }
 END { for (k in n) print n[k] "\t" k }' | sort -k 2 >"$work/rest"
 

@@ -35,6 +35,7 @@ typedef struct soma_pilot soma_pilot;
     X(TEXT, action_tokenizer, "", "of a policy that writes its actions as tokens: a folder with FAST's files; empty: looked for in the checkpoint and its fast/") \
     X(TEXT, cache, "", "a folder for the packed weights that the next start maps; empty: the checkpoint's, from 1 GiB on") \
     X(FLAG, no_cache, false, "neither read nor keep packed weights")                      \
+    X(FLAG, gradient, false, "keep the weights as --rtc gradient needs them, which reads them both ways; a chunk then takes longer") \
     X(TEXT, robot, "", "aloha, droid, libero, ur5, a config's name such as pi05_droid, or a JSON file; empty: as the checkpoint says")
 SOMA_OPTS_DECLARE(soma_policy_opts, SOMA_POLICY_OPTS)
 soma_policy_opts soma_policy_defaults(void);
@@ -45,7 +46,11 @@ soma_policy_opts soma_policy_defaults(void);
     X(REAL, noise, -1, "standard deviation of the noise that the flow starts from; below 0: as published; 0: the same chunk each time") \
     X(TEXT, time, "", "whose flow times: openpi or lerobot; empty: those of the project that the checkpoint is from") \
     X(REAL, temperature, 0, "of a policy that writes tokens: 0 takes the most likely one, above 0 they are drawn") \
-    X(TEXT, constrain, "", "grammar: of a policy that writes tokens, only those that its format allows; empty: any, as the originals do")
+    X(TEXT, constrain, "", "grammar: of a policy that writes tokens, only those that its format allows; empty: any, as the originals do") \
+    X(TEXT, rtc, "", "real-time chunking, how a chunk continues the one before: guided, gradient or trained; empty: not at all") \
+    X(TEXT, rtc_schedule, "linear", "how much the old chunk binds behind the delay: zeros, ones, linear or exp") \
+    X(REAL, rtc_weight, 10, "largest weight of the guidance") \
+    X(INT, rtc_horizon, 0, "steps of the old chunk that guide, from the observation on; 0: all that are left; LeRobot's 10")
 SOMA_OPTS_DECLARE(soma_pilot_opts, SOMA_PILOT_OPTS)
 soma_pilot_opts soma_pilot_defaults(void);
 
@@ -78,6 +83,9 @@ typedef struct soma_obs {
     int n_state;
     int n_images;
     soma_image images[SOMA_MAX_CAMERAS]; // cameras that are absent are masked
+    // Of a pilot with real-time chunking, in control steps. executed: since the observation of its chunk before; 0: this chunk continues
+    // none. delay: those that will pass before this chunk takes over, in which the robot goes on with the one before.
+    int executed, delay;
 } soma_obs;
 
 // In robot units; borrowed until the pilot's next act.

@@ -47,6 +47,7 @@ typedef struct soma_model_info {
     int64_t horizon, action_dim, state_dim;  // of the model; robots with fewer dimensions are padded with zeros
     int64_t max_tokens, vocab;               // prompt length, ids below vocab
     int64_t n_steps;                         // denoising steps of the published sampler
+    int64_t given_max;                       // first actions of a chunk that it may be given and continues; 0: it has not learned that
     double noise;                            // standard deviation of what it starts from: 1, or 0 where only the mean chunk was learned
     bool state_input;                        // false: the state reaches the model in the prompt's text, or not at all
     soma_answer_rule answer;
@@ -114,7 +115,7 @@ typedef struct soma_batch {
     int64_t draws;              // R
     const float *actions;       // [B, S, A]
     const float *noise;         // [B R, S, A]
-    const float *time;          // [B R], in (0, 1]: 1 is pure noise
+    const float *time;          // [B R], in (0, 1]: 1 is pure noise; with given_max [B R, S], 0 where the action is given
     const uint8_t *action_mask; // [B, S, A]; 0: this entry is not part of the loss; NULL: all are
     // TRAIN of a chunk that is written: `tokens` holds prompt and answer
     const uint8_t *token_causal; // [B, L]; 1: of the answer, which sees what stands before it and itself. NULL: inference

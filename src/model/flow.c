@@ -12,8 +12,8 @@ soma_flow_lesson soma__flow_lesson(soma_graph *g, const soma_model_info *info, i
     soma_tensor *actions = soma_repeat_rows(soma_input(g, "actions", SOMA_F32, 3, (int64_t[]){B, S, A}), R); // [N, S, A]
     soma_tensor *noise = soma_input(g, "noise", SOMA_F32, 3, (int64_t[]){N, S, A});
     soma_flow_lesson l = {.weight = soma_input(g, "loss_weight", SOMA_F32, 3, (int64_t[]){N, S, A}),
-                          .time = soma_input(g, "time", SOMA_F32, 1, &N)};
-    soma_tensor *t = soma_reshape(l.time, 3, (int64_t[]){N, 1, 1});
+                          .time = soma_input(g, "time", SOMA_F32, 1, (int64_t[]){N * soma__flow_each(info)})};
+    soma_tensor *t = soma_reshape(l.time, 3, (int64_t[]){N, soma__flow_each(info), 1});
     l.x_t = soma_tap(soma_add(soma_mul(t, noise), soma_mul(soma_affine(t, -1, 1), actions)), "train.x_t");
     l.velocity = soma_sub(noise, actions);
     return l;
@@ -27,6 +27,7 @@ void soma__flow_loss(const soma_flow_lesson *l, soma_tensor *v) {
 }
 
 soma_flow_step soma__flow_step(soma_graph *g, const soma_model_info *info, const soma_saving *saving, int64_t B) {
+    const int64_t n = B * soma__flow_each(info);
     return (soma_flow_step){.x_t = soma_input(g, "x_t", SOMA_F32, 3, (int64_t[]){B, info->horizon, info->action_dim}),
                             .time = saving ? NULL : soma_input(g, "time", SOMA_F32, 1, &B),
                             .step = saving ? soma_input(g, "step", SOMA_I32, 1, &B) : NULL,
@@ -85,15 +86,19 @@ void soma__flow_prefix(int32_t *k_block, const soma_model_info *info, const soma
 }
 
 static soma_status feed_weights(soma_feed *feed, const soma_model_info *info, const soma_batch *b, soma_error *err) {
-    int64_t row = info->horizon * info->action_dim, n = b->n * row, counted = 0;
-    float *w = soma__feed_own(feed, "loss_weight", sizeof *w * (size_t)(n * b->draws));
+    const int64_t S = info->horizon, A = info->action_dim, each = soma__flow_each(info), n = b->n * b->draws * S;
+    int64_t counted = 0;
+    float *w = soma__feed_own(feed, "loss_weight", sizeof *w * (size_t)(n * A));
     if (!w) return soma__no_memory(err, "a batch's loss weights");
-    for (int64_t i = 0; i < n; i++) counted += !b->action_mask || b->action_mask[i];
+    for (int64_t i = 0; i < n; i++) { // an action of a draw
+        const int64_t row = i / S, s = i % S;
+        const uint8_t *mask = b->action_mask ? b->action_mask + (row / b->draws * S + s) * A : NULL;
+        const bool given = each > 1 && b->time[row * S + s] == 0;
+        for (int64_t j = 0; j < A; j++) counted += w[i * A + j] = !given && (!mask || mask[j]);
+    }
     if (!counted) return soma__fail(err, SOMA_BAD_INPUT, "a training batch has no action that counts: every entry is masked");
-    float each = (float)(1.0 / ((double)counted * (double)b->draws));
-    for (int64_t i = 0; i < b->n; i++)
-        for (int64_t r = 0; r < b->draws; r++)
-            for (int64_t j = 0; j < row; j++) *w++ = !b->action_mask || b->action_mask[i * row + j] ? each : 0;
+    const float one = (float)(1.0 / (double)counted);
+    for (int64_t i = 0; i < n * A; i++) w[i] *= one;
     return SOMA_OK;
 }
 
@@ -103,6 +108,6 @@ soma_status soma__flow_feed(soma_feed *feed, const soma_model_info *info, const 
     size_t chunk = sizeof(float) * (size_t)(info->horizon * info->action_dim), n = (size_t)b->n, N = (size_t)(b->n * b->draws);
     soma__feed_borrow(feed, "actions", b->actions, n * chunk);
     soma__feed_borrow(feed, "noise", b->noise, N * chunk);
-    soma__feed_borrow(feed, "time", b->time, N * sizeof(float));
+    soma__feed_borrow(feed, "time", b->time, N * (size_t)soma__flow_each(info) * sizeof(float));
     return feed_weights(feed, info, b, err);
 }

@@ -11,6 +11,9 @@
 
 // ---- graphs
 
+// Times of a row: one, or of a net that learns to continue a chunk (soma_model_info.given_max) one for each action, 0 where it is given.
+static inline int64_t soma__flow_each(const soma_model_info *info) { return info->given_max ? info->horizon : 1; }
+
 // TRAIN: inputs "actions", "noise", "time", "loss_weight"; R rows for each of the B observations.
 typedef struct soma_flow_lesson {
     soma_tensor *x_t, *time, *velocity; // [B R, S, A], [B R], what is learned [B R, S, A]
@@ -19,7 +22,8 @@ typedef struct soma_flow_lesson {
 soma_flow_lesson soma__flow_lesson(soma_graph *g, const soma_model_info *info, int64_t B, int64_t R);
 void soma__flow_loss(const soma_flow_lesson *lesson, soma_tensor *v); // v [B R, S, A]: the output "loss"
 
-// DENOISE: inputs "x_t" and "dt" (negative), and "time" f32 [B] or, where something is saved, "step" i32 [B]; the other is NULL.
+// DENOISE: inputs "x_t" and "dt" (negative), and "time" f32 [B] or, where something is saved, "step" i32 [B]; the other is NULL. Both are
+// [B S] where each action has a time.
 typedef struct soma_flow_step {
     soma_tensor *x_t, *time, *step, *dt; // [B, S, A], [B], [B], [1]
 } soma_flow_step;

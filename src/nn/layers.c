@@ -34,12 +34,13 @@ soma_tensor *soma_modulation(const soma_scope *s, const char *name, soma_tensor 
 }
 
 soma_normed soma_modulated_norm(soma_tensor *x, soma_tensor *mod, float eps) {
-    if (x->n_dims != 3 || mod->n_dims != 2)
-        return (soma_normed){soma__mistake(x->graph, "an adaptive norm takes [B, T, D] and [B, 3D]"), NULL};
-    int64_t B = x->shape[0], D = x->shape[2];
-    mod = soma_reshape(mod, 3, (int64_t[]){B, 1, 3 * D});
-    soma_tensor *scale = soma_slice(mod, 2, 0, D), *shift = soma_slice(mod, 2, D, D), *gate = soma_slice(mod, 2, 2 * D, D); // [B, 1, D]
-    soma_tensor *n = soma_rms_normalise(soma_cast(x, mod->dtype), NULL, eps);                                               // [B, T, D]
+    const int64_t B = x->shape[0], D = x->n_dims == 3 ? x->shape[2] : 0, each = D ? soma__numel(mod) / (3 * D * B) : 0;
+    if (x->n_dims != 3 || soma__numel(mod) != B * each * 3 * D || (each != 1 && each != x->shape[1]))
+        return (soma_normed){soma__mistake(x->graph, "an adaptive norm takes [B, T, D] and [B, 3D] or [B T, 3D]"), NULL};
+    mod = soma_reshape(mod, 3, (int64_t[]){B, each, 3 * D});
+    soma_tensor *scale = soma_slice(mod, 2, 0, D), *shift = soma_slice(mod, 2, D, D),
+                *gate = soma_slice(mod, 2, 2 * D, D);                         // [B, 1 or T, D]
+    soma_tensor *n = soma_rms_normalise(soma_cast(x, mod->dtype), NULL, eps); // [B, T, D]
     soma_tensor *y = soma_add(soma_mul(n, soma_affine(scale, 1, 1)), shift);
     return (soma_normed){soma_cast(y, x->dtype), soma_cast(gate, x->dtype)};
 }

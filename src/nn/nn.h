@@ -89,8 +89,8 @@ soma_tensor *soma_rms_norm(const soma_scope *s, const char *name, soma_tensor *x
 soma_tensor *soma_scaled_rms_norm(const soma_scope *s, const char *name, soma_tensor *x,
                                   float eps); // w x / rms(x), as Llama; w starts at one
 soma_tensor *soma_layer_norm(const soma_scope *s, const char *name, soma_tensor *x, float eps);
-// RMS norm whose scale, shift and gate come from a condition: "<name>.dense" maps cond [B, C] to [B, 3D]; y = n (1 + scale) + shift.
-// The gate is not squashed; the caller multiplies its sublayer's output with it. dense starts at zero.
+// RMS norm whose scale, shift and gate come from a condition: "<name>.dense" maps cond [B, C], or [B T, C], to [B, 3D]; y = n (1 + scale) +
+// shift. The gate is not squashed; the caller multiplies its sublayer's output with it. dense starts at zero.
 typedef struct soma_normed {
     soma_tensor *y;    // [B, T, D]
     soma_tensor *gate; // [B, 1, D]; NULL of a norm without one

@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "policy/adapter.h"
 #include "policy/packed_cache.h"
+#include "policy/rtc.h"
 #include "policy/written.h"
 
 #include <math.h>
@@ -29,6 +30,7 @@ typedef struct runner {
     soma_rows rows;
     soma_feed feed;
     soma_writing_work writing; // where chunks are written as tokens
+    soma_rtc rtc;              // where they are denoised
     float *x;                  // [n, S, A]
 } runner;
 
@@ -37,6 +39,7 @@ struct soma_policy {
     soma_model *model;
     soma_robot robot;
     soma_precision precision;
+    bool gradient;       // plans have what real-time chunking's gradient needs
     soma_time_rule time; // of the project that the checkpoint is from
     soma_params *params;
     soma_writing writing;    // where chunks are written as tokens
@@ -46,7 +49,7 @@ struct soma_policy {
     soma_policy_info info;
     const char *camera_names[SOMA_MAX_CAMERAS], *ignored[SOMA_ROBOT_NAMES], *state_keys[SOMA_ROBOT_NAMES];
     char cache[SOMA_PATH_MAX]; // where closing keeps the packed weights for the next start; "": nowhere
-    pthread_mutex_t lock; // guards idle
+    pthread_mutex_t lock;      // guards idle
     runner *idle;
 };
 
@@ -57,6 +60,10 @@ struct soma_pilot {
     soma_rng rng;
     uint64_t acts;
     float *actions, *state; // [S, A], [n_state] of the observation that is being answered
+    soma_rtc_mode rtc;
+    soma_rtc_schedule schedule;
+    float *last; // [S, A] of the model: the chunk before, from `state`
+    bool has_last;
 };
 
 #define OPTS_TYPE soma_policy_opts
@@ -77,6 +84,7 @@ static soma_build build_like(const soma_policy *p, int n) {
     b.n_adapters = p->change.n_adapters;
     b.frozen = p->change.frozen;
     b.n_frozen = p->change.n_frozen;
+    b.pull = p->gradient;
     return b;
 }
 
@@ -99,6 +107,7 @@ static void runner_free(runner *r) {
     soma__rows_free(&r->rows);
     soma__feed_free(&r->feed);
     soma__writing_work_free(&r->writing);
+    soma__rtc_free(&r->rtc);
     soma__free(r->x);
     soma__free(r);
 }
@@ -137,6 +146,7 @@ static soma_status runner_new(runner **out, const soma_policy *p, int n, soma_er
     soma_status status = runner_plans(r, p, &whole, err);
     if (status == SOMA_OK) status = soma__rows_new(&r->rows, &p->robot, p->model, n, err);
     if (status == SOMA_OK && info->answer.max) status = soma__writing_work_new(&r->writing, &p->writing, n, err);
+    if (status == SOMA_OK && !info->answer.max) status = soma__rtc_new(&r->rtc, n, info->horizon, info->action_dim, err);
     if (status == SOMA_OK && !(r->x = soma__calloc((size_t)(n * info->horizon * info->action_dim), sizeof *r->x)))
         status = soma__no_memory(err, "a policy's working memory");
     if (status == SOMA_OK) return SOMA_OK;
@@ -259,6 +269,15 @@ soma_status soma__policy_precision(soma_precision *precision, const char *dtype,
     return soma__fail(err, SOMA_BAD_INPUT, "dtype \"%.20s\": f32, bf16, int8, int8w and int4w are possible", dtype);
 }
 
+static soma_status check_gradient(soma_policy *p, const char *path, soma_error *err) {
+    p->gradient = true;
+    if (p->model->info.answer.max)
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s writes its chunks as tokens: there is no flow to take a gradient of", path);
+    if (p->precision.quant)
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: quantised products have no gradient; --dtype bf16 or f32 with --gradient", path);
+    return SOMA_OK;
+}
+
 // Keeps what was packed for the next start; when the policy is closed, so that neither the first chunk nor a robot's acts wait for a disk.
 static void keep_packed(const soma_policy *p) {
     soma_error err = {0};
@@ -286,6 +305,7 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
         status = soma__writing_open(&p->writing, path, o.action_tokenizer, &p->robot, p->model, err);
     if (status == SOMA_OK) status = soma__time_rule(&p->time, "", c.config, err);
     if (status == SOMA_OK) status = soma__policy_precision(&p->precision, o.dtype, err);
+    if (status == SOMA_OK && o.gradient) status = check_gradient(p, path, err);
     if (status == SOMA_OK) status = soma__device_open(&p->device, o.device, &d, err);
     if (status == SOMA_OK && !o.no_cache) status = soma__packed_path(c.cache, path, o.cache, p->device, o.dtype, err);
     if (status == SOMA_OK) status = load_weights(p, &c, path, err);
@@ -343,6 +363,22 @@ const char *soma__policy_device(const soma_policy *p) { return p->device->kind->
 
 // ---- pilots
 
+static soma_status check_rtc(soma_rtc_mode *mode, soma_rtc_schedule *schedule, const soma_policy *p, const soma_pilot_opts *o,
+                             soma_error *err) {
+    SOMA_TRY(soma__rtc_mode(mode, o->rtc, err));
+    SOMA_TRY(soma__rtc_schedule(schedule, o->rtc_schedule, err));
+    if (!(o->rtc_weight >= 0)) return soma__fail(err, SOMA_BAD_INPUT, "rtc-weight %g: at least 0", o->rtc_weight);
+    if (o->rtc_horizon < 0) return soma__fail(err, SOMA_BAD_INPUT, "rtc-horizon %lld: at least 0", (long long)o->rtc_horizon);
+    if (*mode && p->model->info.answer.max)
+        return soma__fail(err, SOMA_UNSUPPORTED, "rtc: %s writes its chunks as tokens; real-time chunking needs a flow", p->info.family);
+    if (*mode == SOMA_RTC_GRADIENT && !p->gradient)
+        return soma__fail(err, SOMA_BAD_INPUT, "rtc gradient: the policy is to be opened with the option gradient");
+    if (*mode == SOMA_RTC_TRAINED && !p->model->info.given_max)
+        return soma__fail(err, SOMA_BAD_INPUT,
+                          "rtc trained: this policy has not learned to continue a chunk; guided and gradient need no learning");
+    return SOMA_OK;
+}
+
 soma_status soma_pilot_new(soma_pilot **out, const soma_policy *policy, const soma_pilot_opts *given, soma_error *err) {
     *out = NULL;
     soma_pilot_opts o = given ? *given : soma_pilot_defaults();
@@ -354,16 +390,21 @@ soma_status soma_pilot_new(soma_pilot **out, const soma_policy *policy, const so
         return soma__fail(err, SOMA_BAD_INPUT, "temperature %g: 0 to 100 are possible, 0 takes the most likely token", o.temperature);
     if (*o.constrain && strcmp(o.constrain, "grammar"))
         return soma__fail(err, SOMA_BAD_INPUT, "constrain \"%.40s\": only \"grammar\" is known", o.constrain);
+    soma_rtc_mode rtc;
+    soma_rtc_schedule schedule;
+    SOMA_TRY(check_rtc(&rtc, &schedule, policy, &o, err));
     if (!o.steps) o.steps = policy->model->info.n_steps;
     if (o.noise < 0) o.noise = policy->model->info.noise;
     soma_time_rule time = policy->time;
     if (*o.time) SOMA_TRY(soma__time_rule(&time, o.time, NULL, err));
     soma_pilot *pilot = soma__calloc(1, sizeof *pilot);
     if (!pilot) return soma__no_memory(err, "a pilot");
-    *pilot = (soma_pilot){.policy = policy, .opts = o, .time = time, .rng = soma__rng((uint64_t)o.seed)};
+    *pilot = (soma_pilot){.policy = policy, .opts = o, .time = time, .rng = soma__rng((uint64_t)o.seed), .rtc = rtc, .schedule = schedule};
+    const soma_model_info *info = &policy->model->info;
+    if (rtc) pilot->last = soma__calloc((size_t)(info->horizon * info->action_dim), sizeof *pilot->last);
     pilot->actions = soma__calloc((size_t)(policy->info.horizon * policy->info.n_actions), sizeof *pilot->actions);
     pilot->state = soma__calloc((size_t)policy->info.n_state, sizeof *pilot->state);
-    if (!pilot->actions || !pilot->state) {
+    if (!pilot->actions || !pilot->state || (rtc && !pilot->last)) {
         soma_pilot_free(pilot);
         return soma__no_memory(err, "a pilot");
     }
@@ -375,10 +416,11 @@ void soma_pilot_free(soma_pilot *pilot) {
     if (!pilot) return;
     soma__free(pilot->actions);
     soma__free(pilot->state);
+    soma__free(pilot->last);
     soma__free(pilot);
 }
 
-void soma_pilot_reset(soma_pilot *pilot) { (void)pilot; } // chunks are independent: there is nothing of an episode to forget
+void soma_pilot_reset(soma_pilot *pilot) { pilot->has_last = false; }
 
 // The plans for what was observed, with their inputs.
 static soma_status feed_plans(const soma_policy *p, runner *r, int64_t steps, soma_error *err) {
@@ -393,13 +435,30 @@ static soma_status feed_plans(const soma_policy *p, runner *r, int64_t steps, so
 
 static soma_status denoise(const soma_policy *p, runner *r, const soma_pilot *pilot, soma_error *err) {
     soma_status status = feed_plans(p, r, pilot->opts.steps, err);
-    return status == SOMA_OK ? soma__plan_set_denoise(r->sets, pilot->time, r->x, err) : status;
+    return status == SOMA_OK ? soma__rtc_denoise(&r->rtc, r->sets, pilot->time, r->x, err) : status;
 }
 
 static soma_status write_chunks(const soma_policy *p, runner *r, const soma_pilot_opts *o, soma_error *err) {
     SOMA_TRY(feed_plans(p, r, o->steps, err));
     return soma__write_chunks(&p->writing, &r->writing, o->temperature, *o->constrain, r->sets->frames[0], r->sets->frames[1], &r->feed,
                               r->x, err);
+}
+
+// What of the pilot's chunk before lies ahead of this observation becomes the row's target. Where actions are relative to the state, they
+// are so to the present one from here on.
+static void continue_chunk(runner *r, const soma_policy *p, const soma_pilot *pilot, int64_t i, const soma_obs *obs) {
+    const int64_t S = r->rtc.S, A = r->rtc.A, left = S - obs->executed;
+    r->rtc.mode = pilot->rtc;
+    r->rtc.delay[i] = -1;
+    if (!pilot->rtc || !pilot->has_last || !obs->executed || left <= 0) return;
+    float *target = r->rtc.target + i * S * A;
+    memcpy(target, pilot->last + (S - left) * A, sizeof *target * (size_t)(left * A));
+    memset(target + left * A, 0, sizeof *target * (size_t)((S - left) * A));
+    soma__robot_anchor(&p->robot, p->model, pilot->state, obs->state, target, left);
+    const int64_t horizon = pilot->opts.rtc_horizon ? SOMA_MIN(pilot->opts.rtc_horizon, left) : left;
+    r->rtc.delay[i] = SOMA_MIN(obs->delay, left);
+    r->rtc.most[i] = (float)pilot->opts.rtc_weight;
+    soma__rtc_weights(r->rtc.weight + i * S, S, pilot->schedule, obs->delay, horizon);
 }
 
 static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *pilots, const soma_obs *obs, soma_error *err) {
@@ -414,10 +473,16 @@ static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *p
                               (long long)first->steps, (long long)o->steps);
         if (pilots[i]->time != pilots[0]->time)
             return soma__fail(err, SOMA_BAD_INPUT, "pilots of one call take the flow's times of the same project");
+        if (pilots[i]->rtc != pilots[0]->rtc)
+            return soma__fail(err, SOMA_BAD_INPUT, "pilots of one call continue their chunks in the same way");
+        if (obs[i].executed < 0 || obs[i].delay < 0)
+            return soma__fail(err, SOMA_BAD_INPUT, "an observation after %d steps with a delay of %d: both are at least 0", obs[i].executed,
+                              obs[i].delay);
         SOMA_TRY(soma__robot_observe(&p->robot, &r->rows, i, &obs[i], err));
     }
     for (int i = 0; i < r->n; i++) { // nothing may fail from here on: the random streams advance
         soma_rng rng = soma__rng_fold(&pilots[i]->rng, pilots[i]->acts++);
+        if (!p->model->info.answer.max) continue_chunk(r, p, pilots[i], i, &obs[i]);
         memcpy(pilots[i]->state, obs[i].state, sizeof(float) * (size_t)p->info.n_state);
         if (p->model->info.answer.max) {
             r->writing.rngs[i] = rng;
@@ -442,6 +507,10 @@ soma_status soma_policy_act_many(const soma_policy *policy, int n, soma_pilot *c
     int64_t chunk = p->model->info.horizon * p->model->info.action_dim;
     for (int i = 0; i < n && status == SOMA_OK; i++) {
         soma__robot_from_model(&p->robot, p->model, pilots[i]->state, r->x + i * chunk, pilots[i]->actions);
+        if (pilots[i]->rtc) {
+            memcpy(pilots[i]->last, r->x + i * chunk, sizeof *r->x * (size_t)chunk);
+            pilots[i]->has_last = true;
+        }
         const soma_answer_flaw flaw = p->model->info.answer.max ? r->writing.flaws[i] : SOMA_ANSWER_FINE;
         actions[i] = (soma_actions){pilots[i]->actions, p->info.horizon, p->info.n_actions, ms, flaw ? soma__answer_flaw_text(flaw) : NULL};
     }

@@ -247,3 +247,19 @@ void soma__robot_from_model(const soma_robot *r, const soma_model *model, const 
         for (int i = 0; i < r->n_actions; i++) out[s * r->n_actions + i] = (float)action[i];
     }
 }
+
+void soma__robot_anchor(const soma_robot *r, const soma_model *model, const float *from, const float *to, float *values, int64_t n) {
+    const int64_t A = model->info.action_dim, dims = SOMA_MIN(r->n_state, r->n_actions);
+    double was[SOMA_ROBOT_MAX_DIMS], is[SOMA_ROBOT_MAX_DIMS], action[SOMA_ROBOT_MAX_DIMS];
+    soma__robot_state(r, from, was);
+    soma__robot_state(r, to, is);
+    for (int64_t s = 0; s < n; s++) {
+        for (int i = 0; i < r->n_actions; i++) action[i] = values[s * A + i];
+        if (r->actions) soma__norm_undo(r->actions, r->action_rule, action, 1, r->n_actions);
+        soma__delta_undo(action, 1, r->n_actions, was, r->delta, dims);
+        soma__delta_apply(action, 1, r->n_actions, is, r->delta, dims);
+        if (r->actions) soma__norm_apply(r->actions, r->action_rule, action, 1, r->n_actions);
+        for (int64_t i = 0; i < dims; i++)
+            if (r->delta[i]) values[s * A + i] = (float)action[i];
+    }
+}

@@ -114,5 +114,7 @@ void soma__robot_convert(const soma_robot *robot, float *states, float *actions,
 void soma__robot_to_model(const soma_robot *robot, const soma_model *model, const float *state, const float *values, float *out);
 // The other way round.
 void soma__robot_from_model(const soma_robot *robot, const soma_model *model, const float *state, const float *values, float *out);
+// Actions of the model, values [n, action_dim], that are relative to the state `from` become relative to `to`; the others keep their bits.
+void soma__robot_anchor(const soma_robot *robot, const soma_model *model, const float *from, const float *to, float *values, int64_t n);
 
 #endif

@@ -2,6 +2,8 @@
 // A pass: the training graph (or its loss alone), its memory, and how a loader's batch becomes its inputs.
 #include "train/trainer.h"
 
+#include "model/flow.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -36,7 +38,7 @@ soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t 
     SOMA_TRY(soma__rows_new(&pass->rows, &t->robot, t->model, n, err));
     pass->actions = soma__calloc(N * chunk, sizeof(float));
     pass->noise = soma__calloc(N * D * chunk, sizeof(float));
-    pass->time = soma__calloc(N * D, sizeof(float));
+    pass->time = soma__calloc(N * D * (size_t)soma__flow_each(info), sizeof(float));
     if (!pass->actions || !pass->noise || !pass->time) return soma__no_memory(err, "a training batch");
     soma_batch *b = &pass->rows.batch;
     b->draws = draws;
@@ -91,13 +93,13 @@ static soma_status fill_row(soma_trainer *t, soma_pass *pass, const soma_picture
 }
 
 // One (noise, time) pair: noise ~ N(0, 1); time = 0.999 Beta(1.5, 1) + 0.001, drawn as U^(1/1.5) (openpi).
-static void draw(soma_pass *pass, int64_t k, int64_t chunk, soma_rng rng) {
-    if (pass->mean) { // the noise is zero since it was allocated
-        pass->time[k] = 1;
-        return;
-    }
-    pass->time[k] = (float)(pow(soma__rng_uniform(&rng), 1 / 1.5) * 0.999 + 0.001);
-    soma__rng_normals(&rng, pass->noise + k * chunk, (size_t)chunk);
+// Of a net that learns to continue a chunk, 0 to given_max first actions are given: their time is 0 (LeRobot).
+static void draw(soma_pass *pass, const soma_model_info *info, int64_t k, soma_rng rng) {
+    const int64_t chunk = info->horizon * info->action_dim, each = soma__flow_each(info);
+    const float t = pass->mean ? 1 : (float)(pow(soma__rng_uniform(&rng), 1 / 1.5) * 0.999 + 0.001);
+    if (!pass->mean) soma__rng_normals(&rng, pass->noise + k * chunk, (size_t)chunk); // else it is zero since it was allocated
+    const int64_t given = info->given_max ? (int64_t)soma__rng_below(&rng, (uint64_t)info->given_max + 1) : 0;
+    for (int64_t s = 0; s < each; s++) pass->time[k * each + s] = s < given ? 0 : t;
 }
 
 soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, soma_error *err) {
@@ -108,7 +110,7 @@ soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loade
     for (int64_t i = 0; i < pass->n; i++) {
         SOMA_TRY(fill_row(t, pass, soma__loader_pictures(loader), batch, i, err));
         for (int64_t k = 0; k < pass->draws; k++)
-            draw(pass, i * pass->draws + k, info->horizon * info->action_dim, soma__rng_fold(&stream, (uint64_t)(i * pass->draws + k)));
+            draw(pass, info, i * pass->draws + k, soma__rng_fold(&stream, (uint64_t)(i * pass->draws + k)));
         if (!training || !(t->o.state_noise > 0)) continue;
         soma_rng noise = soma__rng_fold(&stream, UINT32_MAX + (uint64_t)i);
         for (int d = 0; d < t->robot.n_state && info->state_input; d++)

@@ -70,6 +70,7 @@ static const soma_field fields[] = {
     SOMA_FIELDS_GEMMA("paligemma", pi0_config, language),
     SOMA_FIELDS_GEMMA("action_expert", pi0_config, expert),
     SOMA_FIELDS_VISION("vision", pi0_config, vision),
+    INT("rtc_training_max_delay", NULL, model.info.given_max, 0, 4096),
     REAL("vision_layer_norm_eps", vision_eps),
     REAL("rms_norm_eps", rms_eps),
     REAL("rope_theta", rope_theta),
@@ -89,6 +90,10 @@ static soma_status check_sizes(const pi0_config *c, const char *where, soma_erro
     if (!(c->vision_eps > 0) || !(c->rms_eps > 0) || !(c->rope_theta > 1) || !(c->min_period > 0) || !(c->max_period > c->min_period))
         return soma__fail(err, SOMA_BAD_INPUT, "%s: epsilons are positive, rope_theta is above 1, time_max_period above time_min_period",
                           where);
+    if (c->model.info.given_max && (!c->pi05 || c->model.info.given_max >= c->model.info.horizon))
+        return soma__fail(err, SOMA_BAD_INPUT,
+                          "%s: rtc_training_max_delay is %lld; pi05 alone learns to continue a chunk, and of less than its horizon", where,
+                          (long long)c->model.info.given_max);
     if (!(c->model.info.noise >= 0 && c->model.info.noise <= 10))
         return soma__fail(err, SOMA_BAD_INPUT, "%s: noise_scale is %g; 0 to 10 makes sense", where, c->model.info.noise);
     return SOMA_OK;

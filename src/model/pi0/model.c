@@ -59,7 +59,10 @@ static soma_tensor *time_condition(const builder *m, soma_tensor *emb) { // [N, 
     return soma_apply(soma_linear(m->root, "time_mlp_out", h, m->c->expert.width, true), SOMA_UNARY_SILU);
 }
 
-// Either `time` f32 [N] or, with a saving, `step` i32 [N].
+// What SCHEDULE keeps: a row for each step and, where actions may be given, one for time 0.
+static int64_t schedule_rows(const builder *m) { return m->saving->steps + (m->c->model.info.given_max > 0); }
+
+// Either `time` f32 [N] or, with a saving, `step` i32 [N]; or one for each action.
 static soma_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor *time, soma_tensor *step) {
     const pi0_config *c = m->c;
     int64_t D = c->expert.width, N = m->B * m->R;
@@ -72,7 +75,7 @@ static soma_stream suffix_stream(const builder *m, soma_tensor *x_t, soma_tensor
         tok = soma_linear(root, "action_in_proj", x_t, D, true);
         s.step = step;
         if (step)
-            s.n_steps = m->saving->steps;
+            s.n_steps = schedule_rows(m);
         else
             s.cond = soma_tap(time_condition(m, emb), "suffix_t1.adarms_cond"); // [N, D]
     } else {
@@ -147,7 +150,7 @@ static void build_denoise(const builder *m) {
 // What depends on the flow's times alone: pi0's time embeddings, pi0.5's modulations of every norm.
 static void build_schedule(const builder *m) {
     const pi0_config *c = m->c;
-    const int64_t steps = m->saving->steps;
+    const int64_t steps = schedule_rows(m);
     soma_tensor *emb = soma_time_embed(soma_input(m->g, "time", SOMA_F32, 1, &steps), c->expert.width, c->min_period, c->max_period);
     if (c->pi05)
         soma_gemma_schedule(&(soma_stream){.c = &c->expert, .scope = m->expert, .cond = time_condition(m, emb), .n_steps = steps});
