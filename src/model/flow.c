@@ -29,8 +29,8 @@ void soma__flow_loss(const soma_flow_lesson *l, soma_tensor *v) {
 soma_flow_step soma__flow_step(soma_graph *g, const soma_model_info *info, const soma_saving *saving, int64_t B) {
     const int64_t n = B * soma__flow_each(info);
     return (soma_flow_step){.x_t = soma_input(g, "x_t", SOMA_F32, 3, (int64_t[]){B, info->horizon, info->action_dim}),
-                            .time = saving ? NULL : soma_input(g, "time", SOMA_F32, 1, &B),
-                            .step = saving ? soma_input(g, "step", SOMA_I32, 1, &B) : NULL,
+                            .time = saving ? NULL : soma_input(g, "time", SOMA_F32, 1, &n),
+                            .step = saving ? soma_input(g, "step", SOMA_I32, 1, &n) : NULL,
                             .dt = soma_input(g, "dt", SOMA_F32, 1, (int64_t[]){1})};
 }
 

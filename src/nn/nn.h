@@ -93,7 +93,7 @@ soma_tensor *soma_layer_norm(const soma_scope *s, const char *name, soma_tensor 
 // shift. The gate is not squashed; the caller multiplies its sublayer's output with it. dense starts at zero.
 typedef struct soma_normed {
     soma_tensor *y;    // [B, T, D]
-    soma_tensor *gate; // [B, 1, D]; NULL of a norm without one
+    soma_tensor *gate; // [B, 1, D], or [B, T, D] where each token has a condition; NULL of a norm without one
 } soma_normed;
 soma_normed soma_ada_rms_norm(const soma_scope *s, const char *name, soma_tensor *x, soma_tensor *cond, float eps);
 // Its two halves: scale, shift and gate [B, 3D] of a norm over D values; and the norm that has them.

@@ -131,12 +131,12 @@ soma_status pi0_model_new(soma_model **model, const json_t *json, const char *wh
     info->type = c->pi05 ? "pi05" : "pi0";
     info->image_size = c->vision.image;
     info->state_input = !c->pi05;
+    info->form = c->pi05 ? SOMA_PROMPT_PI05 : SOMA_PROMPT_PI0;
     c->vision.eps = (float)c->vision_eps;
     c->language.eps = c->expert.eps = c->rms_eps;
     c->language.theta = c->expert.theta = c->rope_theta;
     c->model.family = &soma__family_pi0;
     *model = &c->model;
-    info->form = c->pi05 ? SOMA_PROMPT_PI05 : SOMA_PROMPT_PI0;
     return SOMA_OK;
 }
 
