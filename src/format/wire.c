@@ -16,6 +16,7 @@ struct soma_wire {
     soma_wire_opts opts;
     char uri[1100], host[512], path[512]; // uri: for sentences
     int port;
+    bool encrypted;
     double deadline; // of connecting, soma__seconds
     struct lws_context *context;
     pthread_t thread;
@@ -32,6 +33,7 @@ struct soma_wire {
     bool quit, asking, answered;
     soma_str outgoing, answer; // outgoing: LWS_PRE bytes of room, then the request
     soma_error failure;        // code SOMA_OK: none yet; the first one stays
+    soma_error busy;           // instead of one answer
 
     // the caller's thread only
     soma_arena metadata_arena, answer_arena;
@@ -80,6 +82,7 @@ static void try_connect(lws_sorted_usec_list_t *sul) {
                                         .origin = w->host,
                                         .port = w->port,
                                         .path = w->path,
+                                        .ssl_connection = w->encrypted ? LCCSCF_USE_SSL : 0,
                                         .ietf_version_or_minus_one = -1,
                                         .local_protocol_name = "soma",
                                         .pwsi = &w->wsi};
@@ -107,6 +110,22 @@ static void server_error(soma_wire *w) {
     fail(w, SOMA_IO, "the server says: %s%.*s", skip ? "..." : "", (int)(len - skip), s->text + skip);
 }
 
+// True: the text says that this one request was not taken.
+static bool server_busy(soma_wire *w) {
+    static const char word[] = "busy: ";
+    size_t n = sizeof word - 1;
+    if (w->incoming.len < n || memcmp(w->incoming.text, word, n)) return false;
+    pthread_mutex_lock(&w->mutex);
+    bool asked = w->asking && !w->answered;
+    if (asked) {
+        soma__fail(&w->busy, SOMA_BUSY, "%.80s: %.*s", w->uri, (int)SOMA_MIN(w->incoming.len - n, 700u), w->incoming.text + n);
+        pthread_cond_broadcast(&w->changed);
+    }
+    pthread_mutex_unlock(&w->mutex);
+    w->incoming.len = 0;
+    return asked;
+}
+
 static int receive(soma_wire *w, struct lws *wsi, const void *bytes, size_t len) {
     size_t announced = w->incoming.len + len + lws_remaining_packet_payload(wsi);
     if (announced > MAX_ANSWER) {
@@ -120,6 +139,7 @@ static int receive(soma_wire *w, struct lws *wsi, const void *bytes, size_t len)
     }
     if (lws_remaining_packet_payload(wsi) || !lws_is_final_fragment(wsi)) return 0;
     if (!lws_frame_is_binary(wsi)) {
+        if (server_busy(w)) return 0;
         server_error(w);
         return -1;
     }
@@ -150,9 +170,19 @@ static int send_request(soma_wire *w, struct lws *wsi) {
     return result ? -1 : 0;
 }
 
+// `at`: where libwebsockets builds the request's headers, moved on; `room` bytes are left.
+static int add_key(const soma_wire *w, struct lws *wsi, unsigned char **at, size_t room) {
+    char value[300];
+    if (!w->opts.api_key) return 0;
+    int n = snprintf(value, sizeof value, "Api-Key %s", w->opts.api_key);
+    return n >= (int)sizeof value ||
+           lws_add_http_header_by_token(wsi, WSI_TOKEN_HTTP_AUTHORIZATION, (unsigned char *)value, n, at, *at + room);
+}
+
 static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t len) {
     soma_wire *w = lws_context_user(lws_get_context(wsi));
     switch (reason) {
+    case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER: return add_key(w, wsi, in, len) ? -1 : 0;
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR: refused(w, wsi, in); return 0;
     case LWS_CALLBACK_CLIENT_RECEIVE: return receive(w, wsi, in, len);
     case LWS_CALLBACK_CLIENT_WRITEABLE: return send_request(w, wsi);
@@ -199,18 +229,22 @@ static soma_status wait_message(soma_wire *w, soma_str *message, double seconds,
     }
     pthread_mutex_lock(&w->mutex);
     int late = 0;
-    while (!w->answered && !w->failure.code && late != ETIMEDOUT) late = pthread_cond_timedwait(&w->changed, &w->mutex, &until);
-    if (!w->answered && !w->failure.code) soma__fail(&w->failure, SOMA_IO, "%.80s: no %s within %g s", w->uri, what, seconds);
+    while (!w->answered && !w->failure.code && !w->busy.code && late != ETIMEDOUT)
+        late = pthread_cond_timedwait(&w->changed, &w->mutex, &until);
+    if (!w->answered && !w->failure.code && !w->busy.code)
+        soma__fail(&w->failure, SOMA_IO, "%.80s: no %s within %g s", w->uri, what, seconds);
     bool ok = w->answered;
     if (ok) {
         soma_str free_one = *message;
         *message = w->answer;
         w->answer = free_one;
         w->answered = w->asking = false;
-    } else if (err) {
-        *err = w->failure;
     }
-    soma_status status = ok ? SOMA_OK : w->failure.code;
+    soma_error *why = w->failure.code ? &w->failure : &w->busy;
+    soma_status status = ok ? SOMA_OK : why->code;
+    if (!ok && err) *err = *why;
+    if (!ok) w->asking = false;
+    w->busy.code = SOMA_OK;
     pthread_mutex_unlock(&w->mutex);
     return status;
 }
@@ -223,9 +257,8 @@ static soma_status distrust(soma_wire *w, soma_error *err) {
 }
 
 static soma_status parse_address(soma_wire *w, const char *address, soma_error *err) {
-    if (!strncmp(address, "wss://", 6))
-        return soma__fail(err, SOMA_UNSUPPORTED, "%.200s: encrypted connections are not supported", address);
-    const char *rest = strncmp(address, "ws://", 5) ? address : address + 5;
+    w->encrypted = !strncmp(address, "wss://", 6);
+    const char *rest = w->encrypted ? address + 6 : strncmp(address, "ws://", 5) ? address : address + 5;
     bool bracket = *rest == '['; // an IPv6 address
     size_t len = bracket ? strcspn(++rest, "]") : strcspn(rest, ":/");
     const char *after = rest + len + (bracket && rest[len]);
@@ -237,7 +270,8 @@ static soma_status parse_address(soma_wire *w, const char *address, soma_error *
         return soma__fail(err, SOMA_BAD_INPUT, "\"%.200s\" is not an address: wanted ws://HOST:PORT or HOST:PORT", address);
     memcpy(w->host, rest, len);
     strcpy(w->path, *end ? end : "/");
-    snprintf(w->uri, sizeof w->uri, bracket ? "ws://[%s]:%d%s" : "ws://%s:%d%s", w->host, w->port, *end ? end : "");
+    snprintf(w->uri, sizeof w->uri, bracket ? "%s://[%s]:%d%s" : "%s://%s:%d%s", w->encrypted ? "wss" : "ws", w->host, w->port,
+             *end ? end : "");
     return SOMA_OK;
 }
 
@@ -248,6 +282,8 @@ static soma_status start(soma_wire *w, soma_error *err) {
                                              .user = w,
                                              .pt_serv_buf_size = READ_SIZE,
                                              .fd_limit_per_thread = 16,
+                                             .options = w->encrypted ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT : 0,
+                                             .client_ssl_ca_filepath = w->encrypted ? w->opts.tls_ca : NULL,
                                              .connect_timeout_secs = (unsigned)fmax(1, ceil(w->opts.connect_timeout))};
     w->context = lws_create_context(&info);
     if (!w->context) return soma__fail(err, SOMA_IO, "%.80s: libwebsockets cannot start", w->uri);

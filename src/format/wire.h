@@ -4,7 +4,9 @@
 // It speaks to soma's own server and to openpi's alike. The connection is served by a thread of its own, so that pings are answered while
 // the caller simulates or moves the robot. A soma_wire belongs to one thread. Once a call has failed the connection is closed, because a
 // late answer could be taken for the next one; later calls repeat the sentence. Refused: text frames (they are the server's errors and
-// become ours), malformed answers, actions that are not finite, answers above 64 MiB, wss.
+// become ours), malformed answers, actions that are not finite, answers above 64 MiB.
+//
+// Only "busy: ..." (a server of ours whose line is full) leaves the connection as it is: SOMA_BUSY, and the next call may be answered.
 #ifndef SOMA_FORMAT_WIRE_H
 #define SOMA_FORMAT_WIRE_H
 
@@ -17,10 +19,13 @@ typedef struct soma_wire soma_wire;
 typedef struct soma_wire_opts {
     double connect_timeout; // seconds; a refused connection is tried again until then, so that a server may still be starting
     double answer_timeout;  // seconds from an observation to its actions
+    const char *api_key;    // sent as "Authorization: Api-Key ..."; NULL: none
+    const char *tls_ca;     // of wss: a PEM file with the certificates that are trusted; NULL: the system's
 } soma_wire_opts;
 soma_wire_opts soma__wire_defaults(void); // 10 and 120
 
-// `address`: "ws://host:port/path", "host:port" or "host" (port 8000). NULL opts: defaults.
+// `address`: "ws://host:port/path", "wss://..." (encrypted), "host:port" or "host" (port 8000). NULL opts: defaults, whose texts are
+// borrowed while the connection is open.
 soma_status soma__wire_connect(soma_wire **wire, const char *address, const soma_wire_opts *opts, soma_error *err);
 void soma__wire_close(soma_wire *wire);                     // NULL allowed
 const soma_msg *soma__wire_metadata(const soma_wire *wire); // a map; borrowed until close

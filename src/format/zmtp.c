@@ -106,7 +106,7 @@ static soma_zmtp_found end_frame(soma_zmtp *z, soma_error *err) {
 }
 
 static void take(unsigned char *to, size_t *n, size_t wanted, const unsigned char **bytes, size_t *len) {
-    size_t count = SOMA_MIN(wanted - *n, *len);
+    size_t count = *n < wanted ? SOMA_MIN(wanted - *n, *len) : 0;
     memcpy(to + *n, *bytes, count);
     *n += count;
     *bytes += count;

@@ -144,8 +144,10 @@ static void hold_robot(const soma_safetensors *st, const char *name, const char 
     char prefix[80], in[80];
     snprintf(prefix, sizeof prefix, "%s.", name);
     snprintf(in, sizeof in, "%s.in.", name);
-    soma_model model = {.info = {.type = model_type, .state_input = !strcmp(model_type, "pi0")}};
-    model.info.answer.max = !strcmp(model_type, "pi0_fast"); // it writes its actions
+    const bool pi0 = !strcmp(model_type, "pi0"), fast = !strcmp(model_type, "pi0_fast");
+    soma_model model = {.info = {.type = model_type, .state_input = pi0}};
+    model.info.form = pi0 ? SOMA_PROMPT_PI0 : fast ? SOMA_PROMPT_FAST : SOMA_PROMPT_PI05;
+    model.info.answer.max = fast; // it writes its actions
     soma_robot *r = soma__arena_alloc(&arena, sizeof *r);
     make_robot(r, json, &model);
     soma_obs obs;
@@ -226,7 +228,7 @@ static void hold_message(const char *file, const char *robot, int n_images, doub
     char path[SOMA_PATH_MAX], name[80], json[80], *bytes;
     size_t size;
     const soma_msg *m;
-    soma_model model = {.info = {.type = "pi0", .state_input = true}};
+    soma_model model = {.info = {.type = "pi0", .state_input = true, .form = SOMA_PROMPT_PI0}};
     soma_robot *r = soma__arena_alloc(&arena, sizeof *r);
     soma_obs obs;
     snprintf(name, sizeof name, "wire/%s.msgpack", file);
