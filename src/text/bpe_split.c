@@ -110,7 +110,8 @@ static const char *word_end(const soma_split *rule, const char *s, const char *e
 
 soma_split soma__split_at_mark(soma_split_kind kind, const char *mark) {
     soma_split rule = {.kind = kind, .mark_len = strlen(mark)};
-    SOMA_CHECK(kind != SOMA_SPLIT_WORDS && rule.mark_len && rule.mark_len < sizeof rule.mark, "a mark is a character of up to 4 bytes");
+    SOMA_CHECK(kind != SOMA_SPLIT_WORDS && kind != SOMA_SPLIT_NUMBERS && rule.mark_len && rule.mark_len < sizeof rule.mark,
+               "a mark is a character of up to 4 bytes");
     memcpy(rule.mark, mark, rule.mark_len);
     return rule;
 }
@@ -131,7 +132,17 @@ static const char *mark_end(const soma_split *rule, const char *s, const char *e
     return mark;
 }
 
+static const char *number_end(const soma_split *rule, const char *s, const char *end) {
+    if (is_class(s, end, SOMA_CHAR_NUMBER)) return run(s, end, SOMA_CHAR_NUMBER, rule->n_digits);
+    for (size_t len; s < end && class_at(s, end, &len) != SOMA_CHAR_NUMBER;) s += len;
+    return s;
+}
+
 size_t soma__split_next(const soma_split *rule, const char *s, const char *end, bool *dropped) {
     *dropped = false;
-    return (size_t)((rule->kind == SOMA_SPLIT_WORDS ? word_end(rule, s, end, dropped) : mark_end(rule, s, end)) - s);
+    switch (rule->kind) {
+    case SOMA_SPLIT_WORDS: return (size_t)(word_end(rule, s, end, dropped) - s);
+    case SOMA_SPLIT_NUMBERS: return (size_t)(number_end(rule, s, end) - s);
+    default: return (size_t)(mark_end(rule, s, end) - s);
+    }
 }

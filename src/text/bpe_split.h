@@ -12,6 +12,7 @@ typedef enum soma_split_kind {
     SOMA_SPLIT_BEFORE, // before each `mark`
     SOMA_SPLIT_AFTER,  // behind each `mark`
     SOMA_SPLIT_RUNS,   // before each `mark` that follows something else: "a__b" is "a", "__b"
+    SOMA_SPLIT_NUMBERS // numbers of up to n_digits, and what lies between them
 } soma_split_kind;
 
 typedef struct soma_split {

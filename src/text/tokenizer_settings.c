@@ -109,7 +109,7 @@ static soma_status read_normalizer(reader *r, const char *type, const json_t *va
 // ---- the cut
 
 static soma_status add_split(reader *r, soma_split split) {
-    if (split.kind == SOMA_SPLIT_WORDS) SOMA_TRY(soma__unicode_need(r->where, r->err));
+    if (split.kind == SOMA_SPLIT_WORDS || split.kind == SOMA_SPLIT_NUMBERS) SOMA_TRY(soma__unicode_need(r->where, r->err));
     if (r->s->n_splits == SOMA_TOKENIZER_SPLITS)
         return soma__fail(r->err, SOMA_UNSUPPORTED, "%s: more than %d rules of cutting", r->where, SOMA_TOKENIZER_SPLITS);
     r->s->splits[r->s->n_splits++] = split;
@@ -154,11 +154,15 @@ static soma_status read_metaspace(reader *r, const json_t *value) {
 
 static soma_status read_pre_tokenizer(reader *r, const char *type, const json_t *value) {
     soma_tokenizer_settings *s = r->s;
-    bool leads = false, cuts = true;
+    bool leads = false, cuts = true, each = false;
     if (s->byte_level) return unknown(r, "behind ByteLevel, the pre-tokeniser", type);
     if (!strcmp(type, "Split")) return read_split(r, value);
     if (s->n_splits && !strcmp(type, "Metaspace")) return unknown(r, "behind another rule, the pre-tokeniser", type);
     if (!strcmp(type, "Metaspace")) return read_metaspace(r, value);
+    if (!strcmp(type, "Digits")) { // SmolLM's
+        SOMA_TRY(read_flag(r, value, "individual_digits", &each));
+        return add_split(r, (soma_split){.kind = SOMA_SPLIT_NUMBERS, .n_digits = each});
+    }
     if (strcmp(type, "ByteLevel")) return unknown(r, "the pre-tokeniser", type);
     SOMA_TRY(read_flag(r, value, "add_prefix_space", &leads));
     SOMA_TRY(read_flag(r, value, "use_regex", &cuts));

@@ -66,7 +66,7 @@ static void recognise(const json_t *root) {
 
 // A robot that was read is written, and read again as it was.
 static void robot(const json_t *root) {
-    static const soma_model stub = {.info = {.type = "pi0", .state_input = true}};
+    static const soma_model stub = {.info = {.type = "pi0", .state_input = true, .form = SOMA_PROMPT_PI0}};
     static soma_robot r, again;
     soma_error err = {0};
     if (soma__robot_read(&r, root, &stub, "bytes", &err)) {

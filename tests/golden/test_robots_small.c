@@ -62,6 +62,7 @@ static void hold_robot(const char *name, const char *rule) {
     static soma_robot r;
     soma_model model = {.info = {.type = "pi0",
                                  .state_input = true,
+                                 .form = SOMA_PROMPT_PI0,
                                  .horizon = STEPS,
                                  .action_dim = WIDE,
                                  .state_dim = WIDE,

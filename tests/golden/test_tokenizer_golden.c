@@ -89,7 +89,7 @@ static void test_small(void **state) {
     size_t i;
     json_t *golden;
     need_unicode();
-    assert_int_equal(json_array_size(json_object_get(goldens, "small")), 8);
+    assert_int_equal(json_array_size(json_object_get(goldens, "small")), 9);
     json_array_foreach(json_object_get(goldens, "small"), i, golden) {
         const char *name = json_string_value(json_object_get(golden, "name"));
         char *text = json_dumps(json_object_get(golden, "tokenizer"), i % 2 ? JSON_COMPACT : JSON_INDENT(2));
