@@ -57,7 +57,7 @@ bool soma__keys_have(const soma_keys *keys, const char *key, size_t len) {
     memcpy(given, key, SOMA_MIN(len, SOMA_KEY_SIZE - 1));
     unsigned found = keys->n == 0;
     for (int i = 0; i < keys->n; i++) {
-        volatile unsigned differs = len >= SOMA_KEY_SIZE;
+        volatile unsigned differs = len != strlen(keys->keys[i]);
         for (int b = 0; b < SOMA_KEY_SIZE; b++) differs |= (unsigned char)given[b] ^ (unsigned char)keys->keys[i][b];
         found |= differs == 0;
     }
