@@ -22,6 +22,9 @@ enum { SOMA_ROBOT_MAX_DIMS = 256, SOMA_ROBOT_NAMES = 16, SOMA_ROBOT_NAME = 64 };
 
 typedef char soma_robot_name[SOMA_ROBOT_NAME];
 
+// What an action is when the robot shall stand still: the state's number at its place, 0, or what was last sent.
+typedef enum soma_hold { SOMA_HOLD_UNKNOWN, SOMA_HOLD_STATE, SOMA_HOLD_ZERO, SOMA_HOLD_LAST } soma_hold;
+
 typedef struct soma_robot {
     int n_state, n_actions; // robot's; the model's may be larger
     double rate;            // Hz; 0: unknown
@@ -36,7 +39,8 @@ typedef struct soma_robot {
     int n_state_keys;
     soma_robot_name state_keys[SOMA_ROBOT_NAMES]; // parts of the state in a message, in order; none: "state"
     soma_form state_forms[SOMA_ROBOT_MAX_DIMS], action_forms[SOMA_ROBOT_MAX_DIMS];
-    bool delta[SOMA_ROBOT_MAX_DIMS]; // which actions are relative to the state
+    bool delta[SOMA_ROBOT_MAX_DIMS];   // which actions are relative to the state
+    uint8_t hold[SOMA_ROBOT_MAX_DIMS]; // soma_hold of each action; all UNKNOWN, or none
     soma_norm_rule state_rule, action_rule;
     soma_resize_rule resize;
     soma_prompt_form form;
@@ -109,6 +113,13 @@ void soma__robot_action(const soma_robot *robot, const double *state, const floa
 
 // Only the conversions, in place: states [n, n_state], actions [n, n_actions].
 void soma__robot_convert(const soma_robot *robot, float *states, float *actions, int64_t n);
+
+// The action [n_actions] that holds the robot where it is, in robot units. state [n_state]; last: the action that was last sent, NULL when
+// there was none. False: the robot does not say how it is held, or nothing was sent yet.
+bool soma__robot_hold(const soma_robot *robot, const float *state, const float *last, float *action);
+// robot_json.c's part for the key "hold"; the list is a new reference, empty when the robot does not say.
+soma_status soma__robot_read_hold(soma_robot *robot, const json_t *object, const char *where, soma_error *err);
+json_t *soma__robot_hold_json(const soma_robot *robot);
 
 // values [horizon, n_actions] in robot units to out [horizon, action_dim] of the model (padded with zeros); state [n_state] in robot units.
 void soma__robot_to_model(const soma_robot *robot, const soma_model *model, const float *state, const float *values, float *out);

@@ -12,10 +12,28 @@
 static const char *const resize_names[] = {"pil", "torch", "lerobot", "lerobot_04", "smolvla"}; // in the order of soma_resize_rule
 
 // Everything that the object may have. "like", "model", "metadata", "asset_id" and "norm_stats" are read by soma__robot_resolve and _stats.
-static const char *const keys[] = {"name",       "like",      "n_state",          "n_actions",       "rate",   "cameras",
-                                   "state_keys", "convert",   "cameras_required", "cameras_ignored", "absent", "cameras_optional",
-                                   "delta",      "normalise", "resize",           "prompt_form",     "prompt", "asset_id",
-                                   "norm_stats", "model",     "metadata"};
+static const char *const keys[] = {"name",
+                                   "like",
+                                   "n_state",
+                                   "n_actions",
+                                   "rate",
+                                   "cameras",
+                                   "state_keys",
+                                   "convert",
+                                   "cameras_required",
+                                   "cameras_ignored",
+                                   "absent",
+                                   "cameras_optional",
+                                   "delta",
+                                   "hold",
+                                   "normalise",
+                                   "resize",
+                                   "prompt_form",
+                                   "prompt",
+                                   "asset_id",
+                                   "norm_stats",
+                                   "model",
+                                   "metadata"};
 
 static soma_status check_keys(const json_t *robot, const char *where, soma_error *err) {
     const char *key;
@@ -218,6 +236,7 @@ soma_status soma__robot_read(soma_robot *r, const json_t *robot, const soma_mode
     SOMA_TRY(read_rules(r, robot, model, where, err));
     SOMA_TRY(read_texts(r, robot, where, err));
     SOMA_TRY(read_delta(r, robot, where, err));
+    SOMA_TRY(soma__robot_read_hold(r, robot, where, err));
     SOMA_TRY(read_convert(r, robot, where, err));
     SOMA_TRY(read_names(r->state_keys, &r->n_state_keys, SOMA_ROBOT_NAMES, robot, "state_keys", where, err));
     SOMA_TRY(read_cameras(r, robot, where, err));
@@ -284,6 +303,7 @@ json_t *soma__robot_json(const soma_robot *r) {
     json_object_set_new(out, "normalise", rules);
     json_object_set_new(out, "delta", delta);
     put_list(out, "convert", convert);
+    put_list(out, "hold", soma__robot_hold_json(r));
     json_object_set_new(out, "cameras", cameras_json(r));
     put_list(out, "cameras_required", required_json(r));
     put_list(out, "cameras_ignored", names_json(r->ignored, r->n_ignored));

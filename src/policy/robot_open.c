@@ -106,6 +106,7 @@ soma_status soma__robot_adopt(soma_robot *r, const char *given, const char *wher
         memcpy(r->state_forms, other->state_forms, sizeof r->state_forms);
         memcpy(r->action_forms, other->action_forms, sizeof r->action_forms);
         memcpy(r->delta, other->delta, sizeof r->delta);
+        memcpy(r->hold, other->hold, sizeof r->hold);
         memcpy(r->ignored, other->ignored, sizeof r->ignored);
         memcpy(r->state_keys, other->state_keys, sizeof r->state_keys);
         memcpy(r->prompt, other->prompt, sizeof r->prompt);

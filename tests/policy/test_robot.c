@@ -112,6 +112,23 @@ static void test_builtins(void **state) {
     assert_int_equal(n, 21);
 }
 
+static void test_hold(void **state) {
+    static soma_robot r;
+    json_t *robot = parse("{\"n_state\": 4, \"n_actions\": 5, \"cameras\": [], \"hold\": [[\"state\", 2], \"zero\", [\"last\", 2]]}");
+    if (soma__robot_read(&r, robot, model, "it", &err)) fail_msg("%s", err.text);
+    const float now[] = {1, 2, 3, 4}, last[] = {-1, -2, -3, -4, -5};
+    float action[5];
+    assert_false(soma__robot_hold(&r, now, NULL, action)); // a gripper that was told nothing yet
+    assert_true(soma__robot_hold(&r, now, last, action));
+    const float wanted[] = {1, 2, 0, -4, -5};
+    assert_memory_equal(action, wanted, sizeof wanted);
+    json_decref(robot);
+    robot = parse("{\"n_state\": 4, \"n_actions\": 5, \"cameras\": []}");
+    if (soma__robot_read(&r, robot, model, "it", &err)) fail_msg("%s", err.text);
+    assert_false(soma__robot_hold(&r, now, last, action)); // it is not guessed
+    json_decref(robot);
+}
+
 static void released(const char *name, int horizon, int tokens, int n_delta) {
     json_t *config = parse("{\"action_horizon\": 7}");
     static soma_robot r;
@@ -170,6 +187,11 @@ static void test_refused_objects(void **state) {
         {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"delta\": [0]}", "runs such as"},
         {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"delta\": [true, 1]}", "delta"},
         {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"delta\": [200, 200, 2000000000]}", "delta"},
+        {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"hold\": \"still\"}", "\"zero\" or \"last\""},
+        {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"hold\": [\"zero\"]}", "speaks of 1 actions, there are 2"},
+        {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"hold\": [[\"zero\", 3]]}", "more than the 2 actions"},
+        {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"hold\": [[\"zero\", -1]]}", "pairs"},
+        {"{\"n_state\": 1, \"n_actions\": 2, \"cameras\": [], \"hold\": \"state\"}", "the state has 1"},
         {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"convert\": [{\"state\": [2], \"scale\": 2}]}", "places from 0 to 1"},
         {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"convert\": [{\"state\": [0, 0]}]}", "state 0 is converted twice"},
         {"{\"n_state\": 2, \"n_actions\": 2, \"cameras\": [], \"convert\": [{\"state\": [0], \"scale\": 0}]}", "scale of 0"},
@@ -602,7 +624,7 @@ int main(void) {
         cmocka_unit_test(test_refused_lerobot), cmocka_unit_test(test_lerobot_without_statistics),
         cmocka_unit_test(test_lerobot_keys),    cmocka_unit_test(test_every_allocation_may_fail),
         cmocka_unit_test(test_rows_f32),        cmocka_unit_test(test_rows),
-        cmocka_unit_test(test_check),
+        cmocka_unit_test(test_check),           cmocka_unit_test(test_hold),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
