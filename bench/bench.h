@@ -50,6 +50,15 @@ SOMA_OPTS_DECLARE(soma_bench_policy_opts, SOMA_BENCH_POLICY_OPTS)
 extern const struct soma_opt_table soma_bench_policy_opts_table;
 soma_bench_policy_opts soma__bench_policy_defaults(void);
 
+#define SOMA_BENCH_DATA_OPTS(X)                                                                \
+    X(INT, rows, 1000000, "data: rows that statistics are taken of")                          \
+    X(INT, width, 14, "data: numbers of a row")                                               \
+    X(INT, horizon, 50, "data: actions of a chunk, for the statistics relative to the state") \
+    X(INT, frames, 10000000, "data: frames of the dataset that is opened")
+SOMA_OPTS_DECLARE(soma_bench_data_opts, SOMA_BENCH_DATA_OPTS)
+extern const struct soma_opt_table soma_bench_data_opts_table;
+soma_bench_data_opts soma__bench_data_defaults(void);
+
 typedef struct soma_spread {
     double median, low, high; // seconds
 } soma_spread;
@@ -85,5 +94,9 @@ void soma__bench_fast_print(const json_t *result);
 // Text to ids, a file and a prompt.
 soma_status soma__bench_text(json_t **out, const soma_bench_opts *opts, const soma_bench_text_opts *text, soma_error *err);
 void soma__bench_text_print(const json_t *result);
+
+// Statistics of many rows, and a dataset of many frames.
+soma_status soma__bench_data(json_t **out, const soma_bench_opts *opts, const soma_bench_data_opts *data, soma_error *err);
+void soma__bench_data_print(const json_t *result);
 
 #endif

@@ -13,8 +13,15 @@ typedef struct lerobot_video {
     bool present;
 } lerobot_video;
 
+// Episodes that lie one behind the other in a file and are read together: few enough that one of them can be had without the whole file.
+enum { LEROBOT_BLOCK = 32768 }; // rows, unless one episode has more
+typedef struct lerobot_block {
+    int64_t first, rows; // in the file, as the list of episodes says; rows -1: the whole file
+} lerobot_block;
+
 typedef struct lerobot_episode {
     const char *data;            // parquet file, relative
+    const lerobot_block *block;  // NULL: the whole file
     const lerobot_video *videos; // [n_features]; of features with dtype "video"
 } lerobot_episode;
 

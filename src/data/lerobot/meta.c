@@ -217,6 +217,8 @@ static soma_status know_file(lerobot *l, known_file *last, const char *template,
 
 typedef struct placing {      // what is known while episodes are placed one after the other
     known_file data, *videos; // [n_features]
+    const char *file;         // that `block` lies in
+    lerobot_block *block;
 } placing;
 
 static soma_status place_video(lerobot *l, placing *p, lerobot_video *v, int feature, slots *s, soma_error *err) {
@@ -395,6 +397,22 @@ static soma_status place_videos_v3(lerobot *l, placing *p, lerobot_video *videos
     return SOMA_OK;
 }
 
+// Where an episode's rows should be, by the lengths of those before it in its file; the reader looks whether they are.
+static soma_status place_rows(lerobot *l, placing *p, int64_t i, soma_error *err) {
+    const lerobot_block *last = p->file == p->data.path ? p->block : NULL;
+    int64_t first = last ? last->first + last->rows : 0, n = l->episodes[i].n_frames;
+    if (!last || last->rows + n > LEROBOT_BLOCK) {
+        if (p->block && !last && !p->block->first) p->block->rows = -1; // a file that was one block
+        p->block = soma__arena_alloc(&l->arena, sizeof *p->block);
+        if (!p->block) return soma__no_memory(err, "the episode table");
+        *p->block = (lerobot_block){.first = first};
+        p->file = p->data.path;
+    }
+    p->block->rows += n;
+    l->places[i].block = p->block;
+    return SOMA_OK;
+}
+
 static soma_status place_v3(lerobot *l, placing *p, int64_t i, const soma_table *t, int64_t row, soma_error *err) {
     soma_episode *e = &l->episodes[i];
     double index, length, chunk, file;
@@ -410,6 +428,7 @@ static soma_status place_v3(lerobot *l, placing *p, int64_t i, const soma_table 
     slots s = {.chunk_index = (int64_t)chunk, .file_index = (int64_t)file};
     SOMA_TRY(know_file(l, &p->data, l->data_path, &s, err));
     l->places[i].data = p->data.path;
+    SOMA_TRY(place_rows(l, p, i, err));
     e->present = p->data.present;
     e->video_present = true; // until mark_pictures
     lerobot_video *videos = start_videos(l, i);
@@ -432,6 +451,7 @@ static soma_status read_episodes_v3(lerobot *l, soma_error *err) {
     int64_t i = 0;
     for (size_t k = 0; k < all.n && status == SOMA_OK; k++)
         for (int64_t row = 0; row < all.items[k]->n_rows && status == SOMA_OK; row++) status = place_v3(l, &p, i++, all.items[k], row, err);
+    if (p.block && !p.block->first) p.block->rows = -1;
     for (size_t k = 0; k < all.n; k++) soma__table_free(all.items[k]);
     soma__free(all.items);
     return status == SOMA_OK ? SOMA_OK : soma__fail_in(err, "%s", l->d.path);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Frames of a LeRobot dataset. Vectors come from parquet, whole columns of a file at a time; pictures from video files or from parquet. A
-// reader keeps what it read last, so that going through episodes in order reads each file once.
+// Frames of a LeRobot dataset. Vectors come from parquet, a column of a block of episodes at a time; pictures from video files or from
+// parquet. A reader keeps what it read last, so that going through episodes in order reads each file once.
 #include "base/file.h"
 #include "data/lerobot/lerobot.h"
 #include "format/image.h"
@@ -12,7 +12,7 @@ enum { N_TABLES = 8, N_VIDEOS = 8, PICTURES_AT_ONCE = 64 };
 
 typedef struct kept_table {
     const char *file, *column; // the dataset's own strings: compared by address
-    int64_t first;             // row in the file
+    int64_t first, limit;      // rows in the file
     soma_table *table;
     uint64_t used;
 } kept_table;
@@ -23,13 +23,19 @@ typedef struct kept_video {
     uint64_t used;
 } kept_video;
 
+typedef struct rows {     // of an episode
+    int64_t begin, limit; // the rows of the file that are read together; limit -1: to its end
+    int64_t first;        // the episode's first among them
+} rows;
+
 struct soma_dataset_reader {
     const lerobot *l;
     soma_parquet *pq;
     kept_table tables[N_TABLES];
     kept_video videos[N_VIDEOS];
     uint64_t clock;
-    int64_t known_episode, known_first; // what find_rows found last
+    int64_t known_episode; // what find_rows found last
+    rows known;
 };
 
 static soma_status reader_open(soma_dataset_reader **out, const soma_dataset *d, soma_error *err) {
@@ -61,14 +67,14 @@ static soma_status get_column(soma_dataset_reader *r, const soma_column **out, i
     bool found = false;
     for (int i = 0; i < N_TABLES && !found; i++) {
         kept_table *c = &r->tables[i];
-        found = c->table && c->file == file && !strcmp(c->column, column) && c->first == first;
+        found = c->table && c->file == file && !strcmp(c->column, column) && c->first == first && c->limit == limit;
         if (found || c->used < k->used) k = c;
     }
     if (!found) {
         char path[SOMA_PATH_MAX];
         SOMA_TRY(soma__path_join(path, r->l->d.path, file, err));
         soma__table_free(k->table);
-        *k = (kept_table){.file = file, .column = column, .first = first};
+        *k = (kept_table){.file = file, .column = column, .first = first, .limit = limit};
         soma_parquet_query q = {.path = path, .columns = &column, .n_columns = 1, .offset = first, .limit = limit};
         SOMA_TRY(soma__parquet_read(&k->table, r->pq, &q, err));
     }
@@ -78,32 +84,49 @@ static soma_status get_column(soma_dataset_reader *r, const soma_column **out, i
     return SOMA_OK;
 }
 
-// Where an episode's rows begin in its file; there must be as many as the metadata says.
-static soma_status find_rows(soma_dataset_reader *r, int64_t *first, int64_t episode, soma_error *err) {
+// How many rows of the file, of those that `at` says, are the episode's; they must be together.
+static soma_status count_rows(soma_dataset_reader *r, rows *at, int64_t *found, int64_t episode, soma_error *err) {
     const soma_episode *e = &r->l->episodes[episode];
     const char *file = r->l->places[episode].data;
     const soma_column *c;
-    int64_t n_rows, found = 0;
-    *first = r->known_first;
-    if (episode == r->known_episode) return SOMA_OK;
-    *first = 0;
-    if (!e->present)
-        return soma__fail(err, SOMA_NOT_FOUND, "%s/%s: the file of episode %lld is absent", r->l->d.path, file, (long long)e->index);
-    SOMA_TRY(get_column(r, &c, &n_rows, file, "episode_index", 0, -1, err));
+    int64_t n_rows;
+    *found = 0;
+    SOMA_TRY(get_column(r, &c, &n_rows, file, "episode_index", at->begin, at->limit, err));
     if (c->kind != SOMA_COLUMN_NUMBER || c->list)
         return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"episode_index\" holds no numbers", r->l->d.path, file);
     for (int64_t i = 0; i < n_rows; i++) {
         if (c->numbers[i] != (double)e->index) continue;
-        if (!found++) *first = i;
-        if (i != *first + found - 1)
+        if (!(*found)++) at->first = i;
+        if (i != at->first + *found - 1)
             return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: the rows of episode %lld are not together", r->l->d.path, file,
                               (long long)e->index);
+    }
+    return SOMA_OK;
+}
+
+// Where an episode's rows are in its file; there must be as many as the metadata says. Where they are not where its block should be, the
+// whole file is searched. A block is read with the row behind it, so that an episode that goes on there is told.
+static soma_status find_rows(soma_dataset_reader *r, rows *out, int64_t episode, soma_error *err) {
+    const soma_episode *e = &r->l->episodes[episode];
+    const char *file = r->l->places[episode].data;
+    const lerobot_block *block = r->l->places[episode].block;
+    int64_t found;
+    *out = r->known;
+    if (episode == r->known_episode) return SOMA_OK;
+    *out = (rows){.limit = -1};
+    if (!e->present)
+        return soma__fail(err, SOMA_NOT_FOUND, "%s/%s: the file of episode %lld is absent", r->l->d.path, file, (long long)e->index);
+    if (block && block->rows >= 0) *out = (rows){.begin = block->first, .limit = block->rows + 1};
+    SOMA_TRY(count_rows(r, out, &found, episode, err));
+    if (found != e->n_frames && out->limit >= 0) {
+        *out = (rows){.limit = -1};
+        SOMA_TRY(count_rows(r, out, &found, episode, err));
     }
     if (found != e->n_frames)
         return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: episode %lld has %lld rows, the metadata says %lld", r->l->d.path, file,
                           (long long)e->index, (long long)found, (long long)e->n_frames);
     r->known_episode = episode;
-    r->known_first = *first;
+    r->known = *out;
     return SOMA_OK;
 }
 
@@ -111,14 +134,15 @@ static soma_status read_vectors(soma_dataset_reader *r, int64_t episode, int fea
     const soma_feature *f = &r->l->features[feature], *whole = &r->l->features[lerobot_whole(&r->l->d, feature)];
     const char *file = r->l->places[episode].data;
     const soma_column *c;
-    int64_t first, n_rows;
+    rows at;
+    int64_t n_rows;
     SOMA_CHECK(f->kind == SOMA_FEATURE_VECTOR, "read_vectors reads vector features");
-    SOMA_TRY(find_rows(r, &first, episode, err));
-    SOMA_TRY(get_column(r, &c, &n_rows, file, whole->name, 0, -1, err));
-    if (c->kind != SOMA_COLUMN_NUMBER || n_rows < first + r->l->episodes[episode].n_frames)
+    SOMA_TRY(find_rows(r, &at, episode, err));
+    SOMA_TRY(get_column(r, &c, &n_rows, file, whole->name, at.begin, at.limit, err));
+    if (c->kind != SOMA_COLUMN_NUMBER || n_rows < at.first + r->l->episodes[episode].n_frames)
         return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"%s\" holds no numbers", r->l->d.path, file, f->name);
     for (int64_t i = 0; i < r->l->episodes[episode].n_frames; i++) {
-        size_t start = c->starts[first + i], n = c->starts[first + i + 1] - start;
+        size_t start = c->starts[at.first + i], n = c->starts[at.first + i + 1] - start;
         if ((int64_t)n != whole->size)
             return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"%s\" has %zu values in episode %lld, frame %lld; meta/info.json says %lld",
                               r->l->d.path, file, whole->name, n, (long long)r->l->episodes[episode].index, (long long)i,
@@ -134,9 +158,10 @@ static soma_status read_inline(soma_dataset_reader *r, int64_t episode, int64_t 
                                soma_error *err) {
     const char *file = r->l->places[episode].data;
     const soma_column *c;
-    int64_t first, n_rows;
-    SOMA_TRY(find_rows(r, &first, episode, err));
-    int64_t row = first + frame, window = row / PICTURES_AT_ONCE * PICTURES_AT_ONCE;
+    rows at;
+    int64_t n_rows;
+    SOMA_TRY(find_rows(r, &at, episode, err));
+    int64_t row = at.begin + at.first + frame, window = row / PICTURES_AT_ONCE * PICTURES_AT_ONCE;
     SOMA_TRY(get_column(r, &c, &n_rows, file, f->name, window, PICTURES_AT_ONCE, err));
     soma_text picture = {0};
     if (c->kind == SOMA_COLUMN_TEXT && !c->list && row - window < n_rows) picture = c->texts[c->starts[row - window]];
@@ -194,6 +219,7 @@ static soma_status read_image(soma_dataset_reader *r, int64_t episode, int64_t f
 
 static soma_status source(char path[SOMA_PATH_MAX], double *start, const soma_dataset *d, int64_t episode, int feature, soma_error *err) {
     const lerobot *l = (const lerobot *)d;
+    feature = lerobot_whole(d, feature);
     const lerobot_video *v = lerobot_is_video(&l->features[feature]) ? &l->places[episode].videos[feature] : NULL;
     *start = v ? v->start : 0;
     return soma__path_join(path, d->path, v ? v->path : l->places[episode].data, err);
