@@ -24,7 +24,7 @@ mpi: base
 train: base graph nn text format transform model device policy data env
 rl: base graph nn text format transform model device policy data env train
 eval: base graph nn text format transform model device policy data env train
-serve: base text format transform policy train
+serve: base text format transform policy data train
 cmd: *
 '
 

@@ -19,6 +19,7 @@
 #include "serve/events.h"
 #include "serve/groot_map.h"
 #include "serve/metrics.h"
+#include "serve/recording.h"
 #include "serve/server.h"
 
 #include <libwebsockets.h>
@@ -90,6 +91,7 @@ struct soma_server {
     json_t *metadata;  // the same
     soma_keys keys;
     soma_modality modality;
+    soma_recording *recording; // NULL: none
     soma_metrics metrics;
     pthread_t sockets, inference;
     bool has_sockets, has_inference;

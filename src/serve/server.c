@@ -173,6 +173,9 @@ static soma_status start(soma_server *s, soma_error *err) {
     SOMA_TRY(pack_metadata(s, err));
     SOMA_TRY(soma__modality_read(&s->modality, &s->policy.info, s->opts.modality, err));
     if (s->opts.api_key_file[0]) SOMA_TRY(soma__keys_read(&s->keys, s->opts.api_key_file, err));
+    const soma_policy_info *info = &s->policy.info;
+    double fps = s->opts.record_fps > 0 ? s->opts.record_fps : info->rate > 0 ? info->rate : 10;
+    if (s->opts.record[0]) SOMA_TRY(soma__recording_open(&s->recording, s->opts.record, info, fps, &s->metrics, s->events, err));
     soma__lws_setup();
     SOMA_TRY(open_sockets(s, err));
     s->has_inference = !pthread_create(&s->inference, NULL, soma__turns_run, s);
@@ -227,6 +230,7 @@ void soma__server_close(soma_server *s) {
     }
     if (s->context) lws_context_destroy(s->context); // every client is now in one of the lists
     soma__turns_free(s);
+    soma__recording_close(s->recording);
     soma__event(s->events, SOMA_LOG_INFO, "stopped", NULL, "the server has ended");
     pthread_cond_destroy(&s->work);
     pthread_mutex_destroy(&s->mutex);

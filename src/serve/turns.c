@@ -51,6 +51,7 @@ void soma__turns_leave(soma_server *s, soma_client *c) {
 
 static void free_client(soma_server *s, soma_client *c) {
     if (c->pilot) s->policy.close(c->pilot);
+    if (c->pilot && s->recording) soma__recording_end(s->recording, c->id);
     soma__str_free(&c->incoming);
     soma__str_free(&c->request);
     soma__str_free(&c->answer);
@@ -104,6 +105,7 @@ static soma_status prepare(soma_server *s, soma_client *c, soma_obs *obs, soma_e
     SOMA_TRY(check_images(s, obs, err));
     if (!c->pilot) SOMA_TRY(s->policy.open(s->policy.ctx, &c->pilot, err));
     if (c->reset && s->policy.reset) s->policy.reset(c->pilot);
+    if (c->reset && s->recording) soma__recording_end(s->recording, c->id);
     c->reset = false;
     return SOMA_OK;
 }
@@ -137,6 +139,7 @@ static void run_turn(soma_server *s, soma_client *const *clients, int n) {
         soma__answer_begin(&c->answer);
         c->protocol->put_actions(s, c, &actions[i], 1e3 * (end - begin));
         if (c->answer.failed) soma__no_memory(&c->error, "an answer");
+        if (s->recording && !c->error.code) soma__recording_add(s->recording, c->id, &obs[i], &actions[i]);
     }
     pthread_mutex_lock(&s->mutex);
     double each = (end - begin) / n_ready;

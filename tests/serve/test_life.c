@@ -3,6 +3,7 @@
 #include "serve/toy_server.h"
 
 #include "base/file.h"
+#include "data/dataset.h"
 #include "loopback.h"
 #include "serve/access.h"
 #include "serve/events.h"
@@ -345,15 +346,60 @@ static void test_drain(void **state) {
     assert_int_equal(n_opened, n_closed);
 }
 
+// ---- the recording
+
+static void test_record(void **state) {
+    fixture f;
+    soma_server_opts o = soma__server_defaults();
+    snprintf(o.record, sizeof o.record, "%s/recording", folder);
+    o.record_fps = 5;
+    for (int round = 0; round < 2; round++) { // the second goes on where the first ended
+        toy_start(&f, o);
+        soma_wire *a = toy_join(&f), *b = toy_join(&f);
+        for (int i = 0; i < 3; i++) assert_int_equal(toy_ask(a, "one"), SOMA_OK);
+        for (int i = 0; i < 2; i++) assert_int_equal(toy_ask(b, "two"), SOMA_OK);
+        assert_int_equal(toy_ask(a, "three"), SOMA_OK); // another task, another episode
+        soma__wire_close(a);
+        soma__wire_close(b);
+        toy_stop(&f);
+    }
+    soma_dataset *d;
+    if (soma__dataset_open(&d, o.record, &err)) fail_msg("%s", err.text);
+    assert_int_equal(d->episodes_present, 6);
+    assert_int_equal(d->frames_present, 12);
+    assert_true(d->fps == 5);
+    int n[3] = {0};
+    for (int64_t e = 0; e < d->n_episodes; e++) {
+        n[0] += !strcmp(d->episodes[e].task, "one") && d->episodes[e].n_frames == 3;
+        n[1] += !strcmp(d->episodes[e].task, "two") && d->episodes[e].n_frames == 2;
+        n[2] += !strcmp(d->episodes[e].task, "three") && d->episodes[e].n_frames == 1;
+    }
+    assert_true(n[0] == 2 && n[1] == 2 && n[2] == 2);
+    soma_dataset_reader *reader;
+    float values[3 * A];
+    assert_int_equal(d->format->reader_open(&reader, d, &err), SOMA_OK);
+    int64_t e = 0;
+    while (strcmp(d->episodes[e].task, "one")) e++;
+    assert_int_equal(d->format->read_vectors(reader, e, soma__dataset_feature(d, "action"), values, &err), SOMA_OK);
+    for (int i = 0; i < 3; i++) assert_true(values[i * A] == 6.5f && values[i * A + 1] == (float)(i + 1)); // what the toy policy answered
+    d->format->reader_close(reader);
+    soma__dataset_close(d);
+    toy_start(&f, soma__server_defaults());
+    toy_stop(&f);
+    soma_server *server;
+    snprintf(o.record, sizeof o.record, "%s/keys/below", folder); // a file stands in the way
+    assert_int_not_equal(soma__server_open(&server, &toy, &o, NULL, &err), SOMA_OK);
+}
+
 static int make_folder(void **state) { return mkdtemp(folder) ? 0 : -1; }
 static int remove_folder(void **state) { return soma__dir_remove(folder, NULL); }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_keys), cmocka_unit_test(test_quantiles), cmocka_unit_test(test_events)};
-    const struct CMUnitTest networked[] = {
-        cmocka_unit_test(test_locked),    cmocka_unit_test(test_encrypted), cmocka_unit_test(test_pages),
-        cmocka_unit_test(test_line_full), cmocka_unit_test(test_wait),      cmocka_unit_test(test_rate),
-        cmocka_unit_test(test_images),    cmocka_unit_test(test_stall),     cmocka_unit_test(test_drain)};
+    const struct CMUnitTest networked[] = {cmocka_unit_test(test_locked),    cmocka_unit_test(test_encrypted), cmocka_unit_test(test_pages),
+                                           cmocka_unit_test(test_line_full), cmocka_unit_test(test_wait),      cmocka_unit_test(test_rate),
+                                           cmocka_unit_test(test_images),    cmocka_unit_test(test_stall),     cmocka_unit_test(test_drain),
+                                           cmocka_unit_test(test_record)};
     bool network = loopback_ready();
     if (make_folder(NULL)) return 1;
     int failed = cmocka_run_group_tests_name("life", tests, NULL, NULL);
