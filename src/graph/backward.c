@@ -91,7 +91,7 @@ static void mark_wanted(reverse *r, soma_tensor *const *wrt, int n_wrt, bool wei
     for (int i = 0; i < n_wrt; i++) r->wanted[wrt[i]->id] = true;
     for (size_t i = 0; i < r->n; i++) {
         const soma_tensor *t = r->g->tensors[i];
-        if (weights && t->op == SOMA_OP_LEAF && t->role == SOMA_ROLE_WEIGHT) r->wanted[i] = true;
+        if (weights && t->op == SOMA_OP_LEAF && t->role == SOMA_ROLE_WEIGHT && !t->still) r->wanted[i] = true;
         for (int s = 0; s < SOMA_MAX_SRC; s++)
             if (t->src[s] && r->wanted[t->src[s]->id]) r->wanted[i] = true;
     }

@@ -167,6 +167,7 @@ struct soma_tensor {
     const char *name;           // full name of a weight, state, input, output or tap; NULL for the rest
     const char *near;           // the weight last asked for when it was built, for messages
     const soma_tensor *grad_of; // role GRAD: the weight
+    bool still;                 // of role WEIGHT: no gradient changes it (a running statistic, which files keep beside what is learned)
     soma_graph *graph;
     int id;        // position in the graph
     int segment;   // which recomputed part it was built in; 0: none

@@ -27,7 +27,7 @@ static soma_status add_leaf(soma_layout *layout, const soma_tensor *t, soma_erro
     if (!name || !SOMA_PUSH_ROOM(layout->slots, layout->n_slots, layout->capacity)) return soma__no_memory(err, "the table of weights");
     soma_slot *slot = &layout->slots[layout->n_slots++];
     *slot = (soma_slot){
-        .name = name, .dtype = t->dtype, .n_dims = t->n_dims, .place = (int64_t)layout->size, .init = t->init};
+        .name = name, .dtype = t->dtype, .n_dims = t->n_dims, .place = (int64_t)layout->size, .init = t->init, .still = t->still};
     memcpy(slot->shape, t->shape, sizeof slot->shape);
     slot->size = (size_t)soma__slot_count(slot) * soma_dtype_size(t->dtype);
     layout->size += (slot->size + 63) & ~(size_t)63;

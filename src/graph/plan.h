@@ -23,6 +23,7 @@ typedef struct soma_slot {
     size_t size;   // bytes that it takes there
     int form;      // 0: as published; else a form of the device's own (device.h), which only the kernels that chose it can read
     soma_init init;
+    bool still; // no gradient changes it
 } soma_slot;
 
 typedef struct soma_layout {

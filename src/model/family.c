@@ -158,7 +158,7 @@ void *soma__feed_own(soma_feed *feed, const char *name, size_t size) {
 // The pictures that are looked at, camera after camera.
 static soma_status feed_pictures(soma_feed *feed, const soma_model_info *info, const soma_batch *b, soma_error *err) {
     const int64_t C = info->n_cameras, chosen = soma__saved_cameras(info, b->saving);
-    const size_t each = (size_t)(info->image_size * info->image_size) * 3 * soma_dtype_size(b->image_dtype);
+    const size_t each = (size_t)soma__image_pixels(info) * 3 * soma_dtype_size(b->image_dtype);
     if (chosen == C) {
         soma__feed_borrow(feed, "images", b->images, (size_t)(b->n * C) * each);
         return SOMA_OK;
@@ -189,5 +189,21 @@ soma_status soma__feed_observation(soma_feed *feed, const soma_model_info *info,
     int32_t *out = soma__feed_own(feed, "tokens", sizeof *out * (size_t)(b->n * n));
     if (!out) return soma__no_memory(err, "a batch's tokens");
     for (int64_t row = 0; row < b->n; row++) memcpy(out + row * n, b->tokens + row * L, sizeof *out * (size_t)n);
+    return SOMA_OK;
+}
+
+soma_status soma__feed_loss_weights(soma_feed *feed, const soma_model_info *info, const soma_batch *b, bool unpadded, soma_error *err) {
+    const int64_t A = info->action_dim, n = b->n * info->horizon;
+    int64_t counted = 0;
+    float *w = soma__feed_own(feed, "loss_weight", sizeof *w * (size_t)(n * A));
+    if (!w) return soma__no_memory(err, "a batch's loss weights");
+    for (int64_t i = 0; i < n * A; i++) {
+        const bool counts = (!b->action_mask || b->action_mask[i]) && !(unpadded && b->action_pad && b->action_pad[i / A]);
+        w[i] = counts;
+        counted += counts;
+    }
+    if (!counted) return soma__fail(err, SOMA_BAD_INPUT, "a training batch has no action that counts: every entry is masked");
+    const float one = (float)(1.0 / (double)counted);
+    for (int64_t i = 0; i < n * A; i++) w[i] *= one;
     return SOMA_OK;
 }

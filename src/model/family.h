@@ -44,10 +44,13 @@ typedef struct soma_model_info {
     int n_cameras;
     const char *cameras[SOMA_MODEL_CAMERAS]; // in the order in which pictures are given
     int64_t image_size;                      // height and width, pixels
+    int64_t image_width;                     // where it is another than the height; 0: it is not
+    int64_t history;                         // observations before the present one that are looked at, too; a chunk begins with the first of them
     int64_t horizon, action_dim, state_dim;  // of the model; robots with fewer dimensions are padded with zeros
     int64_t max_tokens, vocab;               // prompt length, ids below vocab
     int64_t n_steps;                         // denoising steps of the published sampler
     int64_t given_max;                       // first actions of a chunk that it may be given and continues; 0: it has not learned that
+    bool step_noise;                         // every step of the sampler adds noise (soma_batch.step_noise)
     double noise;                            // standard deviation of what it starts from: 1, or 0 where only the mean chunk was learned
     bool state_input;                        // false: the state reaches the model in the prompt's text, or not at all
     soma_answer_rule answer;
@@ -55,6 +58,10 @@ typedef struct soma_model_info {
     soma_resize_rule resize;                 // of its pictures, where a robot is made for it
     const char *tokenizer;                   // whose file released checkpoints need and do not have, for a sentence; NULL: PaliGemma's
 } soma_model_info;
+
+// Width and pixels of the model's pictures.
+static inline int64_t soma__image_width(const soma_model_info *info) { return info->image_width ? info->image_width : info->image_size; }
+static inline int64_t soma__image_pixels(const soma_model_info *info) { return info->image_size * soma__image_width(info); }
 
 // Tokens that an observation's prompt may take, the BOS behind it included where the form has one.
 static inline int64_t soma__prompt_room(const soma_model_info *info) { return info->max_tokens + info->answer.lerobot; }
@@ -106,17 +113,20 @@ typedef struct soma_batch {
     int64_t n_tokens;          // L; 0: as in soma_build
     const soma_saving *saving; // as the graphs were built
     soma_dtype image_dtype;    // as the graph was built
-    const void *images;        // [B, C, H, W, 3] u8 or [B, C, 3, H, W] f32 in -1..1
+    const void *images;        // [B, C, H, W, 3] u8 or [B, C, 3, H, W] f32 in -1..1; with a history [B, 1 + history, C, ..], oldest first
     const uint8_t *image_mask; // [B, C]; 0: this camera is absent; NULL: all are there
     const int32_t *tokens;     // [B, L]
     const uint8_t *token_mask; // [B, L]
-    const float *state;        // [B, state_dim]; NULL where the model has no state input
+    const float *state;        // [B, state_dim], with a history [B, 1 + history, state_dim]; NULL where the model has no state input
+    const float *step_noise;   // [steps, B, S, A], of models that ask for it
     // TRAIN only; actions NULL: inference
     int64_t draws;              // R
     const float *actions;       // [B, S, A]
     const float *noise;         // [B R, S, A]
     const float *time;          // [B R], in (0, 1]: 1 is pure noise; with given_max [B R, S], 0 where the action is given
     const uint8_t *action_mask; // [B, S, A]; 0: this entry is not part of the loss; NULL: all are
+    const uint8_t *action_pad;  // [B, S]; 1: past the episode's end, where the last action is repeated; NULL: none is
+    uint64_t seed;              // of what else a family draws for this batch
     // TRAIN of a chunk that is written: `tokens` holds prompt and answer
     const uint8_t *token_causal; // [B, L]; 1: of the answer, which sees what stands before it and itself. NULL: inference
     const uint8_t *token_loss;   // [B, L]; 1: predicting this token is part of the loss
@@ -147,6 +157,9 @@ void soma__feed_free(soma_feed *feed);
 void soma__feed_borrow(soma_feed *feed, const char *name, const void *data, size_t size);
 void *soma__feed_own(soma_feed *feed, const char *name, size_t size); // room to write into; NULL when memory is out
 const soma_feed_array *soma__feed_find(const soma_feed *feed, const char *name);
+// "loss_weight" [B, S, A]: over what counts (action_mask and, where `unpadded`, what is not past an episode's end) equal and one in sum, 0
+// elsewhere. Refuses a batch of which nothing counts.
+soma_status soma__feed_loss_weights(soma_feed *feed, const soma_model_info *info, const soma_batch *batch, bool unpadded, soma_error *err);
 // "images" [B, cameras, ..] and "tokens" [B, places]: what the batch's saving leaves, borrowed where that is all. Refuses ids that the
 // model does not know.
 soma_status soma__feed_observation(soma_feed *feed, const soma_model_info *info, const soma_batch *batch, soma_error *err);

@@ -67,6 +67,8 @@ soma_scope soma_scope_root(soma_graph *graph, const soma_scope_spec *spec);
 const soma_scope *soma_scope_in(const soma_scope *s, const char *format, ...) SOMA_PRINTF(2, 3);
 // The weight "<scope>.<name>" in the scope's weight dtype; a frozen one is stored as the scope's products round it.
 soma_tensor *soma_scope_weight(const soma_scope *s, const char *name, soma_init init, int n_dims, const int64_t *shape);
+// The same of a weight that no gradient changes.
+soma_tensor *soma_scope_still(const soma_scope *s, const char *name, soma_init init, int n_dims, const int64_t *shape);
 // A block begins here, and the one before ends: the unit that is recomputed where the spec says so.
 void soma_scope_block(const soma_scope *s);
 void soma_scope_blocks_end(const soma_scope *s);

@@ -49,6 +49,12 @@ soma_tensor *soma_scope_weight(const soma_scope *s, const char *name, soma_init 
     return soma_frozen(s->graph, full, dtype, init, n_dims, shape);
 }
 
+soma_tensor *soma_scope_still(const soma_scope *s, const char *name, soma_init init, int n_dims, const int64_t *shape) {
+    soma_tensor *t = soma_scope_weight(s, name, init, n_dims, shape);
+    if (s->graph->error.code == SOMA_OK) t->still = t->role == SOMA_ROLE_WEIGHT;
+    return t;
+}
+
 void soma_scope_block(const soma_scope *s) {
     if (s->spec->recompute) soma_checkpoint(s->graph, true);
 }

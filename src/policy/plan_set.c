@@ -76,13 +76,14 @@ soma_status soma__plan_set_feed(soma_plan_set *s, const soma_feed *feed, soma_er
 // Once per schedule: what depends on the times alone.
 static soma_status schedule(soma_plan_set *s, soma_time_rule rule, soma_error *err) {
     if (s->scheduled && s->rule == rule) return SOMA_OK;
+    s->scheduled = true;
+    s->rule = rule;
+    if (!soma__plan_find(s->plans[2], "time")) return SOMA_OK; // of this family nothing depends on times
     float times[s->saving.steps + 1]; // the last: actions that are given
     soma__schedule_times(times, s->saving.steps, rule);
     times[s->saving.steps] = 0;
     SOMA_TRY(soma__frame_put(s->frames[2], "time", times, sizeof *times * (size_t)soma__numel(soma__plan_find(s->plans[2], "time")), err));
     soma__frame_run(s->frames[2]);
-    s->scheduled = true;
-    s->rule = rule;
     return SOMA_OK;
 }
 
@@ -90,12 +91,14 @@ soma_status soma__plan_set_begin(soma_plan_set *s, soma_time_rule rule, soma_err
     const float dt = -1.0f / (float)s->saving.steps;
     SOMA_TRY(schedule(s, rule, err));
     soma__frame_run(s->frames[0]);
-    return soma__frame_put(s->frames[1], "dt", &dt, sizeof dt, err);
+    return soma__plan_find(s->plans[1], "dt") ? soma__frame_put(s->frames[1], "dt", &dt, sizeof dt, err) : SOMA_OK;
 }
 
 // Which row of the schedule each observation, or each of its actions, is at.
 static soma_status put_step(soma_plan_set *s, soma_frame *f, int64_t k, soma_error *err) {
-    const int64_t n = soma__numel(soma__plan_find(f->plan, "step")), each = n / s->batch;
+    const soma_tensor *step = soma__plan_find(f->plan, "step");
+    if (!step) return SOMA_OK; // one step, which is like no other
+    const int64_t n = soma__numel(step), each = n / s->batch;
     int32_t which[n];
     for (int64_t i = 0; i < n; i++) which[i] = (int32_t)(s->given && i % each < s->given[i / each] ? s->saving.steps : k);
     return soma__frame_put(f, "step", which, sizeof which, err);

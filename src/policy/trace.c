@@ -16,27 +16,49 @@ static soma_status read_inputs(soma_trace_run *r, soma_error *err) {
     soma_batch *b = &r->batch;
     b->n = b->draws = 1;
     if (!r->o->names_only) {
-        const soma_safetensor *tokens = soma__safetensors_find(r->in, "tokens");
-        if (!tokens || tokens->n_dims != 2 || tokens->shape[0] < 1 || tokens->shape[1] < 1)
-            return soma__fail(err, SOMA_NOT_FOUND, "%s: it has no tensor tokens [B, L]", soma__safetensors_path(r->in));
-        b->n = tokens->shape[0];
-        info->max_tokens = tokens->shape[1]; // no weight depends on it
+        const bool prompted = info->max_tokens > 0;
+        const soma_safetensor *t = soma__safetensors_find(r->in, prompted ? "tokens" : "state");
+        if (!t || t->n_dims < 2 || t->shape[0] < 1 || t->shape[1] < 1)
+            return soma__fail(err, SOMA_NOT_FOUND, "%s: it has no tensor %s", soma__safetensors_path(r->in),
+                              prompted ? "tokens [B, L]" : "state [B, ..]");
+        b->n = t->shape[0];
+        if (prompted) info->max_tokens = t->shape[1]; // no weight depends on it
     }
     bool all = r->o->names_only;
-    int64_t chunk[] = {b->n, info->horizon, info->action_dim}, prompt[] = {b->n, info->max_tokens}, state[] = {b->n, info->state_dim};
+    int64_t chunk[] = {b->n, info->horizon, info->action_dim}, prompt[] = {b->n, info->max_tokens},
+            state[] = {b->n, 1 + info->history, info->state_dim}, one_state[] = {b->n, info->state_dim},
+            steps[] = {info->n_steps, b->n, info->horizon, info->action_dim};
     SOMA_TRY(soma__trace_read_images(r, err));
-    SOMA_TRY(soma__trace_input(r, (const void **)&b->tokens, "tokens", SOMA_I32, 2, prompt, err));
-    SOMA_TRY(soma__trace_input(r, (const void **)&b->token_mask, "token_mask", SOMA_U8, 2, prompt, err));
-    if (info->state_input) SOMA_TRY(soma__trace_input(r, (const void **)&b->state, "state", SOMA_F32, 2, state, err));
-    if (all || soma__safetensors_find(r->in, "noise"))
+    if (info->max_tokens) {
+        SOMA_TRY(soma__trace_input(r, (const void **)&b->tokens, "tokens", SOMA_I32, 2, prompt, err));
+        SOMA_TRY(soma__trace_input(r, (const void **)&b->token_mask, "token_mask", SOMA_U8, 2, prompt, err));
+    }
+    if (info->state_input)
+        SOMA_TRY(soma__trace_input(r, (const void **)&b->state, "state", SOMA_F32, info->history ? 3 : 2, info->history ? state : one_state,
+                                   err));
+    const bool noisy = all ? info->noise != 0 : soma__safetensors_find(r->in, "noise") != NULL;
+    if (!noisy && info->noise == 0) { // it begins from nothing
+        float *zeros = soma__trace_room(r, sizeof *zeros * (size_t)(chunk[0] * chunk[1] * chunk[2]), err);
+        if (!zeros) return SOMA_NO_MEMORY;
+        memset(zeros, 0, sizeof *zeros * (size_t)(chunk[0] * chunk[1] * chunk[2]));
+        r->noise = zeros;
+    } else if (noisy)
         SOMA_TRY(soma__trace_input(r, (const void **)&r->noise, "noise", SOMA_F32, 3, chunk, err));
-    r->train = all || (r->noise && soma__safetensors_find(r->in, "actions") && soma__safetensors_find(r->in, "train_time"));
+    if (info->step_noise && r->noise) SOMA_TRY(soma__trace_input(r, (const void **)&b->step_noise, "step_noise", SOMA_F32, 4, steps, err));
+    const bool timed = info->max_tokens > 0; // families without a prompt draw their times themselves
+    r->train = all || (r->noise && soma__safetensors_find(r->in, "actions") && (!timed || soma__safetensors_find(r->in, "train_time")));
     if (r->precision.weight != SOMA_F32) r->train = false; // gradients need f32 weights
     if (!r->train) return SOMA_OK;
     SOMA_TRY(soma__trace_input(r, (const void **)&b->actions, "actions", SOMA_F32, 3, chunk, err));
     b->noise = r->noise;
+    if (!all && soma__safetensors_find(r->in, "train_noise"))
+        SOMA_TRY(soma__trace_input(r, (const void **)&b->noise, "train_noise", SOMA_F32, 3, chunk, err));
     if (all || soma__safetensors_find(r->in, "action_mask"))
         SOMA_TRY(soma__trace_input(r, (const void **)&b->action_mask, "action_mask", SOMA_U8, 3, chunk, err));
+    if (all) b->action_mask = NULL; // nothing is read: everything counts
+    if (!all && soma__safetensors_find(r->in, "action_pad"))
+        SOMA_TRY(soma__trace_input(r, (const void **)&b->action_pad, "action_pad", SOMA_U8, 2, chunk, err));
+    if (!timed) return SOMA_OK;
     return soma__trace_input(r, (const void **)&b->time, "train_time", SOMA_F32, 1, &b->n, err);
 }
 
@@ -94,6 +116,11 @@ static soma_status trace_encode(soma_trace_run *r, const soma_feed *feed, soma_e
     return status == SOMA_OK ? trace_masks(r, feed, err) : status;
 }
 
+// An input that not every family's step has.
+static soma_status put_where(soma_frame *f, const char *name, const void *data, size_t size, soma_error *err) {
+    return soma__plan_find(f->plan, name) ? soma__frame_put(f, name, data, size, err) : SOMA_OK;
+}
+
 // n_steps of Euler from the noise. `steps`: the first step's taps and every step's x_t, time and v_t are kept, too.
 static soma_status trace_sample(soma_trace_run *r, soma_trace_runner *x, int64_t n_steps, const char *name, bool steps, soma_error *err) {
     const soma_model_info *info = &r->model->info;
@@ -101,14 +128,19 @@ static soma_status trace_sample(soma_trace_run *r, soma_trace_runner *x, int64_t
     size_t size = sizeof(float) * (size_t)(shape[0] * shape[1] * shape[2]);
     float *x_t = soma__trace_room(r, size, err), *times = soma__trace_room(r, sizeof *times * (size_t)B, err), dt = -1.0f / (float)n_steps,
           *schedule = soma__trace_room(r, sizeof *schedule * (size_t)n_steps, err);
-    if (!x_t || !times || !schedule) return SOMA_NO_MEMORY;
+    int32_t *which = soma__trace_room(r, sizeof *which * (size_t)B, err);
+    if (!x_t || !times || !schedule || !which) return SOMA_NO_MEMORY;
     soma__schedule_times(schedule, n_steps, r->time);
     memcpy(x_t, r->noise, size);
-    SOMA_TRY(soma__frame_put(x->frame, "dt", &dt, sizeof dt, err));
+    SOMA_TRY(put_where(x->frame, "dt", &dt, sizeof dt, err));
     for (int k = 0; k < n_steps; k++) {
-        for (int64_t i = 0; i < B; i++) times[i] = schedule[k];
+        for (int64_t i = 0; i < B; i++) {
+            times[i] = schedule[k];
+            which[i] = k;
+        }
         SOMA_TRY(soma__frame_put(x->frame, "x_t", x_t, size, err));
-        SOMA_TRY(soma__frame_put(x->frame, "time", times, sizeof *times * (size_t)B, err));
+        SOMA_TRY(put_where(x->frame, "time", times, sizeof *times * (size_t)B, err));
+        SOMA_TRY(put_where(x->frame, "step", which, sizeof *which * (size_t)B, err));
         soma__trace_run_plan(r, x);
         if (steps && k == 0) SOMA_TRY(soma__trace_take_taps(r, x->frame, "", true, err));
         char part[64];
@@ -118,7 +150,7 @@ static soma_status trace_sample(soma_trace_run *r, soma_trace_runner *x, int64_t
             snprintf(part, sizeof part, "sample.step%d.time", k);
             SOMA_TRY(soma__trace_take_floats(r, part, 1, &B, times, err));
             snprintf(part, sizeof part, "sample.step%d.v_t", k);
-            SOMA_TRY(soma__trace_take_as(r, x->frame, "v_t", part, err));
+            if (soma__plan_find(x->frame->plan, "v_t")) SOMA_TRY(soma__trace_take_as(r, x->frame, "v_t", part, err));
         }
         SOMA_TRY(soma__frame_get(x->frame, "x_next", x_t, size, err));
     }
@@ -129,7 +161,8 @@ static soma_status trace_denoise(soma_trace_run *r, const soma_feed *feed, soma_
     soma_trace_runner x;
     soma_status status = soma__trace_open(r, &x, r->step, NULL, feed, err);
     if (status == SOMA_OK) status = trace_sample(r, &x, r->model->info.n_steps, "actions", true, err);
-    if (status == SOMA_OK) status = trace_sample(r, &x, 4, "actions_4steps", false, err);
+    const bool flow = status == SOMA_OK && soma__plan_find(x.plan, "dt"); // any number of steps is possible
+    if (flow) status = trace_sample(r, &x, 4, "actions_4steps", false, err);
     soma__trace_close(&x);
     return status;
 }

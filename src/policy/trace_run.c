@@ -117,21 +117,23 @@ soma_status soma__trace_read_images(soma_trace_run *r, soma_error *err) {
     char name[128];
     snprintf(name, sizeof name, "image.%s", info->cameras[0]);
     bool floats = !r->o->names_only && soma__safetensors_find(r->in, name);
-    int64_t side = info->image_size, C = info->n_cameras;
-    size_t each = (size_t)(side * side) * 3 * (floats ? sizeof(float) : 1);
+    const int64_t H = info->image_size, W = soma__image_width(info), C = info->n_cameras, views = 1 + info->history;
+    const bool history = info->history > 0;
+    const size_t each = (size_t)soma__image_pixels(info) * 3 * (floats ? sizeof(float) : 1);
     b->image_dtype = floats ? SOMA_F32 : SOMA_U8;
-    char *images = soma__trace_room(r, (size_t)(b->n * C) * each, err);
+    char *images = soma__trace_room(r, (size_t)(b->n * views * C) * each, err);
     uint8_t *mask = soma__trace_room(r, (size_t)(b->n * C), err);
     if (!images || !mask) return SOMA_NO_MEMORY;
     for (int64_t c = 0; c < C; c++) {
         const void *pixels, *there = NULL;
         snprintf(name, sizeof name, "%s.%s", floats ? "image" : "image_u8", info->cameras[c]);
-        SOMA_TRY(soma__trace_input(r, &pixels, name, b->image_dtype, 4,
-                                   floats ? (int64_t[]){b->n, 3, side, side} : (int64_t[]){b->n, side, side, 3}, err));
+        const int64_t shape[] = {b->n, views, floats ? 3 : H, floats ? H : W, floats ? W : 3}, one[] = {b->n, shape[2], shape[3], shape[4]};
+        SOMA_TRY(soma__trace_input(r, &pixels, name, b->image_dtype, history ? 5 : 4, history ? shape : one, err));
         snprintf(name, sizeof name, "image_mask.%s", info->cameras[c]);
         if (r->o->names_only || soma__safetensors_find(r->in, name)) SOMA_TRY(soma__trace_input(r, &there, name, SOMA_U8, 1, &b->n, err));
         for (int64_t i = 0; i < b->n; i++) {
-            memcpy(images + (size_t)(i * C + c) * each, (const char *)pixels + (size_t)i * each, each);
+            for (int64_t v = i * views; v < (i + 1) * views; v++)
+                memcpy(images + (size_t)(v * C + c) * each, (const char *)pixels + (size_t)v * each, each);
             mask[i * C + c] = !there || ((const uint8_t *)there)[i];
         }
     }
@@ -199,11 +201,26 @@ soma_status soma__trace_states(soma_trace_run *r, soma_error *err) {
     return r->device->kind->alloc(r->device, &r->state_memory, r->states.size, err);
 }
 
-static soma_status put_all(soma_frame *f, const soma_feed *feed, soma_error *err) {
+// What a family drew for itself is taken from the inputs where they have it.
+static soma_status replace(soma_trace_run *r, const soma_feed_array *a, const void **data, soma_error *err) {
+    const soma_safetensor *t = !a->own || r->o->names_only ? NULL : soma__safetensors_find(r->in, a->name);
+    *data = a->data;
+    if (!t || (size_t)t->n_values * sizeof(float) != a->size) return SOMA_OK;
+    float *values = soma__trace_room(r, a->size, err);
+    if (!values) return SOMA_NO_MEMORY;
+    soma__to_f32(values, t->dtype, t->data, t->n_values);
+    *data = values;
+    return SOMA_OK;
+}
+
+static soma_status put_all(soma_trace_run *r, soma_frame *f, const soma_feed *feed, soma_error *err) {
     for (size_t i = 0; i < feed->n_arrays; i++) {
         const soma_feed_array *a = &feed->arrays[i];
         const soma_tensor *t = soma__plan_find(f->plan, a->name);
-        if (t && t->is_input) SOMA_TRY(soma__frame_put(f, a->name, a->data, a->size, err));
+        const void *data = a->data;
+        if (!t || !t->is_input) continue;
+        if (t->dtype == SOMA_F32) SOMA_TRY(replace(r, a, &data, err));
+        SOMA_TRY(soma__frame_put(f, a->name, data, a->size, err));
     }
     return SOMA_OK;
 }
@@ -218,7 +235,7 @@ soma_status soma__trace_open(soma_trace_run *r, soma_trace_runner *x, soma_graph
     *x = (soma_trace_runner){0};
     SOMA_TRY(soma__plan_new(&x->plan, graph, &r->params->layout, &r->states, r->device, err));
     SOMA_TRY(soma__frame_new(&x->frame, x->plan, r->params->memory, grads, r->state_memory, err));
-    return put_all(x->frame, feed, err);
+    return put_all(r, x->frame, feed, err);
 }
 
 void soma__trace_run_plan(soma_trace_run *r, soma_trace_runner *x) {

@@ -56,7 +56,9 @@ soma_status soma__optimiser_new(soma_optimiser **out, soma_device *device, const
                           .n = (int64_t)(weights->size / sizeof(float)),
                           .accumulates = accumulates,
                           .averages = averages};
-    soma_status status = SOMA_OK;
+    size_t still = 0;
+    for (size_t i = 0; i < weights->n_slots; i++) still += weights->slots[i].still ? weights->slots[i].size : 0;
+    soma_status status = (o->still = soma__alloc(still + 1)) ? SOMA_OK : soma__no_memory(err, "the optimiser");
     for (int i = 0; i < 3 && status == SOMA_OK; i++) status = soma_graph_new(&o->graphs[i], err);
     if (status == SOMA_OK) build(o);
     for (int i = 2; i >= 0 && status == SOMA_OK; i--) status = soma__layout_add(&o->arrays, o->graphs[i], SOMA_ROLE_STATE, err);
@@ -81,6 +83,7 @@ void soma__optimiser_free(soma_optimiser *o) {
     }
     if (o->memory) o->device->kind->free(o->device, o->memory);
     soma__layout_free(&o->arrays);
+    soma__free(o->still);
     soma__free(o);
 }
 
@@ -101,6 +104,24 @@ static void put(soma_frame *frame, const char *name, const float *data, size_t n
     SOMA_CHECK(status == SOMA_OK, "the optimiser's inputs have the sizes that it built");
 }
 
+// What no gradient changes, weight decay and averages do not either: as before the step.
+static void keep_still(const soma_optimiser *o, bool back) {
+    const soma_device_kind *kind = o->device->kind;
+    char *host = o->still;
+    for (size_t i = 0; i < o->weights->n_slots; i++) {
+        const soma_slot *slot = &o->weights->slots[i];
+        char *w = soma__optimiser_array(o, "w"), *ema = soma__optimiser_array(o, "ema");
+        if (!slot->still) continue;
+        if (!back)
+            kind->get(o->device, host, w + slot->place, slot->size);
+        else {
+            kind->put(o->device, w + slot->place, host, slot->size);
+            kind->put(o->device, ema + slot->place, host, slot->size);
+        }
+        host += slot->size;
+    }
+}
+
 double soma__optimiser_update(soma_optimiser *o, const soma_adamw_step *s) {
     float square = 0;
     soma__frame_run(o->frames[NORM]);
@@ -118,7 +139,9 @@ double soma__optimiser_update(soma_optimiser *o, const soma_adamw_step *s) {
                               (float)s->ema};
     put(o->frames[UPDATE], "scalars", scalars, 8);
     put(o->frames[UPDATE], "scale", &(float){(float)scale}, 1);
+    keep_still(o, false);
     soma__frame_run(o->frames[UPDATE]);
+    keep_still(o, true);
     return norm;
 }
 

@@ -13,6 +13,7 @@ typedef struct soma_optimiser {
     soma_layout arrays;         // w, g, m, v; acc and ema where they are kept
     bool accumulates, averages;
     void *memory;
+    char *still; // room for the weights that no gradient changes, while the others step
     soma_graph *graphs[3];
     soma_plan *plans[3]; // accumulate, norm, update
     soma_frame *frames[3];
