@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// ACT as LeRobot publishes it: how files spell the weights, what each is for, and what the tensors say about the model.
+#include "model/act/act.h"
+#include "model/recognise.h"
+
+const soma_alias act_aliases[] = {{"^", "model.", true}, {NULL, NULL, false}};
+
+const soma_purpose act_purposes[] = {
+    {"backbone.*running_*", "pictures: a statistic of ImageNet, never trained"},
+    {"backbone.*", "pictures: ResNet"},
+    {"encoder_img_feat_input_proj.*", "pictures' maps to tokens"},
+    {"encoder_robot_state_input_proj.*", "the state to a token"},
+    {"encoder_latent_input_proj.*", "the latent to a token"},
+    {"encoder_1d_feature_pos_embed.*", "places of latent and state"},
+    {"encoder.*", "memory: transformer encoder"},
+    {"decoder_pos_embed.*", "queries: one for each action"},
+    {"decoder.*", "chunk: transformer decoder"},
+    {"action_head.*", "queries to actions"},
+    {"vae_encoder*", "training alone: the latent of a chunk"},
+    {NULL, NULL},
+};
+
+static const soma_size_row sizes[] = {
+    {"", "state_dim", NULL, "encoder_robot_state_input_proj.weight", 1},
+    {"", "action_dim", NULL, "action_head.weight", 0},
+    {"", "dim_model", NULL, "action_head.weight", 1},
+    {"", "chunk_size", NULL, "decoder_pos_embed.weight", 0},
+    {"", "dim_feedforward", NULL, "encoder.layers.0.linear1.weight", 0},
+    {"", "latent_dim", NULL, "encoder_latent_input_proj.weight", 1},
+    {"", "n_encoder_layers", NULL, "encoder.layers.%d.linear1.weight", SOMA_SIZE_COUNT},
+    {"", "n_decoder_layers", NULL, "decoder.layers.%d.linear1.weight", SOMA_SIZE_COUNT},
+    {"backbone", "width_1", NULL, "backbone.conv1.weight", 0},
+    {"backbone", "width_2", NULL, "backbone.layer2.0.conv1.weight", 0},
+    {"backbone", "width_3", NULL, "backbone.layer3.0.conv1.weight", 0},
+    {"backbone", "width_4", NULL, "backbone.layer4.0.conv1.weight", 0},
+    {"backbone", "blocks_1", NULL, "backbone.layer1.%d.conv1.weight", SOMA_SIZE_COUNT},
+    {"backbone", "blocks_2", NULL, "backbone.layer2.%d.conv1.weight", SOMA_SIZE_COUNT},
+    {"backbone", "blocks_3", NULL, "backbone.layer3.%d.conv1.weight", SOMA_SIZE_COUNT},
+    {"backbone", "blocks_4", NULL, "backbone.layer4.%d.conv1.weight", SOMA_SIZE_COUNT},
+};
+
+soma_status act_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err) {
+    soma_finding f = {.config = config, .tensors = tensors};
+    const bool ours = soma__finding_has(&f, "encoder_latent_input_proj.weight") && soma__finding_has(&f, "action_head.weight");
+    if (!ours && !json_object_get(config, "model_type") && !json_object_get(config, "type"))
+        return soma__fail(err, SOMA_NOT_FOUND, "%s: no encoder_latent_input_proj.weight: not an ACT", where);
+    if (ours) soma__finding_type(&f, "act", "encoder_latent_input_proj.weight");
+    if (soma__finding_has(&f, "backbone.layer1.0.conv3.weight"))
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: its backbone has bottleneck blocks; ResNet-18 and ResNet-34 are known", where);
+    soma__finding_sizes(&f, sizes, SOMA_COUNT(sizes));
+    if (soma__finding_has(&f, "vae_encoder_cls_embed.weight"))
+        soma__finding_sizes(&f, &(soma_size_row){"", "n_vae_encoder_layers", NULL, "vae_encoder.layers.%d.linear1.weight", SOMA_SIZE_COUNT},
+                            1);
+    return soma__finding_end(&f, where, err);
+}
