@@ -116,6 +116,27 @@ soma_status soma_pilot_act(soma_pilot *pilot, const soma_obs *obs, soma_actions 
 soma_status soma_policy_act_many(const soma_policy *policy, int n, soma_pilot *const *pilots, const soma_obs *obs, soma_actions *actions,
                                  soma_error *err);
 
+// ---- executing chunks (docs/chunks.md): one observation and one action per control step
+
+#define SOMA_CHUNK_OPTS(X)                                                                                                                \
+    X(TEXT, chunks, "open",                                                                                                               \
+      "open: one chunk after the other; async: the next is made while the robot moves; ensemble: async, and a step's action is the mean " \
+      "of all chunks that have it")                                                                                                       \
+    X(INT, execute, 10, "control steps from one chunk to the next, or as soon after as the policy can; 0: the whole chunk")               \
+    X(REAL, ensemble_weight, 0.01, "ensemble: the i-th oldest chunk weighs exp(-w i); ACT's 0.01, ICRT's -0.05 (the newest most)")        \
+    X(INT, ensemble_depth, 16, "ensemble: chunks that are averaged, at most")
+SOMA_OPTS_DECLARE(soma_chunk_opts, SOMA_CHUNK_OPTS)
+soma_chunk_opts soma_chunk_defaults(void);
+
+// What was measured, since the timeline was made. Times in control steps; a seam is how far a chunk that took over changed the action of
+// that moment: the largest difference of any dimension, in robot units.
+typedef struct soma_chunk_report {
+    int64_t steps, held;                 // actions that were asked for; of these, so many found no chunk and repeated the last one
+    int64_t chunks, seams;               // that arrived; at which there was something to compare
+    double delay, delay_mean, delay_max; // from the observation to the chunk's arrival: the last one, all
+    double seam, seam_mean, seam_max;
+} soma_chunk_report;
+
 #ifdef __cplusplus
 }
 #endif

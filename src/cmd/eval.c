@@ -28,6 +28,7 @@ SOMA_OPTS_DEFINE_LOCAL(eval_opts, EVAL_OPTS, eval_defaults)
 typedef struct {
     eval_opts o;
     soma_rollout_opts rollout;
+    soma_chunk_opts chunks;
     soma_openloop_opts openloop;
     soma_policy_opts policy;
     soma_pilot_opts pilot;
@@ -87,7 +88,7 @@ static int closed_loop(soma_cmd *cmd, const options *p) {
     soma_progress progress = soma__progress_start("eval", p->rollout.seeds);
     soma_status status = soma__rollout_task(&task, &p->rollout, &err);
     if (status == SOMA_OK) status = make_driver(p, &task, &driver, &policy, &err);
-    if (status == SOMA_OK) status = soma__rollouts_run(&r, &driver, &p->rollout, watch, &progress, &err);
+    if (status == SOMA_OK) status = soma__rollouts_run(&r, &driver, &p->rollout, &p->chunks, watch, &progress, &err);
     if (status == SOMA_OK) {
         soma__progress_end(&progress, r.n, NULL);
         result = soma__rollouts_json(&r);
@@ -175,6 +176,7 @@ static int open_loop(soma_cmd *cmd, const options *p) {
 static int run(int argc, char **argv) {
     options p = {.o = eval_defaults(),
                  .rollout = soma_rollout_defaults(),
+                 .chunks = soma_chunk_defaults(),
                  .openloop = soma_openloop_defaults(),
                  .policy = soma_policy_defaults(),
                  .pilot = soma_pilot_defaults()};
@@ -192,6 +194,7 @@ static int run(int argc, char **argv) {
         .has_config = true,
         .groups = {{&eval_opts_table, &p.o, "options"},
                    {&soma_rollout_opts_table, &p.rollout, "closed loop"},
+                   {&soma_chunk_opts_table, &p.chunks, "chunks"},
                    {&soma_openloop_opts_table, &p.openloop, "open loop"},
                    {&soma_policy_opts_table, &p.policy, "policy"},
                    {&soma_pilot_opts_table, &p.pilot, "pilot"}}};

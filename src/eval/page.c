@@ -227,7 +227,7 @@ soma_status soma__page_rollouts(const char *path, const soma_rollouts *r, const 
     soma__str_add_html(&page, r->task.about);
     soma__str_printf(
         &page, ". Closed loop in simulation at %.0f Hz on a %s; the first %lld actions of each chunk are executed; %d s at most.</p>\n",
-        r->task.rate, r->task.robot, (long long)r->opts.execute, (int)(r->task.max_steps / r->task.rate));
+        r->task.rate, r->task.robot, (long long)r->chunk_opts.execute, (int)(r->task.max_steps / r->task.rate));
     soma_status status = load_rows(&s, result, compare, err);
     if (status == SOMA_OK) status = add_results(&page, s.results, s.names, s.n, err);
     if (status == SOMA_OK) status = add_episodes(&page, r, err);

@@ -15,6 +15,9 @@ typedef struct {
     soma_seat seat; // what the driver sees
     soma_env *env;
     soma_rollout *episode; // NULL: empty
+    soma_timeline *line;
+    float *action;     // [n_actions]
+    int arrival, seen; // control steps: at which the chunk under way is there, -1: none is; of the last picture in the film
     soma_status status;
     soma_error error;
 } place;
@@ -91,12 +94,21 @@ static soma_status keep_pictures(const loop *l, uint8_t **out, const soma_env_ob
 // Draws what the driver will see. A blind driver's seat is drawn at its first moment only.
 static soma_status look(const loop *l, place *p, soma_error *err) {
     soma_rollout *e = p->episode;
+    int executed, delay;
+    soma__timeline_ask(p->line, e->outcome.steps, &executed, &delay);
+    p->arrival = e->outcome.steps ? e->outcome.steps + (int)l->opts->delay : 0;
     if (l->driver->blind && e->first && !e->film) return SOMA_OK;
     soma_env_obs obs;
     SOMA_TRY(l->task->observe(p->env, &obs, err));
     if (!e->first) SOMA_TRY(keep_pictures(l, &e->first, &obs, err));
     if (e->film) film_look(l, e->film, &obs);
-    p->seat.obs = (soma_obs){.prompt = e->prompt, .state = obs.state, .n_state = l->task->n_state, .n_images = l->task->n_cameras};
+    p->seen = e->outcome.steps;
+    p->seat.obs = (soma_obs){.prompt = e->prompt,
+                             .state = obs.state,
+                             .n_state = l->task->n_state,
+                             .n_images = l->task->n_cameras,
+                             .executed = executed,
+                             .delay = delay};
     for (int c = 0; c < l->task->n_cameras; c++) {
         p->seat.obs.images[c] = (soma_image){l->task->camera_names[c], obs.images[c], (int)l->opts->image, (int)l->opts->image};
     }
@@ -113,19 +125,24 @@ static void look_item(void *ctx, int64_t item, int thread) {
 static soma_status move(const loop *l, place *p, soma_error *err) {
     const soma_actions *plan = &p->seat.plan;
     soma_rollout *e = p->episode;
-    int n = (int)SOMA_MIN((int64_t)plan->horizon, l->opts->execute);
-    for (int i = 0; i < n && !e->outcome.done; i++) {
+    const size_t n = (size_t)l->task->n_actions;
+    while (!e->outcome.done) {
+        const int now = e->outcome.steps;
         soma_env_obs obs;
-        const float *action = plan->values + (size_t)i * plan->n_actions;
-        if (e->film && i) {
+        if (p->arrival >= 0 && now >= p->arrival) {
+            soma__timeline_arrive(p->line, now, plan->values, SOMA_MIN(plan->horizon, l->task->max_steps));
+            p->arrival = -1;
+        }
+        if (soma__timeline_wants(p->line, now)) return SOMA_OK;
+        if (e->film && p->seen != now) {
             SOMA_TRY(l->task->observe(p->env, &obs, err));
             film_look(l, e->film, &obs);
         }
-        SOMA_TRY(l->task->step(p->env, action, err));
-        if (e->film) memcpy(e->film->actions + (size_t)e->film->n_steps++ * plan->n_actions, action, plan->n_actions * sizeof *action);
+        soma__timeline_action(p->line, now, p->action);
+        SOMA_TRY(l->task->step(p->env, p->action, err));
+        if (e->film) memcpy(e->film->actions + (size_t)e->film->n_steps++ * n, p->action, n * sizeof *p->action);
         e->outcome = l->task->outcome(p->env);
     }
-    if (!e->outcome.done) return SOMA_OK;
     soma_env_obs obs;
     SOMA_TRY(l->task->observe(p->env, &obs, err));
     if (e->film) film_look(l, e->film, &obs);
@@ -158,6 +175,8 @@ static soma_status begin(loop *l, place *p, soma_error *err) {
     soma_rollout *e = &l->result->episodes[index];
     e->seed = (uint64_t)(l->opts->first_seed + index);
     p->episode = e;
+    p->arrival = -1;
+    soma__timeline_reset(p->line);
     SOMA_TRY(l->task->reset(p->env, &(soma_env_reset){.seed = e->seed, .wrong_prompt = l->opts->wrong_prompt}, err));
     soma_env_obs obs;
     SOMA_TRY(l->task->observe(p->env, &obs, err)); // for the prompt, which only an observation tells
@@ -205,6 +224,7 @@ static soma_status one_round(loop *l, soma_error *err) {
 // Counts what is over. After a stop some episodes are not, and leave gaps that are closed here.
 static void sum_up(loop *l) {
     soma_rollouts *r = l->result;
+    for (int i = 0; i < l->n_places; i++) soma__chunk_report_add(&r->chunks, soma__timeline_read(l->places[i].line));
     int64_t n = 0, success = 0, prompted = 0, steps = 0;
     for (int64_t i = 0; i < l->begun; i++) {
         soma_rollout e = r->episodes[i];
@@ -232,7 +252,8 @@ soma_status soma__rollout_task(soma_task *task, const soma_rollout_opts *o, soma
     if (!found) return soma__fail(err, SOMA_NOT_FOUND, "no task is named \"%s\"; touch_color is the first to try", o->task);
     if (o->seeds < 1 || o->seeds > 1000000) return soma__fail(err, SOMA_BAD_INPUT, "seeds is %lld; 1 to 1000000", (long long)o->seeds);
     if (o->first_seed < 0) return soma__fail(err, SOMA_BAD_INPUT, "first-seed is %lld; at least 0", (long long)o->first_seed);
-    if (o->execute < 1) return soma__fail(err, SOMA_BAD_INPUT, "execute is %lld; at least one action per chunk", (long long)o->execute);
+    if (o->delay < 0 || o->delay > 1000)
+        return soma__fail(err, SOMA_BAD_INPUT, "delay is %lld control steps; 0 to 1000", (long long)o->delay);
     if (o->seats < 1 || o->seats > MAX_SEATS)
         return soma__fail(err, SOMA_BAD_INPUT, "seats is %lld; 1 to %d", (long long)o->seats, MAX_SEATS);
     if (!(o->rate >= 0)) return soma__fail(err, SOMA_BAD_INPUT, "rate is %g Hz; 0 is the task's own", o->rate);
@@ -253,19 +274,27 @@ static soma_status loop_open(loop *l, soma_error *err) {
     for (int i = 0; i < l->n_places; i++) {
         SOMA_TRY(l->task->open(&l->places[i].env, &eo, err));
         l->places[i].seat = (soma_seat){.index = i, .env = l->places[i].env};
+        SOMA_TRY(
+            soma__timeline_new(&l->places[i].line, &l->result->chunk_opts, l->task->max_steps, l->task->n_actions, (double)o->delay, err));
+        l->places[i].action = soma__calloc((size_t)l->task->n_actions, sizeof *l->places[i].action);
+        if (!l->places[i].action) return soma__no_memory(err, "an action");
     }
     return SOMA_OK;
 }
 
 static void loop_close(loop *l) {
-    for (int i = 0; l->places && i < l->n_places; i++) l->task->close(l->places[i].env);
+    for (int i = 0; l->places && i < l->n_places; i++) {
+        l->task->close(l->places[i].env);
+        soma__timeline_free(l->places[i].line);
+        soma__free(l->places[i].action);
+    }
     soma__free(l->places);
     soma__pool_free(l->pool);
 }
 
-soma_status soma__rollouts_run(soma_rollouts *r, const soma_driver *driver, const soma_rollout_opts *opts, soma_rollout_watch *watch,
-                               void *user, soma_error *err) {
-    *r = (soma_rollouts){.opts = *opts};
+soma_status soma__rollouts_run(soma_rollouts *r, const soma_driver *driver, const soma_rollout_opts *opts, const soma_chunk_opts *chunks,
+                               soma_rollout_watch *watch, void *user, soma_error *err) {
+    *r = (soma_rollouts){.opts = *opts, .chunk_opts = chunks ? *chunks : soma_chunk_defaults()};
     double start = soma__seconds();
     SOMA_TRY(soma__rollout_task(&r->task, opts, err));
     loop l = {.result = r, .task = &r->task, .opts = &r->opts, .driver = driver};
@@ -298,9 +327,11 @@ json_t *soma__rollouts_json(const soma_rollouts *r) {
         json_array_append_new(list, json_pack("{s:I, s:b, s:b, s:i, s:s}", "seed", (json_int_t)e->seed, "success", e->outcome.success,
                                               "prompted", e->outcome.prompted, "steps", e->outcome.steps, "prompt", e->prompt));
     }
-    return json_pack("{s:s, s:s, s:f, s:I, s:I, s:o, s:o, s:f, s:I, s:f, s:f, s:f, s:b, s:o}", "task", r->task.name, "mode",
-                     r->opts.wrong_prompt ? "wrong prompt" : "normal", "rate", r->task.rate, "first_seed", (json_int_t)r->opts.first_seed,
-                     "execute", (json_int_t)r->opts.execute, "success", soma__rate_json(r->success), "prompted",
-                     soma__rate_json(r->prompted), "mean_steps", r->mean_steps, "acts", (json_int_t)r->acts, "act_ms", r->act_ms,
-                     "model_ms", r->model_ms, "seconds", r->seconds, "stopped", r->stopped, "episodes", list);
+    json_t *seam = json_pack("{s:I, s:f, s:f}", "n", (json_int_t)r->chunks.seams, "mean", r->chunks.seam_mean, "max", r->chunks.seam_max);
+    return json_pack("{s:s, s:s, s:f, s:I, s:s, s:I, s:I, s:o, s:I, s:o, s:o, s:f, s:I, s:f, s:f, s:f, s:b, s:o}", "task", r->task.name,
+                     "mode", r->opts.wrong_prompt ? "wrong prompt" : "normal", "rate", r->task.rate, "first_seed",
+                     (json_int_t)r->opts.first_seed, "chunks", r->chunk_opts.chunks, "execute", (json_int_t)r->chunk_opts.execute, "delay",
+                     (json_int_t)r->opts.delay, "seam", seam, "held", (json_int_t)r->chunks.held, "success", soma__rate_json(r->success),
+                     "prompted", soma__rate_json(r->prompted), "mean_steps", r->mean_steps, "acts", (json_int_t)r->acts, "act_ms",
+                     r->act_ms, "model_ms", r->model_ms, "seconds", r->seconds, "stopped", r->stopped, "episodes", list);
 }

@@ -159,14 +159,15 @@ static soma_rollouts drive(const soma_policy *policy, int seats) {
     o.seeds = 3;
     o.image = SIDE;
     o.films = 3;
-    o.execute = 16;
+    soma_chunk_opts chunks = soma_chunk_defaults();
+    chunks.execute = 16;
     o.seats = seats;
     soma_pilot_opts pilot = soma_pilot_defaults();
     pilot.steps = 2;
     soma_driver driver;
     soma_rollouts r;
     assert_int_equal(soma__driver_policy(&driver, policy, &pilot, soma__task_find("touch_color"), seats, NULL), SOMA_OK);
-    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, NULL), SOMA_OK);
+    assert_int_equal(soma__rollouts_run(&r, &driver, &o, &chunks, NULL, NULL, NULL), SOMA_OK);
     soma__driver_close(&driver);
     return r;
 }

@@ -76,9 +76,10 @@ static void expert_through_the_policys_door(void **state) {
     fake f;
     soma_driver driver = fake_driver(&f);
     soma_rollout_opts o = small(20);
-    o.execute = 2;
+    soma_chunk_opts chunks = soma_chunk_defaults();
+    chunks.execute = 2;
     soma_rollouts r;
-    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, NULL), SOMA_OK);
+    assert_int_equal(soma__rollouts_run(&r, &driver, &o, &chunks, NULL, NULL, NULL), SOMA_OK);
     assert_int_equal(r.n, 20);
     assert_int_equal(f.begun, 20);
     assert_true(f.largest == 8 && r.acts == f.acts);
@@ -107,7 +108,7 @@ static void wrong_prompt_is_judged_by_the_goal(void **state) {
     soma_driver driver;
     soma_rollouts r;
     assert_int_equal(soma__driver_expert(&driver, soma__task_find("touch_color"), 8, NULL), SOMA_OK);
-    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, NULL), SOMA_OK);
+    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, NULL, NULL), SOMA_OK);
     assert_true(r.success.rate <= 0.05 && r.prompted.rate >= 0.95); // the expert obeys the prompt
     soma__driver_close(&driver);
     soma__rollouts_free(&r);
@@ -119,7 +120,7 @@ static void holding_still_never_succeeds(void **state) {
     soma_driver driver;
     soma_rollouts r;
     assert_int_equal(soma__driver_hold(&driver, soma__task_find("touch_color"), 8, NULL), SOMA_OK);
-    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, NULL), SOMA_OK);
+    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, NULL, NULL), SOMA_OK);
     assert_true(r.success.rate == 0 && r.prompted.rate == 0 && r.episodes[0].outcome.steps == 100);
     soma__driver_close(&driver);
     soma__rollouts_free(&r);
@@ -132,9 +133,9 @@ static void same_result_for_any_seats_and_threads(void **state) {
     soma_driver driver = fake_driver(&f);
     soma_rollout_opts o = small(6);
     o.seats = 1, o.threads = 1;
-    assert_int_equal(soma__rollouts_run(&a, &driver, &o, NULL, NULL, NULL), SOMA_OK);
+    assert_int_equal(soma__rollouts_run(&a, &driver, &o, NULL, NULL, NULL, NULL), SOMA_OK);
     o.seats = 4, o.threads = 3;
-    assert_int_equal(soma__rollouts_run(&b, &driver, &o, NULL, NULL, NULL), SOMA_OK);
+    assert_int_equal(soma__rollouts_run(&b, &driver, &o, NULL, NULL, NULL, NULL), SOMA_OK);
     for (int i = 0; i < 6; i++) {
         assert_int_equal(a.episodes[i].outcome.steps, b.episodes[i].outcome.steps);
         assert_memory_equal(a.episodes[i].last, b.episodes[i].last, 2 * 16 * 16 * 3);
@@ -151,7 +152,7 @@ static void a_stop_keeps_what_is_over(void **state) {
     soma_driver driver = fake_driver(&f);
     soma_rollout_opts o = small(50);
     soma_rollouts r;
-    assert_int_equal(soma__rollouts_run(&r, &driver, &o, stop_after_three, NULL, NULL), SOMA_OK);
+    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, stop_after_three, NULL, NULL), SOMA_OK);
     assert_true(r.stopped && r.n >= 3 && r.n < 50 && r.success.n == r.n);
     for (int i = 0; i < r.n; i++) assert_true(r.episodes[i].outcome.done && r.episodes[i].last);
     soma__rollouts_free(&r);
@@ -165,11 +166,11 @@ static void failures_name_the_seed(void **state) {
     soma_rollout_opts o = small(8);
     soma_rollouts r;
     f.fail = true;
-    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, &err), SOMA_IO);
+    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, NULL, &err), SOMA_IO);
     assert_string_equal(err.text, "the robot fell asleep");
     driver = fake_driver(&f);
     f.poison = NAN;
-    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, &err), SOMA_BAD_INPUT);
+    assert_int_equal(soma__rollouts_run(&r, &driver, &o, NULL, NULL, NULL, &err), SOMA_BAD_INPUT);
     assert_non_null(strstr(err.text, "seed 1000000: touch_color: action 0 (waist) is"));
     assert_null(r.episodes);
 }
@@ -183,7 +184,7 @@ static void wrong_options_are_told(void **state) {
     o = small(0);
     assert_int_not_equal(soma__rollout_task(&task, &o, &err), SOMA_OK);
     o = small(1);
-    o.execute = 0;
+    o.delay = -1;
     assert_int_not_equal(soma__rollout_task(&task, &o, &err), SOMA_OK);
 }
 
