@@ -7,7 +7,7 @@ noise, and held against `soma trace` (the same inputs, random noise) and `soma a
 openpi's layout is loaded strictly into the same network, under openpi's names.
 Back: LeRobot saves that policy with save_pretrained, processors included, and both load what it saved.
 
-    python3 tools/check_export.py --soma build/soma                    # small policies of pi0, pi0.5 and pi0-FAST, made for the purpose
+    python3 tools/check_export.py --soma build/soma                    # small policies of every family, made for the purpose
     python3 tools/check_export.py --soma build/soma --policy for_lerobot --tokenizer DIR
 
 Needs lerobot 0.4.4, torch, and transformers with openpi's changes to Gemma (see docs/export.md). LeRobot knows the released sizes alone:
@@ -26,7 +26,9 @@ import tempfile
 
 import numpy as np
 
-OWN_KEYS = ("paligemma", "action_expert", "vision", "camera_order", "vocab_size")  # of soma; LeRobot's parser refuses what it does not know
+OWN_KEYS = ("paligemma", "action_expert", "vision", "camera_order", "vocab_size", "text", "expert", "scale_factor",
+            "rms_norm_eps")  # of soma; LeRobot's parser refuses what it does not know
+FAMILIES = ("pi0", "pi05", "pi0_fast", "smolvla")
 PROMPTS = ["pick up the red_cube\nand place it", "open the drawer"]
 
 
@@ -105,6 +107,20 @@ def make_tokenizer(folder, size):
     (folder / "tokenizer.json").write_text(json.dumps(model))
 
 
+def make_byte_tokenizer(folder, size):
+    """A tokenizer.json of SmolLM2's kind: digits apart, then GPT-2's rule over bytes; no BOS."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder, tokenizer.post_processor = decoders.ByteLevel(), processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=["<pad>", "<eos>", "<bos>", "<unk>"], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    tokenizer.train_from_iterator(PROMPTS, trainer)
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
 def draw_weights(path, rng):
     """New values for every tensor: a fresh network has zeros (biases, the gates of pi0.5's norms) behind which an error could hide."""
     from safetensors import safe_open
@@ -125,7 +141,7 @@ def make_policy(args, family, folder, rng):
     draw_weights(folder / "model.safetensors", rng)
     config = json.loads((folder / "config.json").read_text())
     n_state, n_actions = config["robot"]["n_state"], config["robot"]["n_actions"]
-    config["robot"]["normalise"] = "openpi_zscore" if family == "pi0" else "openpi_quantile"
+    config["robot"]["normalise"] = "openpi_zscore" if family in ("pi0", "smolvla") else "openpi_quantile"
     (folder / "config.json").write_text(json.dumps(config))
     stats = {}
     for key, n in (("state", n_state), ("actions", n_actions)):
@@ -134,7 +150,7 @@ def make_policy(args, family, folder, rng):
                       "q99": (low + rng.uniform(0.5, 3, n)).tolist()}
     (folder / "norm_stats.json").write_text(json.dumps({"norm_stats": stats}))
     (folder / "vocab.json").unlink()
-    make_tokenizer(folder, 600)
+    (make_byte_tokenizer if family == "smolvla" else make_tokenizer)(folder, 600)
 
 
 def make_writer(args, folder, work):
@@ -163,10 +179,13 @@ class LeRobot:
         self.config = json.loads((folder / "config.json").read_text())
         self.family = self.config["type"]
         self.module = importlib.import_module(f"lerobot.policies.{self.family}.modeling_{self.family}")
+        importlib.import_module(f"lerobot.policies.{self.family}.processor_{self.family}")  # which makes its steps known
         self.sizes = {key: self.config.pop(key) for key in OWN_KEYS if key in self.config}
         self.tokenizer, self.quiet = tokenizer, io.StringIO()
         self.writes = self.family == "pi0_fast"
-        if self.sizes:
+        if self.family == "smolvla":
+            self.build_vlm()
+        elif self.sizes:
             self.resize()
         self.fast = self.action_tokenizer(folder / "fast") if self.writes else None
         folder = self.without_own_keys(folder, work)
@@ -196,7 +215,7 @@ class LeRobot:
         return SimpleNamespace(bpe_tokenizer=bpe, min_token=config["min_token"], scale=config["scale"], folder=folder)
 
     def policy_class(self):
-        return getattr(self.module, {"pi0": "PI0Policy", "pi05": "PI05Policy", "pi0_fast": "PI0FastPolicy"}[self.family])
+        return getattr(self.module, {"pi0": "PI0Policy", "pi05": "PI05Policy", "pi0_fast": "PI0FastPolicy", "smolvla": "SmolVLAPolicy"}[self.family])
 
     def without_own_keys(self, folder, work):
         out = pathlib.Path(tempfile.mkdtemp(dir=work))
@@ -230,6 +249,26 @@ class LeRobot:
             small_paligemma.small = True
             module.PaliGemmaForConditionalGeneration, module.GemmaForCausalLM = small_paligemma, small_gemma
 
+    def build_vlm(self):
+        """LeRobot fetches the language model's config and processor by name: here they are made."""
+        from types import SimpleNamespace
+
+        from transformers import LlamaConfig, SmolVLMConfig
+
+        with_expert = importlib.import_module("lerobot.policies.smolvla.smolvlm_with_expert")
+        sizes = {"text": {"width": 960, "mlp_dim": 2560, "num_heads": 15, "num_kv_heads": 5, "head_dim": 64}, "vocab_size": 49280, "scale_factor": 4,
+                 "vision": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072, "patch_size": 16,
+                            "image_size": 512}} | self.sizes
+        text = sizes["text"]
+        language = LlamaConfig(vocab_size=sizes["vocab_size"], hidden_size=text["width"], intermediate_size=text["mlp_dim"],
+                               num_attention_heads=text["num_heads"], num_key_value_heads=text["num_kv_heads"], head_dim=text["head_dim"],
+                               num_hidden_layers=2 * self.config["num_vlm_layers"], rms_norm_eps=1e-5, pad_token_id=0).to_dict()
+        vision = sizes["vision"] | {"hidden_act": "gelu_pytorch_tanh"}
+        vlm = SmolVLMConfig(text_config=language, vision_config=vision, scale_factor=sizes["scale_factor"], tie_word_embeddings=False, pad_token_id=0)
+        processor = SimpleNamespace(tokenizer=SimpleNamespace(fake_image_token_id=1, global_image_token_id=2))
+        with_expert.AutoConfig = SimpleNamespace(from_pretrained=lambda name: vlm)
+        with_expert.AutoProcessor = SimpleNamespace(from_pretrained=lambda name: processor)
+
     def check_weights(self, table, case, path):
         """Its loader prints what went wrong and goes on: the tensors are compared here, each."""
         from safetensors import safe_open
@@ -258,11 +297,11 @@ class LeRobot:
         seen, network = {}, self.policy.model
         method = "sample_actions_fast_kv_cache" if self.writes else "sample_actions"
         own = getattr(type(network), method)
-        names = own.__wrapped__.__code__.co_varnames[1:6]
+        names = getattr(own, "__wrapped__", own).__code__.co_varnames[1:6]
 
         def sample(*inputs, **options):
             seen.update(zip(names, inputs))
-            seen["written"] = own(network, *inputs, **options, **({} if self.writes else {"noise": self.torch.from_numpy(noise)[None]}))
+            seen["written"] = own(network, *inputs, **options | ({} if self.writes else {"noise": self.torch.from_numpy(noise)[None]}))
             return seen["written"]
 
         setattr(network, method, sample)
@@ -288,7 +327,7 @@ class LeRobot:
         if self.sizes:  # the name gemma_2b would contradict the tensors
             config = json.loads((folder / "config.json").read_text()) | self.sizes
             for key in ("paligemma_variant", "action_expert_variant"):
-                config.pop(key)
+                config.pop(key, None)
             (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -385,7 +424,7 @@ def check_folder(args, table, folder, work):
     apart = np.linalg.norm(chunks[0] - chunks[1]) / np.linalg.norm(chunks[0])
     table.say(case, f"two observations' chunks are {apart:.2g} apart", apart > 100 * args.tolerance)
     check_back(args, table, original, work / f"saved_{original.family}", rng, work)
-    if not args.policy and not original.writes:
+    if not args.policy and original.family in ("pi0", "pi05"):
         out = work / f"{original.family}_openpi"
         soma(args, "export", "--policy", work / original.family, "--layout", "openpi", "--dtype", "f32", "--out", out)
         check_openpi(table, f"{original.family}: {out.name}", original, out / "model.safetensors")
@@ -398,7 +437,7 @@ def main():
     parser.add_argument("--tokenizer", type=pathlib.Path, help="folder with tokenizer.json [the policy's]")
     parser.add_argument("--dtype", default="f32", help="soma's [f32]")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="of the chunk, relative L2 [1e-5]")
-    parser.add_argument("--family", nargs="+", choices=("pi0", "pi05", "pi0_fast"), default=("pi0", "pi05", "pi0_fast"), help="of what is made [all]")
+    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=FAMILIES, help="of what is made [all]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=pathlib.Path, help="folder to work in, kept afterwards")
     args = parser.parse_args()

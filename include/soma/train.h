@@ -23,7 +23,7 @@ extern "C" {
     X(REAL, lora_alpha, 0, "their scale is alpha / rank; 0: alpha is the rank")                                                        \
     X(FLAG, lora_stabilised, false, "their scale is alpha / sqrt(rank)")                                                               \
     X(TEXT, lora_targets, "", "peft: extended regular expression over whole names of linear layers; empty: LeRobot's")                 \
-    X(TEXT, freeze, "", "weights that are not trained: globs over their names, separated by commas")                                   \
+    X(TEXT, freeze, "", "globs over weights that are not trained; published: what the recipe keeps")                                   \
     X(FLAG, recompute, false, "compute a block's intermediates again in the backward pass instead of keeping them")                    \
     X(TEXT, data, "", "folder of a dataset")                                                                                           \
     X(TEXT, out, "", "folder of the policy: weights, config, statistics, curves")                                                      \

@@ -57,6 +57,7 @@ static soma_status make_robot(soma_robot *r, const soma_model *model, soma_error
         r->slots[i] = i;
     }
     r->cameras_optional = true;
+    r->resize = info->resize;
     SOMA_TRY(soma__norm_rule_parse(&r->state_rule, "identity", err));
     SOMA_TRY(soma__norm_rule_parse(&r->action_rule, "identity", err));
     const soma_norm norms[] = {{.key = "state", .size = r->n_state, .mean = zeros, .std = ones},
@@ -145,7 +146,8 @@ static int run(int argc, char **argv) {
                  "are the model's own: memory, time and formats can be tried before anything is downloaded.\n\n"
                  "Examples:\n"
                  "  soma init --family pi0 --preset base --seed 1 --out random    # 7 GB\n"
-                 "  soma init --family pi05 --preset nano --out small\n",
+                 "  soma init --family pi05 --preset nano --out small\n"
+                 "  soma init --family smolvla --out random                       # 0.9 GB\n",
         .has_json = true,
         .groups = {{&init_opts_table, &o, "options"}}};
     int code;

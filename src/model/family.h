@@ -53,10 +53,10 @@ typedef struct soma_model_info {
     bool step_noise;                         // every step of the sampler adds noise (soma_batch.step_noise)
     double noise;                            // standard deviation of what it starts from: 1, or 0 where only the mean chunk was learned
     bool state_input;                        // false: the state reaches the model in the prompt's text, or not at all
-    soma_answer_rule answer;
     soma_prompt_form form;                   // of the text that it is given, where its robot does not say another
     soma_resize_rule resize;                 // of its pictures, where a robot is made for it
     const char *tokenizer;                   // whose file released checkpoints need and do not have, for a sentence; NULL: PaliGemma's
+    soma_answer_rule answer;
 } soma_model_info;
 
 // Width and pixels of the model's pictures.
@@ -193,6 +193,22 @@ typedef struct soma_lora_rule {
 } soma_lora_rule;
 enum { SOMA_LORA_RULES = 24 };
 
+// What fine-tuning a published checkpoint goes by.
+typedef struct soma_tuning {
+    const char *vlm;    // glob over the vision and language weights, which may come from another checkpoint; NULL: there are none
+    const char *frozen; // glob over what the published recipe keeps as it is; NULL: it trains everything
+    const char *peft;   // LeRobot's layers for PEFT's pairs: extended regular expression over their whole names; NULL: it has none
+} soma_tuning;
+
+// How LeRobot writes a policy of the family, beyond what all of its configs have.
+typedef struct soma_lerobot {
+    const char *tokenizer; // the name of the text tokenizer; NULL: there is no text
+    const char *new_line;  // the step that ends the prompt with a newline; NULL: the prompt tells the state instead
+    // Fields of config.json; a new reference, NULL when memory is out. *own: LeRobot cannot be told these sizes, and its loader will refuse
+    // the fields that tell them to soma.
+    json_t *(*fields)(const soma_model *model, soma_dtype dtype, bool *own);
+} soma_lerobot;
+
 struct soma_family {
     const char *name;             // "pi0"
     const char *const *types;     // values of model_type that it answers to, NULL at the end
@@ -210,6 +226,8 @@ struct soma_family {
     soma_status (*prepare)(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
     // openpi's LoRA recipe; returns how many rows it has written. NULL: there is none.
     size_t (*lora)(const soma_model *model, soma_lora_rule rules[SOMA_LORA_RULES]);
+    soma_tuning tuning;
+    soma_lerobot lerobot; // .fields NULL: LeRobot has no such policy
 };
 
 extern const soma_family *const soma__family_registry[]; // made by CMake, NULL at its end

@@ -1,7 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// What PaliGemma's tensors are for: rows for the `purposes` of families that stand on it (soma inspect prints them).
+// What the families that stand on PaliGemma share as published policies: what its tensors are for (rows for `purposes`, which soma inspect
+// prints), and LeRobot's fields.
 #ifndef SOMA_MODEL_PALIGEMMA_H
 #define SOMA_MODEL_PALIGEMMA_H
+
+#include "model/family.h"
+
+#define SOMA_PALIGEMMA_TOKENIZER "google/paligemma-3b-pt-224"
+#define SOMA_FAST_FOLDER "fast" // the action tokenizer of an exported pi0-FAST lies beside it
+#define SOMA_PALIGEMMA_VLM "paligemma_with_expert.paligemma.*"
+// LeRobot's default, over names that begin with "model." (modeling_pi0.py); it misses pi0.5's time_mlp_*, as the original does.
+#define SOMA_PALIGEMMA_PEFT                            \
+    ".*\\.gemma_expert\\..*\\.self_attn\\.(q|v)_proj|" \
+    "model\\.(state_proj|action_in_proj|action_out_proj|action_time_mlp_in|action_time_mlp_out)"
+
+json_t *soma__paligemma_lerobot(const soma_model *model, soma_dtype dtype, bool *own); // soma_lerobot's fields
 
 #define SOMA_PURPOSES_PALIGEMMA                                                                                                          \
     {"*vision_tower*.patch_embedding.*", "vision: 14 x 14 pixels to a token"},                                                           \

@@ -85,6 +85,16 @@ static const struct {
     int64_t width, depth, mlp, n_heads, n_kv_heads, head_dim;
 } variants[] = {{"gemma_2b", 2048, 18, 16384, 8, 1, 256}, {"gemma_300m", 1024, 18, 4096, 8, 1, 256}, {"dummy", 64, 4, 128, 8, 1, 16}};
 
+const char *soma__variant_of(const json_t *config, const char *section) {
+    const json_t *c = json_object_get(config, section);
+    for (size_t i = 0; i < SOMA_COUNT(variants); i++)
+        if (json_integer_value(json_object_get(c, "width")) == variants[i].width &&
+            json_integer_value(json_object_get(c, "depth")) == variants[i].depth &&
+            json_integer_value(json_object_get(c, "mlp_dim")) == variants[i].mlp)
+            return variants[i].name;
+    return NULL;
+}
+
 void soma__finding_variant(soma_finding *f, const char *key, const char *section) {
     const char *name = json_string_value(json_object_get(f->config, key));
     for (size_t i = 0; name && i < SOMA_COUNT(variants); i++) {

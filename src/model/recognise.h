@@ -31,6 +31,8 @@ void soma__finding_sizes(soma_finding *f, const soma_size_row *rows, size_t n);
 void soma__finding_paligemma(soma_finding *f); // the sizes of tower and language stack, all but the table's
 // openpi's name for a stack's sizes (models/gemma.py) under `key`; "_lora" behind it changes none.
 void soma__finding_variant(soma_finding *f, const char *key, const char *section);
+// The name of the sizes of a section of the config, or NULL: openpi has none.
+const char *soma__variant_of(const json_t *config, const char *section);
 soma_status soma__finding_end(soma_finding *f, const char *where, soma_error *err);
 
 #endif

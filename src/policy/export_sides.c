@@ -6,27 +6,13 @@
 // LeRobot's rules are openpi's but for the small number in the denominator: it goes into the statistics, so that the numbers stay.
 #include "policy/export.h"
 
+#include "model/paligemma.h"
+#include "model/recognise.h"
 #include "policy/written.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const struct {
-    const char *name;
-    int64_t width, depth, mlp;
-} variants[] = {{"gemma_2b", 2048, 18, 16384}, {"gemma_300m", 1024, 18, 4096}, {"dummy", 64, 4, 128}};
-
-// openpi's name for the sizes of a section of the config; NULL when it has none.
-static const char *variant_of(const json_t *config, const char *section) {
-    const json_t *c = json_object_get(config, section);
-    for (size_t i = 0; i < SOMA_COUNT(variants); i++)
-        if (json_integer_value(json_object_get(c, "width")) == variants[i].width &&
-            json_integer_value(json_object_get(c, "depth")) == variants[i].depth &&
-            json_integer_value(json_object_get(c, "mlp_dim")) == variants[i].mlp)
-            return variants[i].name;
-    return NULL;
-}
 
 static soma_status save(json_t *value, const char *dir, const char *name, soma_error *err) { // takes the reference
     char path[SOMA_PATH_MAX];
@@ -66,7 +52,7 @@ static soma_status openpi_sides(const soma_export_opts *o, const soma_model *mod
         json_decref(config), json_decref(own);
         return soma__no_memory(err, "the config");
     }
-    const char *language = variant_of(config, "paligemma"), *expert = variant_of(config, "action_expert");
+    const char *language = soma__variant_of(config, "paligemma"), *expert = soma__variant_of(config, "action_expert");
     if (language) json_object_set_new(config, "paligemma_variant", json_string(language));
     if (expert) json_object_set_new(config, "action_expert_variant", json_string(expert));
     json_object_set_new(config, "precision", json_string(o->dtype == SOMA_F32 ? "float32" : "bfloat16"));
@@ -165,8 +151,6 @@ static void add_step(json_t *steps, const char *name, json_t *config, const char
 
 static json_t *device_json(void) { return json_pack("{s:s, s:n}", "device", "cpu", "float_dtype"); }
 
-static const char text_tokenizer[] = "google/paligemma-3b-pt-224", action_tokenizer[] = "fast"; // the second: beside, as a path
-
 // pi0.5 and pi0-FAST write the normalised state into the prompt.
 static void add_state_step(json_t *steps, const soma_model *model, const soma_robot *robot) {
     const int width = soma__prompt_state_width(soma__robot_prompt_form(robot, model), robot->n_state); // LeRobot 0.4 pads up to it
@@ -177,14 +161,16 @@ static void add_state_step(json_t *steps, const soma_model *model, const soma_ro
 static void add_answer_step(json_t *steps, const soma_model *model) {
     add_step(steps, "action_tokenizer_processor",
              json_pack("{s:b, s:I, s:I, s:s}", "trust_remote_code", 1, "max_action_tokens", (json_int_t)model->info.answer.max,
-                       "fast_skip_tokens", (json_int_t)model->info.answer.skip, "action_tokenizer_name", action_tokenizer),
+                       "fast_skip_tokens", (json_int_t)model->info.answer.skip, "action_tokenizer_name", SOMA_FAST_FOLDER),
              NULL);
 }
 
 static soma_status save_steps(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, soma_error *err) {
     static const char before_file[] = "policy_preprocessor_step_%d_normalizer_processor.safetensors",
                       after_file[] = "policy_postprocessor_step_0_unnormalizer_processor.safetensors";
-    const bool pi0 = !strcmp(model->info.type, "pi0"), relative = any_delta(robot);
+    const soma_lerobot *habits = &model->family->lerobot;
+    const char *new_line = model->info.state_input ? habits->new_line : NULL; // else the prompt tells the state: it is normalised first
+    const bool relative = any_delta(robot);
     const bool stats = robot->state && robot->actions;
     char file[96];
     json_t *before = json_array(), *after = json_array();
@@ -196,17 +182,17 @@ static soma_status save_steps(const soma_export_opts *o, const soma_model *model
     else
         json_decref(change);
     json_t *tokens = json_pack("{s:I, s:s, s:s, s:s, s:b, s:s}", "max_length", (json_int_t)model->info.max_tokens, "task_key", "task",
-                               "padding_side", "right", "padding", "max_length", "truncation", 1, "tokenizer_name", text_tokenizer);
+                               "padding_side", "right", "padding", "max_length", "truncation", 1, "tokenizer_name", habits->tokenizer);
     json_t *norm =
         json_pack("{s:f, s:o, s:o}", "eps", 1e-8, "features", features_json(model, robot, true, true), "norm_map", map_json(robot));
-    if (pi0) { // the others write the normalised state into the prompt, so their normaliser comes first
-        add_step(before, "pi0_new_line_processor", json_object(), NULL);
+    if (new_line) {
+        add_step(before, new_line, json_object(), NULL);
         add_step(before, "tokenizer_processor", tokens, NULL);
         add_step(before, "device_processor", device_json(), NULL);
     }
     snprintf(file, sizeof file, before_file, (int)json_array_size(before));
     add_step(before, "normalizer_processor", norm, stats ? file : NULL);
-    if (!pi0) {
+    if (!new_line) {
         add_state_step(before, model, robot);
         add_step(before, "tokenizer_processor", tokens, NULL);
         if (writes(model)) add_answer_step(before, model);
@@ -230,46 +216,27 @@ static soma_status save_steps(const soma_export_opts *o, const soma_model *model
     return status;
 }
 
-static void add_answer_fields(json_t *config, const soma_model *model) {
-    const json_int_t most = model->info.answer.max;
-    json_t *fields =
-        json_pack("{s:I, s:I, s:I, s:s, s:s}", "max_action_tokens", most, "max_decoding_steps", most, "fast_skip_tokens",
-                  (json_int_t)model->info.answer.skip, "text_tokenizer_name", text_tokenizer, "action_tokenizer_name", action_tokenizer);
-    json_object_update(config, fields);
-    json_decref(fields);
-}
-
 static soma_status lerobot_sides(const soma_export_opts *o, const soma_model *model, const soma_robot *robot, soma_error *err) {
     const soma_model_info *info = &model->info;
-    json_t *own = model->family->config(model);
-    if (!own) return soma__no_memory(err, "the config");
-    const char *language = variant_of(own, "paligemma"), *expert = variant_of(own, "action_expert");
-    json_t *config = json_pack(
-        "{s:s, s:i, s:o, s:o, s:s, s:b, s:b, s:s, s:I, s:I, s:I, s:I, s:[I, I], s:i, s:I, s:o}", "type", info->type, "n_obs_steps", 1,
-        "input_features", features_json(model, robot, true, false), "output_features", features_json(model, robot, false, true), "device",
-        "cpu", "use_amp", 0, "push_to_hub", 0, "dtype", o->dtype == SOMA_F32 ? "float32" : "bfloat16", "chunk_size",
-        (json_int_t)info->horizon, "n_action_steps", (json_int_t)info->horizon, "max_state_dim", (json_int_t)info->state_dim,
-        "max_action_dim", (json_int_t)info->action_dim, "image_resolution", (json_int_t)info->image_size, (json_int_t)info->image_size,
-        "empty_cameras", 0, "tokenizer_max_length", (json_int_t)info->max_tokens, "normalization_mapping", map_json(robot));
-    if (config && writes(model))
-        add_answer_fields(config, model);
-    else if (config)
-        json_object_set_new(config, "num_inference_steps", json_integer(info->n_steps));
-    if (config && any_delta(robot)) { // since LeRobot 0.5; before, its parser refuses the keys
+    bool own = false;
+    json_t *config =
+        json_pack("{s:s, s:i, s:o, s:o, s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:i, s:I, s:o}", "type", info->type, "n_obs_steps", 1,
+                  "input_features", features_json(model, robot, true, false), "output_features", features_json(model, robot, false, true),
+                  "device", "cpu", "use_amp", 0, "push_to_hub", 0, "chunk_size", (json_int_t)info->horizon, "n_action_steps",
+                  (json_int_t)info->horizon, "max_state_dim", (json_int_t)info->state_dim, "max_action_dim", (json_int_t)info->action_dim,
+                  "empty_cameras", 0, "tokenizer_max_length", (json_int_t)info->max_tokens, "normalization_mapping", map_json(robot));
+    json_t *fields = model->family->lerobot.fields(model, o->dtype, &own);
+    if (!config || !fields || json_object_update(config, fields)) {
+        json_decref(config), json_decref(fields);
+        return soma__no_memory(err, "the config");
+    }
+    json_decref(fields);
+    if (own) soma__log(SOMA_LOG_WARN, "%s: LeRobot has no name for these sizes, and its loader will refuse them", o->out);
+    if (any_delta(robot)) { // since LeRobot 0.5; before, its parser refuses the keys
         json_object_set_new(config, "use_relative_actions", json_true());
         json_object_set_new(config, "relative_exclude_joints", json_pack("[s]", "gripper"));
         json_object_set_new(config, "action_feature_names", action_names(robot));
     }
-    if (config && language && (expert || writes(model))) {
-        json_object_set_new(config, "paligemma_variant", json_string(language));
-        if (expert) json_object_set_new(config, "action_expert_variant", json_string(expert));
-    } else if (config) { // for soma alone
-        soma__log(SOMA_LOG_WARN, "%s: LeRobot has no name for these sizes, and its loader will refuse them", o->out);
-        static const char *const sections[] = {"paligemma", "action_expert", "vision", "camera_order", "vocab_size"};
-        for (size_t i = 0; i < SOMA_COUNT(sections); i++)
-            if (json_object_get(own, sections[i])) json_object_set(config, sections[i], json_object_get(own, sections[i]));
-    }
-    json_decref(own);
     SOMA_TRY(save(config, o->out, "config.json", err));
     return save_steps(o, model, robot, err);
 }
@@ -277,6 +244,9 @@ static soma_status lerobot_sides(const soma_export_opts *o, const soma_model *mo
 // What LeRobot's steps cannot say is refused instead of lost.
 static soma_status check_lerobot(const soma_export_opts *o, const soma_model *model, const soma_robot *r, soma_error *err) {
     bool forms = false;
+    if (!model->family->lerobot.fields)
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: LeRobot has no policy %s; --layout openpi keeps it for soma", o->policy,
+                          model->info.type);
     if (writes(model) && (!model->info.answer.lerobot || model->info.answer.gap))
         return soma__fail(err, SOMA_UNSUPPORTED,
                           "%s: it writes openpi's form of answers, which LeRobot does not read; a policy for LeRobot is trained with "

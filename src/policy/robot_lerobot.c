@@ -167,16 +167,19 @@ static bool is_of_04(const json_t *config) {
     return json_object_get(config, "compile_model") && !json_object_get(config, "use_relative_actions");
 }
 
+// What each policy does with prompts and pictures, and what it did in 0.4 where that is not the same.
 static const struct {
-    const char *type, *step, *form, *form_04;
-} prompts[] = {{"pi0", "pi0_new_line_processor", "lerobot_pi0", "lerobot_pi0"},
-               {"pi05", "pi05_prepare_state_tokenizer_processor_step", "pi05", "lerobot_04_pi05"},
-               {"pi0_fast", "pi0_fast_prepare_state_tokenizer_processor_step", "lerobot_pi0_fast", "lerobot_04_pi0_fast"}};
+    const char *type, *step, *form, *form_04, *resize, *resize_04;
+} habits[] = {
+    {"pi0", "pi0_new_line_processor", "lerobot_pi0", "lerobot_pi0", "lerobot", "lerobot_04"},
+    {"pi05", "pi05_prepare_state_tokenizer_processor_step", "pi05", "lerobot_04_pi05", "lerobot", "lerobot_04"},
+    {"pi0_fast", "pi0_fast_prepare_state_tokenizer_processor_step", "lerobot_pi0_fast", "lerobot_04_pi0_fast", "lerobot", "lerobot_04"},
+    {"smolvla", "smolvla_new_line_processor", "smolvla", "smolvla", "smolvla", "smolvla"}};
 
 // `step` NULL: there is none. LeRobot's own steps do not tell the width; soma's do, for 0.4 to pad up to.
 static const char *form_of(const reading *r, size_t i, const json_t *step) {
     int64_t width = json_integer_value(json_object_get(json_object_get(step, "config"), "max_state_dim"));
-    return is_of_04(r->config) || width == soma__prompt_state_width(SOMA_PROMPT_LEROBOT_04_PI05, 0) ? prompts[i].form_04 : prompts[i].form;
+    return is_of_04(r->config) || width == soma__prompt_state_width(SOMA_PROMPT_LEROBOT_04_PI05, 0) ? habits[i].form_04 : habits[i].form;
 }
 
 static soma_status take_step(reading *r, const json_t *step, soma_error *err) {
@@ -185,8 +188,8 @@ static soma_status take_step(reading *r, const json_t *step, soma_error *err) {
     const char *name = json_string_value(json_object_get(step, "registry_name"));
     if (!name) name = json_string_value(json_object_get(step, "class"));
     if (!name) return soma__fail(err, SOMA_BAD_INPUT, "%s: a step has no \"registry_name\"", r->where);
-    for (size_t i = 0; i < SOMA_COUNT(prompts); i++)
-        if (!strcmp(name, prompts[i].step)) {
+    for (size_t i = 0; i < SOMA_COUNT(habits); i++)
+        if (!strcmp(name, habits[i].step)) {
             json_object_set_new(r->robot, "prompt_form", json_string(form_of(r, i, step)));
             return SOMA_OK;
         }
@@ -219,16 +222,19 @@ static soma_status fill_gaps(reading *r, const char *where, soma_error *err) {
     snprintf(r->where, sizeof r->where, "%s", where);
     if (!r->rules[0]) SOMA_TRY(set_rule(r, 0, map, "STATE", err));
     if (!r->rules[1]) SOMA_TRY(set_rule(r, 1, map, "ACTION", err));
-    for (size_t i = 0; i < SOMA_COUNT(prompts); i++)
-        if (type && !strcmp(type, prompts[i].type) && !json_object_get(r->robot, "prompt_form"))
-            json_object_set_new(r->robot, "prompt_form", json_string(form_of(r, i, NULL)));
+    size_t own = 0; // of another type: pi0's
+    for (size_t i = 0; i < SOMA_COUNT(habits); i++)
+        if (type && !strcmp(type, habits[i].type)) own = i;
+    if (type && !strcmp(type, habits[own].type) && !json_object_get(r->robot, "prompt_form"))
+        json_object_set_new(r->robot, "prompt_form", json_string(form_of(r, own, NULL)));
     json_object_set_new(r->robot, "normalise", json_pack("{s:s, s:s}", "state", r->rules[0], "actions", r->rules[1]));
-    if (is_of_04(r->config))
+    const bool old = is_of_04(r->config);
+    if (old && strcmp(habits[own].resize, habits[own].resize_04))
         soma__log(
             SOMA_LOG_WARN,
             "%s: saved by LeRobot 0.4 and read as it does (prompts, borders); where it was only converted there, docs/checkpoints.md helps",
             where);
-    json_object_set_new(r->robot, "resize", json_string(is_of_04(r->config) ? "lerobot_04" : "lerobot"));
+    json_object_set_new(r->robot, "resize", json_string(old ? habits[own].resize_04 : habits[own].resize));
     json_object_set_new(r->robot, "absent", json_string("masked"));
     if (json_object_size(r->stats)) json_object_set(r->robot, "norm_stats", r->stats);
     return SOMA_OK;

@@ -239,6 +239,15 @@ soma_status soma__robot_stats(soma_norm_stats **stats, const json_t *robot, cons
 
 // ---- opening
 
+static soma_status open_text(soma_robot *r, const char *from, const soma_model *model, soma_error *err) {
+    soma_status status = soma__text_open(&r->text, from, err);
+    if (status != SOMA_NOT_FOUND || !model->info.tokenizer) return status;
+    return soma__fail(err, SOMA_NOT_FOUND,
+                      "%s: no text tokenizer here, in tokenizer/ or in assets/. Released checkpoints of %s come without it: fetch %s, and put "
+                      "it into this folder or name it with --text-tokenizer",
+                      from, model->info.type, model->info.tokenizer);
+}
+
 soma_status soma__robot_open(soma_robot *r, const json_t *config, const char *dir, const char *text_path, const soma_model *model,
                              soma_error *err) {
     *r = (soma_robot){0};
@@ -253,7 +262,7 @@ soma_status soma__robot_open(soma_robot *r, const json_t *config, const char *di
     soma_status status = soma__robot_read(r, robot, model, where, err);
     bool needed = r->state_rule != SOMA_NORM_IDENTITY || r->action_rule != SOMA_NORM_IDENTITY;
     if (status == SOMA_OK) status = soma__robot_stats(&r->stats, robot, dir, needed, err);
-    if (status == SOMA_OK) status = soma__text_open(&r->text, *text_path ? text_path : dir, err);
+    if (status == SOMA_OK) status = open_text(r, *text_path ? text_path : dir, model, err);
     if (status == SOMA_OK) status = soma__robot_check(r, model, where, err);
     if (status != SOMA_OK) soma__robot_close(r);
     return status;

@@ -9,10 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// LeRobot's default, over names that begin with "model." (modeling_pi0.py); it misses pi0.5's time_mlp_*, as the original does.
-static const char lerobot_targets[] = ".*\\.gemma_expert\\..*\\.self_attn\\.(q|v)_proj|"
-                                      "model\\.(state_proj|action_in_proj|action_out_proj|action_time_mlp_in|action_time_mlp_out)";
-
 soma_build soma__trainer_build(const soma_trainer *t, int64_t n, int64_t draws) {
     soma_build b = soma__build_defaults(SOMA_PROGRAM_TRAIN, n);
     b.draws = draws;
@@ -106,7 +102,9 @@ static soma_status add_openpi(soma_trainer *t, const char *part, soma_error *err
 static soma_status add_peft(soma_trainer *t, soma_error *err) {
     char anchored[SOMA_OPT_TEXT + 8];
     recipe r = {.peft = true};
-    snprintf(anchored, sizeof anchored, "^(%s)$", *t->o.lora_targets ? t->o.lora_targets : lerobot_targets);
+    if (!*t->o.lora_targets && !t->model->family->tuning.peft)
+        return soma__fail(err, SOMA_BAD_INPUT, "--lora peft: LeRobot names no layers of %s; --lora-targets does", t->model->info.type);
+    snprintf(anchored, sizeof anchored, "^(%s)$", *t->o.lora_targets ? t->o.lora_targets : t->model->family->tuning.peft);
     if (regcomp(&r.targets, anchored, REG_EXTENDED | REG_NOSUB))
         return soma__fail(err, SOMA_BAD_INPUT, "--lora-targets \"%.200s\" is no extended regular expression", t->o.lora_targets);
     soma_status status = add_pairs(t, &r, err);
@@ -129,13 +127,16 @@ soma_status soma__trainer_adapt(soma_trainer *t, soma_error *err) {
         return soma__fail(err, SOMA_BAD_INPUT, "--lora \"%.32s\": openpi, openpi_language, openpi_expert or peft are possible", o->lora);
     char list[SOMA_OPT_TEXT], *rest = list;
     strcpy(list, o->freeze);
-    for (char *glob; *list && (glob = strsep(&rest, ","));) SOMA_TRY(soma__adapters_freeze(&t->change, glob, err));
+    for (char *glob; *list && (glob = strsep(&rest, ","));) {
+        const bool published = !strcmp(glob, "published");
+        if (published && !t->model->family->tuning.frozen)
+            return soma__fail(err, SOMA_BAD_INPUT, "--freeze published: %s's recipe trains all weights", t->model->info.type);
+        SOMA_TRY(soma__adapters_freeze(&t->change, published ? t->model->family->tuning.frozen : glob, err));
+    }
     return SOMA_OK;
 }
 
 // ---- where weights begin
-
-#define VLM "paligemma_with_expert.paligemma.*" // what the families that stand on PaliGemma share
 
 // The trained weights as the checkpoint has them; pairs begin anew. only_vlm: the vision and language weights that it has.
 static soma_status read_trained(soma_trainer *t, const soma_safetensors *file, bool only_vlm, soma_error *err) {
@@ -144,9 +145,10 @@ static soma_status read_trained(soma_trainer *t, const soma_safetensors *file, b
     if (!part.layout.slots) return soma__no_memory(err, "the weights' table");
     part.layout.n_slots = 0;
     const soma_alias *aliases = t->model->family->aliases;
+    const char *vlm = t->model->family->tuning.vlm;
     for (size_t i = 0; i < t->params->layout.n_slots; i++) {
         const char *name = t->params->layout.slots[i].name;
-        if (only_vlm ? soma__matches(VLM, name) && soma__find_weight(file, name, aliases) : !soma__is_pair(name))
+        if (only_vlm ? vlm && soma__matches(vlm, name) && soma__find_weight(file, name, aliases) : !soma__is_pair(name))
             part.layout.slots[part.layout.n_slots++] = t->params->layout.slots[i];
     }
     soma_status status = soma__params_load_into(&part, part.memory, file, aliases, err);

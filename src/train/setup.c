@@ -171,6 +171,7 @@ static soma_status make_model(soma_trainer *t, soma_error *err) {
     if (status == SOMA_OK && t->o.mean_steps && t->model->info.answer.max)
         status =
             soma__fail(err, SOMA_BAD_INPUT, "%s writes its chunks as tokens: there is no mean chunk for --mean-steps", t->model->info.type);
+    if (status == SOMA_OK) t->robot.resize = t->model->info.resize;
     if (status == SOMA_OK && *t->o.init) status = keep_habits(&t->robot, config, t->model, where, err);
     json_decref(config);
     if (status != SOMA_OK) return status;

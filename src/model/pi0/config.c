@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // pi0's sizes: presets, and the table of fields that reads and writes config.json.
 #include "model/fields.h"
+#include "model/paligemma.h"
 #include "model/pi0/pi0.h"
 
 #include <string.h>
@@ -160,4 +161,6 @@ const soma_family soma__family_pi0 = {
     .build = pi0_build,
     .prepare = pi0_prepare,
     .lora = pi0_lora,
+    .tuning = {.vlm = SOMA_PALIGEMMA_VLM, .peft = SOMA_PALIGEMMA_PEFT},
+    .lerobot = {.tokenizer = SOMA_PALIGEMMA_TOKENIZER, .new_line = "pi0_new_line_processor", .fields = soma__paligemma_lerobot},
 };

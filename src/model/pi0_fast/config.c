@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // pi0-FAST's sizes: presets, and the table of fields that reads and writes config.json. A config of LeRobot's own (it has a "type") means
 // LeRobot's form; any other means openpi's, unless it says "lerobot_form".
+#include "model/paligemma.h"
 #include "model/pi0_fast/pi0_fast.h"
 
 #include <string.h>
@@ -130,4 +131,6 @@ const soma_family soma__family_pi0_fast = {
     .build = pi0_fast_build,
     .prepare = pi0_fast_prepare,
     .lora = pi0_fast_lora,
+    .tuning = {.vlm = SOMA_PALIGEMMA_VLM, .peft = SOMA_PALIGEMMA_PEFT},
+    .lerobot = {.tokenizer = SOMA_PALIGEMMA_TOKENIZER, .fields = soma__paligemma_lerobot},
 };

@@ -141,7 +141,7 @@ soma_status smolvla_model_new(soma_model **model, const json_t *json, const char
     info->state_input = true;
     info->form = SOMA_PROMPT_SMOLVLA;
     info->resize = SOMA_RESIZE_SMOLVLA;
-    info->tokenizer = "tokenizer.json of HuggingFaceTB/SmolVLM2-500M-Video-Instruct";
+    info->tokenizer = "tokenizer.json of " SMOLVLA_LANGUAGE_MODEL;
     c->language.eps = c->rms_eps;
     c->language.theta = c->rope_theta;
     c->language.llama = true;
@@ -174,4 +174,9 @@ const soma_family soma__family_smolvla = {
     .config = smolvla_config_json,
     .build = smolvla_build,
     .prepare = smolvla_prepare,
+    .tuning = {.vlm = "vlm_with_expert.vlm.*",
+               .frozen = "vlm_with_expert.vlm.*",
+               .peft = "model\\.vlm_with_expert\\.lm_expert\\..*\\.(q|v)_proj|"
+                       "model\\.(state_proj|action_in_proj|action_out_proj|action_time_mlp_in|action_time_mlp_out)"},
+    .lerobot = {.tokenizer = SMOLVLA_LANGUAGE_MODEL, .new_line = "smolvla_new_line_processor", .fields = smolvla_lerobot},
 };

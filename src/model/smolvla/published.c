@@ -11,7 +11,8 @@
 #define VISION SMOLVLA_VLM "vision_model."
 #define TEXT SMOLVLA_VLM "text_model."
 
-const soma_alias smolvla_aliases[] = {{"^", "model.", false}, {NULL, NULL, false}};
+// LeRobot's prefix; SmolVLM2's own files, which hold the language model alone.
+const soma_alias smolvla_aliases[] = {{"^", "model.", false}, {"^vlm_with_expert.vlm.", "", false}, {NULL, NULL, false}};
 
 const soma_purpose smolvla_purposes[] = {
     {"*vision_model*.patch_embedding.*", "vision: patches to tokens"},
@@ -106,4 +107,30 @@ soma_status smolvla_recognise(json_t *config, const soma_shapes *tensors, const 
     find_picture(&f);
     find_heads(&f);
     return soma__finding_end(&f, where, err);
+}
+
+// ---- as LeRobot writes it
+
+// It knows a language model by name; one of other sizes would be a folder that it builds the network from.
+json_t *smolvla_lerobot(const soma_model *model, soma_dtype dtype, bool *own) {
+    static const char *const sections[] = {"text", "expert", "vision", "camera_order", "vocab_size", "scale_factor", "rms_norm_eps"};
+    const smolvla_config *c = (const smolvla_config *)model;
+    json_t *config = smolvla_config_json(model);
+    json_t *out = json_pack(
+        "{s:[I, I], s:I, s:s, s:b, s:b, s:s, s:I, s:I, s:I, s:f, s:f, s:f, s:b, s:b, s:b, s:i, s:s}", "resize_imgs_with_padding",
+        (json_int_t)c->vision.image, (json_int_t)c->vision.image, "num_steps", (json_int_t)model->info.n_steps, "vlm_model_name",
+        SMOLVLA_LANGUAGE_MODEL, "load_vlm_weights", 0, "add_image_special_tokens", 0, "attention_mode",
+        c->self_every == 1 ? "self_attn" : "cross_attn", "num_expert_layers", (json_int_t)-1, "num_vlm_layers",
+        (json_int_t)c->language.depth, "self_attn_every_n_layers", (json_int_t)c->self_every, "expert_width_multiplier",
+        (double)c->expert.width / (double)c->language.width, "min_period", c->min_period, "max_period", c->max_period,
+        "freeze_vision_encoder", 1, "train_expert_only", 1, "train_state_proj", 1, "prefix_length", -1, "pad_language_to", "longest");
+    *own = c->language.width != 960 || c->language.n_heads != 15 || c->vision.width != 768 || c->vision.depth != 12 ||
+           model->info.vocab != 49280 || c->vision.image != 512;
+    bool failed = !config || !out;
+    for (size_t i = 0; *own && !failed && i < SOMA_COUNT(sections); i++)
+        failed = json_object_set(out, sections[i], json_object_get(config, sections[i])) != 0;
+    json_decref(config);
+    if (!failed) return out;
+    json_decref(out);
+    return NULL;
 }

@@ -8,6 +8,7 @@
 
 #define SMOLVLA_VLM "vlm_with_expert.vlm.model."
 #define SMOLVLA_EXPERT "vlm_with_expert.lm_expert."
+#define SMOLVLA_LANGUAGE_MODEL "HuggingFaceTB/SmolVLM2-500M-Video-Instruct" // of smolvla_base, with its tokenizer
 
 typedef struct smolvla_config {
     soma_model model; // first
@@ -28,6 +29,7 @@ extern const soma_family soma__family_smolvla;
 // Published files: spellings, purposes, and what a file's tensors say about the model (published.c).
 extern const soma_alias smolvla_aliases[];
 extern const soma_purpose smolvla_purposes[];
+json_t *smolvla_lerobot(const soma_model *model, soma_dtype dtype, bool *own); // soma_lerobot's fields
 soma_status smolvla_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
 
 // Tokens of one camera; of the prefix: cameras, prompt, state.
