@@ -26,6 +26,7 @@ extern "C" {
     X(TEXT, freeze, "", "globs over weights that are not trained; published: what the recipe keeps")                                   \
     X(FLAG, recompute, false, "compute a block's intermediates again in the backward pass instead of keeping them")                    \
     X(TEXT, data, "", "folder of a dataset")                                                                                           \
+    X(FLAG, skip_bad, false, "leave out episodes that cannot be read (all are read and decoded once before)")                          \
     X(TEXT, out, "", "folder of the policy: weights, config, statistics, curves")                                                      \
     X(TEXT, state_key, "", "feature with the robot's state; empty: observation.state, else state")                                     \
     X(TEXT, action_key, "", "feature with the actions; empty: action, else actions")                                                   \

@@ -4,7 +4,7 @@
 #include "cmd/cmd_chunks.h"
 
 #include "base/file.h"
-#include "data/dataset.h"
+#include "data/screen.h"
 #include "data/stats.h"
 #include "format/npy.h"
 #include "format/safetensors.h"
@@ -152,10 +152,12 @@ static soma_status walk(soma_chunks *c, recording *r, const soma_dataset *d, som
     return SOMA_OK;
 }
 
-static soma_status read_episodes(soma_chunks *c, recording *r, const soma_dataset *d, const soma_chunk_opts *o, soma_error *err) {
+static soma_status read_episodes(soma_chunks *c, recording *r, soma_dataset *d, const soma_chunk_opts *o, soma_error *err) {
     int64_t possible = 0;
     soma_dataset_reader *reader;
     SOMA_TRY(find_actions(&r->feature, d, o->feature, err));
+    const soma_screen screen = {.skip_bad = o->skip_bad, .features = &r->feature, .n_features = 1, .threads = 1};
+    SOMA_TRY(soma__dataset_screen(&c->skipped, d, &screen, err));
     c->rate = d->fps;
     c->A = d->features[r->feature].size;
     if (!o->horizon && !(d->fps > 0))

@@ -20,6 +20,7 @@ typedef struct soma_chunks {
     soma_norm norm;    // the same, for soma__norm_undo; key NULL: none
     bool clipped;      // values beyond -1 .. 1 are set to the limit
     int64_t frames;    // that the source has
+    int64_t skipped;   // damaged parts that were left out
 
     // The source: chunk i is T rows from row starts[i] on.
     const void *rows; // [.., A] in `dtype`, maybe not aligned
@@ -38,6 +39,7 @@ typedef struct soma_chunk_opts {
     bool normalise;      // datasets alone: (x - q01) / (q99 - q01 + 1e-6) * 2 - 1, over all frames
     bool clip;
     soma_ranks *ranks; // NULL: all chunks; else a run of whole episodes or rows, with the quantiles of all. Every rank calls
+    bool skip_bad;     // of a dataset: leave out episodes that cannot be read
 } soma_chunk_opts;
 
 // `path`: a dataset's folder; or a .safetensors file whose tensor "chunks" is [N, T, A], or a .npy file of that shape, in f32 or f64 and

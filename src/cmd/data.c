@@ -5,6 +5,7 @@
 #include "data/check.h"
 #include "data/convert.h"
 #include "data/query.h"
+#include "data/screen.h"
 #include "data/view.h"
 
 #include <inttypes.h>
@@ -153,8 +154,7 @@ static soma_status open_sources(soma_convert_source *sources, soma_dataset **ope
     for (int i = 0; i < n; i++) {
         SOMA_TRY(soma__dataset_open(&open[i], cmd->words[1 + i], err));
         sources[i].dataset = open[i];
-        if (open[i]->n_faults && !o->skip_bad)
-            return soma__fail(err, SOMA_BAD_INPUT, "%s (--skip-bad goes on without what is damaged)", open[i]->faults[0]);
+        if (!o->skip_bad) SOMA_TRY(soma__dataset_screen(NULL, open[i], &(soma_screen){0}, err)); // else each episode as it is read
     }
     return SOMA_OK;
 }
@@ -300,7 +300,8 @@ static int run(int argc, char **argv) {
         .usage = "info|check|stats|convert|merge|split|view PATH... | query PATH SQL  [options]",
         .about =
             "Datasets of any format that is known (LeRobot, RLDS, HDF5). info tells what one holds; check what is wrong with it, with a\n"
-            "verdict per episode; stats takes statistics (soma stats --help); convert writes it as LeRobot v3.0, merge several as one, split some episodes and the rest;\n"
+            "verdict per episode; stats takes statistics (soma stats --help); convert writes it as LeRobot v3.0, merge several as one, "
+            "split some episodes and the rest;\n"
             "query answers SQL over the tables episodes and frames; view writes a page with an episode's videos and curves.\n\n"
             "Examples:\n"
             "  soma data info bridge --json\n"

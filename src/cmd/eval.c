@@ -133,6 +133,7 @@ static void print_openloop(const soma_openloop *r) {
     printf("mean absolute error in standard deviations: %lld frames of %lld held-out episodes, %d dimensions%s", (long long)r->frames,
            (long long)r->episodes, r->n_dims, r->n_still ? "" : "\n");
     if (r->n_still) printf(" (%d that do not move are left out)\n", r->n_still);
+    if (r->skipped) printf("%lld damaged parts of the dataset were left out\n", (long long)r->skipped);
     char chunk[30];
     snprintf(chunk, sizeof chunk, "1 to %d", r->horizon);
     printf("%-36s %8s", "step of the chunk", chunk);

@@ -33,6 +33,7 @@ enum { PIECE = 4096 }; // chunks that are floats at a time
     X(TEXT, action_key, "", "feature with the actions; empty: action, else actions")                                                     \
     X(FLAG, normalise, true, "datasets: the 1 % and 99 % quantiles of each dimension become -1 and 1")                                   \
     X(FLAG, clip, false, "values beyond -1 and 1 are set to the limit")                                                                  \
+    X(FLAG, skip_bad, false, "datasets: leave out episodes that cannot be read, instead of ending there")                                \
     X(FLAG, relaxed, false, "decode: cut off or fill up what has the wrong length, pass over unknown ids")                               \
     X(FLAG, undo, false, "decode: back to robot units, where the ids' file has the statistics")                                          \
     X(FLAG, curve, true, "stats: the curve of error against tokens, over scales and vocabularies")                                       \
@@ -55,7 +56,7 @@ static soma_status need(const char *value, const char *what, soma_error *err) {
 }
 
 static soma_chunk_opts chunk_opts(const fast_opts *o, soma_ranks *ranks) {
-    return (soma_chunk_opts){o->horizon, o->stride, o->max_chunks, o->action_key, o->normalise, o->clip, ranks};
+    return (soma_chunk_opts){o->horizon, o->stride, o->max_chunks, o->action_key, o->normalise, o->clip, ranks, o->skip_bad};
 }
 
 // The next part of a list with commas, cut off in place; NULL behind the last.
@@ -80,8 +81,9 @@ static json_t *numbers(const double *values, int64_t n) {
 // ---- fit
 
 static json_t *source_json(const soma_chunks *c) {
-    json_t *s = json_pack("{s:s,s:I,s:I,s:I,s:f,s:I,s:b}", "name", c->name, "chunks", (json_int_t)c->total, "steps", (json_int_t)c->T,
-                          "dimensions", (json_int_t)c->A, "rate", c->rate, "still", (json_int_t)c->still, "clipped", c->clipped);
+    json_t *s = json_pack("{s:s,s:I,s:I,s:I,s:f,s:I,s:I,s:b}", "name", c->name, "chunks", (json_int_t)c->total, "steps", (json_int_t)c->T,
+                          "dimensions", (json_int_t)c->A, "rate", c->rate, "still", (json_int_t)c->still, "skipped", (json_int_t)c->skipped,
+                          "clipped", c->clipped);
     if (s && c->q01) {
         json_object_set_new(s, "q01", numbers(c->q01, c->A));
         json_object_set_new(s, "q99", numbers(c->q99, c->A));

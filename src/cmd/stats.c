@@ -3,6 +3,7 @@
 // that openpi, LeRobot and GR00T read.
 #include "base/progress.h"
 #include "cmd/cmd_stats.h"
+#include "data/screen.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ typedef struct job {
     soma_column_stats *stats; // [n_state + n_actions]
     int64_t *episodes;
     double quantiles[SOMA_TALLY_QUANTILES];
-    int64_t frames;
+    int64_t frames, skipped;
     int reads;
     double seconds;
     soma_progress progress;
@@ -88,6 +89,12 @@ static soma_status read_quantiles(job *j, const char *list, soma_error *err) {
     return SOMA_OK;
 }
 
+static soma_status screen(job *j, soma_error *err) {
+    const int features[] = {j->how.state_feature, j->how.action_feature};
+    const soma_screen how = {.skip_bad = j->o->skip_bad, .features = features, .n_features = 2, .threads = (int)j->o->threads};
+    return soma__dataset_screen(&j->skipped, j->data, &how, err);
+}
+
 static soma_status list_episodes(job *j, soma_error *err) {
     const soma_dataset *d = j->data;
     j->episodes = soma__alloc(((size_t)d->n_episodes + 1) * sizeof *j->episodes);
@@ -127,6 +134,7 @@ static soma_status make(job *j, soma_error *err) {
     SOMA_TRY(find_vector(&h->state_feature, j->data, j->o->state_key, "observation.state", "state", err));
     SOMA_TRY(find_vector(&h->action_feature, j->data, j->o->action_key, "action", "actions", err));
     SOMA_TRY(read_robot(j, err));
+    SOMA_TRY(screen(j, err));
     SOMA_TRY(list_episodes(j, err));
     SOMA_TRY(soma__pool_new(&h->pool, (int)j->o->threads, err));
     j->stats = soma__alloc((size_t)(j->robot.n_state + j->robot.n_actions) * sizeof *j->stats);
@@ -180,11 +188,12 @@ static int run(int argc, char **argv) {
     soma__free(j.stats);
     if (status != SOMA_OK) return soma__cmd_fail(&cmd, &err);
     if (cmd.json)
-        return soma__cmd_print_json(&cmd, json_pack("{s:s, s:s, s:I, s:I, s:i, s:f}", "file", o.out, "form", o.form, "episodes",
-                                                    (json_int_t)j.how.n_episodes, "frames", (json_int_t)j.frames, "reads", j.reads,
-                                                    "seconds", j.seconds));
+        return soma__cmd_print_json(&cmd, json_pack("{s:s, s:s, s:I, s:I, s:I, s:i, s:f}", "file", o.out, "form", o.form, "episodes",
+                                                    (json_int_t)j.how.n_episodes, "frames", (json_int_t)j.frames, "skipped",
+                                                    (json_int_t)j.skipped, "reads", j.reads, "seconds", j.seconds));
     printf("%s: %" PRId64 " episodes, %" PRId64 " frames, read %s in %.2f s\n", o.out, j.how.n_episodes, j.frames,
            j.reads > 1 ? "twice" : "once", j.seconds);
+    if (j.skipped) printf("%" PRId64 " damaged parts were left out\n", j.skipped);
     return SOMA_EXIT_OK;
 }
 

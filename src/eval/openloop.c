@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Frames are judged at t = 1, 1 + stride, ... as long as a whole chunk follows; t = 0 has no action before it for the baseline.
 #include "eval/openloop.h"
-#include "data/dataset.h"
+#include "data/screen.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -82,15 +82,41 @@ static soma_status read_list(judge *j, soma_error *err) {
             return soma__fail(err, SOMA_BAD_INPUT, "--episodes %s: wanted numbers separated by commas", j->o->episodes);
         int64_t i = 0;
         while (i < d->n_episodes && d->episodes[i].index != wanted) i++;
+        at = *end ? end + 1 : end;
+        if (i < d->n_episodes && !d->episodes[i].present && j->o->skip_bad) continue;
         if (i == d->n_episodes || !d->episodes[i].present)
             return soma__fail(err, SOMA_NOT_FOUND, "%s: episode %lld is not there", d->path, wanted);
         for (int64_t k = 0; k < j->n_episodes; k++)
             if (j->episodes[k] == i) return soma__fail(err, SOMA_BAD_INPUT, "--episodes %s: %lld is named twice", j->o->episodes, wanted);
         j->episodes[j->n_episodes++] = i;
-        at = *end ? end + 1 : end;
     }
     if (j->n_episodes) return SOMA_OK;
+    if (*j->o->episodes) return soma__fail(err, SOMA_BAD_INPUT, "%s: no listed episode can be read", d->path);
     return soma__fail(err, SOMA_BAD_INPUT, "name the episodes that were kept out of training: --episodes 3,7");
+}
+
+// Numbers of all episodes, since the scale of the error comes from the others; pictures of those that are judged.
+static soma_status screen(judge *j, bool pictures, soma_error *err) {
+    soma_dataset *d = j->data;
+    int *features = soma__alloc(((size_t)d->n_features + 2) * sizeof *features), n = 0;
+    int64_t skipped, kept = 0;
+    if (!features) return soma__no_memory(err, "the features of a dataset");
+    for (int f = 0; pictures && f < d->n_features; f++)
+        if (d->features[f].kind == SOMA_FEATURE_IMAGE) features[n++] = f;
+    if (!pictures) features[n++] = j->state, features[n++] = j->action;
+    const soma_screen how = {.skip_bad = j->o->skip_bad,
+                             .features = features,
+                             .n_features = n,
+                             .episodes = pictures ? j->episodes : NULL,
+                             .n_episodes = j->n_episodes};
+    soma_status status = soma__dataset_screen(&skipped, d, &how, err);
+    soma__free(features);
+    if (status != SOMA_OK) return status;
+    j->result->skipped += pictures ? skipped - d->n_faults : skipped; // what opening found counts once
+    for (int64_t i = 0; pictures && i < j->n_episodes; i++)
+        if (d->episodes[j->episodes[i]].present) j->episodes[kept++] = j->episodes[i];
+    if (pictures) j->n_episodes = kept;
+    return !pictures || kept ? SOMA_OK : soma__fail(err, SOMA_BAD_INPUT, "%s: no listed episode can be read", d->path);
 }
 
 // Statistics over the episodes that are there and not listed.
@@ -135,8 +161,10 @@ static soma_status judge_open(judge *j, soma_error *err) {
                           j->state < 0 ? "state" : "action", j->state < 0 ? "state" : "action");
     j->N = (int)j->data->features[j->state].size;
     j->A = (int)j->data->features[j->action].size;
-    SOMA_TRY(j->data->format->reader_open(&j->reader, j->data, err));
+    SOMA_TRY(screen(j, false, err));
     SOMA_TRY(read_list(j, err));
+    if (j->o->skip_bad) SOMA_TRY(screen(j, true, err));
+    SOMA_TRY(j->data->format->reader_open(&j->reader, j->data, err));
     SOMA_TRY(read_stats(j, err));
     SOMA_TRY(read_vectors(j, &j->states, j->state, err));
     SOMA_TRY(read_vectors(j, &j->actions, j->action, err));
@@ -367,10 +395,10 @@ json_t *soma__openloop_json(const soma_openloop *r) {
     if (baselines && r->can_hold) json_object_set_new(baselines, "hold_state", error_json(&r->hold));
     if (baselines) json_object_set_new(baselines, "last_action", error_json(&r->last));
     if (baselines) json_object_set_new(baselines, "mean_action", error_json(&r->average));
-    json_t *o =
-        json_pack("{s:s, s:I, s:I, s:i, s:f, s:i, s:i, s:o, s:o, s:o}", "unit", "standard deviations of the other episodes", "episodes",
-                  (json_int_t)r->episodes, "frames", (json_int_t)r->frames, "horizon", r->horizon, "fps", r->fps, "dimensions", r->n_dims,
-                  "still_dimensions", r->n_still, "policies", policies, "baselines", baselines, "mean", error_json(&r->mean));
+    json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:i, s:f, s:i, s:i, s:o, s:o, s:o}", "unit", "standard deviations of the other episodes",
+                          "episodes", (json_int_t)r->episodes, "frames", (json_int_t)r->frames, "skipped", (json_int_t)r->skipped,
+                          "horizon", r->horizon, "fps", r->fps, "dimensions", r->n_dims, "still_dimensions", r->n_still, "policies",
+                          policies, "baselines", baselines, "mean", error_json(&r->mean));
     if (o && r->n_policies > 1) json_object_set_new(o, "spread", error_json(&r->spread));
     return o;
 }

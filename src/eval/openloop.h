@@ -16,6 +16,7 @@
     X(TEXT, data, "", "folder of a dataset: judge in open loop on it instead of in a simulator")                          \
     X(TEXT, episodes, "", "held-out episodes, separated by commas: 3,7")                                                  \
     X(INT, horizon, 0, "steps of each chunk that are judged; 0: one second, or the policy's chunk where that is shorter") \
+    X(FLAG, skip_bad, false, "leave out episodes that cannot be read, instead of ending there")                           \
     X(INT, stride, 5, "judge every n-th frame")                                                                           \
     X(TEXT, state_key, "", "feature with the robot's state; empty: observation.state, else state")                        \
     X(TEXT, action_key, "", "feature with the actions; empty: action, else actions")
@@ -34,6 +35,7 @@ typedef struct soma_openloop_error {
 
 typedef struct soma_openloop {
     int64_t episodes, frames; // judged
+    int64_t skipped;          // damaged parts of the dataset that were left out
     int horizon, n_dims, n_still;
     double fps;
     int n_policies;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // From options to a run that is ready for its first step: dataset, split, model, statistics, vocabulary, weights, plans.
+#include "data/screen.h"
 #include "train/statistics.h"
 #include "train/trainer.h"
 
@@ -60,6 +61,19 @@ static soma_status find_cameras(soma_trainer *t, soma_error *err) {
             return soma__fail(err, SOMA_NOT_FOUND, "%s: no camera feature \"%s\"", t->data->path, name);
         SOMA_TRY(add_camera(t, f, err));
     }
+    return SOMA_OK;
+}
+
+// ---- damage
+
+static soma_status screen(soma_trainer *t, soma_error *err) {
+    int features[2 + SOMA_MAX_CAMERAS] = {t->state_feature, t->action_feature};
+    int64_t skipped;
+    memcpy(features + 2, t->camera_features, sizeof(int) * (size_t)t->robot.n_cameras);
+    const soma_screen how = {
+        .skip_bad = t->o.skip_bad, .features = features, .n_features = 2 + t->robot.n_cameras, .threads = (int)t->o.threads};
+    SOMA_TRY(soma__dataset_screen(&skipped, t->data, &how, err));
+    if (skipped) soma__log(SOMA_LOG_WARN, "%s: %lld damaged parts are left out", t->data->path, (long long)skipped);
     return SOMA_OK;
 }
 
@@ -325,12 +339,13 @@ static soma_status check_options(const soma_train_opts *o, soma_error *err) {
     return SOMA_OK;
 }
 
-soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, soma_error *err) {
+soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, bool run, soma_error *err) {
     SOMA_OPTS_CHECK(opts);
     *t = (soma_trainer){.o = *opts, .best = INFINITY};
     soma_status status = check_options(&t->o, err);
     if (status == SOMA_OK) status = soma__dataset_open(&t->data, t->o.data, err);
     if (status == SOMA_OK) status = make_robot(t, err);
+    if (status == SOMA_OK && (run || !t->o.skip_bad)) status = screen(t, err);
     if (status == SOMA_OK) status = split(t, err);
     if (status == SOMA_OK) status = make_model(t, err);
     if (status == SOMA_OK) status = soma__trainer_adapt(t, err);
@@ -339,7 +354,7 @@ soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, 
 }
 
 soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err) {
-    SOMA_TRY(soma__trainer_prepare(t, opts, err));
+    SOMA_TRY(soma__trainer_prepare(t, opts, true, err));
     soma_device_opts d = {.threads = (int)t->o.threads, .isa = t->o.isa};
     soma_status status = SOMA_OK;
     if (status == SOMA_OK) status = take_statistics(t, err);

@@ -52,7 +52,8 @@ typedef struct soma_trainer {
 } soma_trainer;
 
 // setup.c: the dataset, the robot, the model, what of it is trained; nothing is written.
-soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, soma_error *err);
+// `run`: it will be trained, so what cannot be read is looked for where the options say that it is to be left out.
+soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, bool run, soma_error *err);
 // Everything up to the first step. The folder `out` exists afterwards and holds config.json, norm_stats.json, vocab.json.
 soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err);
 void soma__trainer_close(soma_trainer *t); // {0} and what a failed step left are allowed

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "toy_dataset.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -155,6 +156,42 @@ static void test_forms(void **state) {
     unlink("/tmp/soma_stats_form.json");
 }
 
+// ---- damage
+
+static int toy_frames(int e) { return 30; }
+static const char *toy_task(int e) { return "wave"; }
+static void toy_frame(int e, int f, float *state, float *action, uint8_t *picture) {
+    for (int k = 0; k < 2; k++) state[k] = action[k] = (float)(e + f * k);
+}
+
+// One of three files ends early: with --skip-bad every verb goes on without its episode and counts it, without it ends with the file's
+// name.
+static void test_skip_bad(void **state) {
+    static const char *const names[] = {"a", "b"};
+    const toy_dataset toy = {2, 2, 16, 10, names, 3, 1, toy_frames, toy_task, toy_frame};
+    char folder[] = "/tmp/soma_stats_XXXXXX", data[64], file[128], line[600];
+    assert_non_null(mkdtemp(folder));
+    snprintf(data, sizeof data, "%s/toy", folder);
+    assert_int_equal(write_toy_dataset(&toy, data, NULL), SOMA_OK);
+    snprintf(file, sizeof file, "%s/data/chunk-000/file-001.parquet", data);
+    assert_int_equal(truncate(file, 300), 0);
+    const char *const verbs[][2] = {
+        {"stats --data %s/toy --out %s/stats.json", "1 damaged parts were left out"},
+        {"fast fit --data %s/toy --horizon 10 --out %s/fast --json", "\"skipped\": 1"},
+        {"train --data %s/toy --out %s/policy --steps 1 --batch 2 --holdout-share 0 --cameras none", "1 damaged parts are left out"},
+        {"data convert %s/toy --out %s/converted", "1 that cannot be read left out"},
+    };
+    for (size_t i = 0; i < SOMA_COUNT(verbs); i++)
+        for (int skip = 0; skip < 2; skip++) {
+            int at = snprintf(line, sizeof line, verbs[i][0], folder, folder); // NOLINT: the formats are above
+            if (skip) snprintf(line + at, sizeof line - (size_t)at, i == 3 ? "_ --skip-bad" : " --skip-bad");
+            int code = soma(line);
+            const char *wanted = skip ? verbs[i][1] : "file-001.parquet: cannot be read as parquet";
+            if (code != !skip || !strstr(said, wanted) || !strstr(said, "file-001.parquet")) fail_msg("soma %s: %d, %s", line, code, said);
+        }
+    assert_int_equal(soma__dir_remove(folder, NULL), SOMA_OK);
+}
+
 static void test_refused(void **state) {
     assert_int_equal(soma("stats"), 1);
     assert_non_null(strstr(said, "--data is missing"));
@@ -175,6 +212,6 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_real_arm), cmocka_unit_test(test_ways), cmocka_unit_test(test_forms),
-                                       cmocka_unit_test(test_refused)};
+                                       cmocka_unit_test(test_skip_bad), cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
