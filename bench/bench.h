@@ -50,7 +50,7 @@ SOMA_OPTS_DECLARE(soma_bench_policy_opts, SOMA_BENCH_POLICY_OPTS)
 extern const struct soma_opt_table soma_bench_policy_opts_table;
 soma_bench_policy_opts soma__bench_policy_defaults(void);
 
-#define SOMA_BENCH_DATA_OPTS(X)                                                                \
+#define SOMA_BENCH_DATA_OPTS(X)                                                               \
     X(INT, rows, 1000000, "data: rows that statistics are taken of")                          \
     X(INT, width, 14, "data: numbers of a row")                                               \
     X(INT, horizon, 50, "data: actions of a chunk, for the statistics relative to the state") \
@@ -58,6 +58,17 @@ soma_bench_policy_opts soma__bench_policy_defaults(void);
 SOMA_OPTS_DECLARE(soma_bench_data_opts, SOMA_BENCH_DATA_OPTS)
 extern const struct soma_opt_table soma_bench_data_opts_table;
 soma_bench_data_opts soma__bench_data_defaults(void);
+
+#define SOMA_BENCH_LOADER_OPTS(X)                                                                       \
+    X(TEXT, data, "", "loader: datasets with pictures, separated by commas; none: one that is made up") \
+    X(INT, workers, 1, "loader: threads that read")                                                     \
+    X(REAL, seconds, 3, "loader: of each measurement")                                                  \
+    X(INT, steps, 30, "loader: of the trainer whose waiting is measured; 0: none")                      \
+    X(TEXT, save, "", "loader: write the samples' order into this file, for tools/peer_loader.py")      \
+    X(TEXT, scratch, "", "loader: folder for what is made and kept meanwhile; empty: /tmp")
+SOMA_OPTS_DECLARE(soma_bench_loader_opts, SOMA_BENCH_LOADER_OPTS)
+extern const struct soma_opt_table soma_bench_loader_opts_table;
+soma_bench_loader_opts soma__bench_loader_defaults(void);
 
 typedef struct soma_spread {
     double median, low, high; // seconds
@@ -98,5 +109,9 @@ void soma__bench_text_print(const json_t *result);
 // Statistics of many rows, and a dataset of many frames.
 soma_status soma__bench_data(json_t **out, const soma_bench_opts *opts, const soma_bench_data_opts *data, soma_error *err);
 void soma__bench_data_print(const json_t *result);
+
+// The loader: datasets' samples, and how long a trainer waits for them.
+soma_status soma__bench_loader(json_t **out, const soma_bench_opts *opts, const soma_bench_loader_opts *loader, soma_error *err);
+void soma__bench_loader_print(const json_t *result);
 
 #endif

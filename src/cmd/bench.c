@@ -44,6 +44,7 @@ typedef struct options {
     soma_bench_fast_opts fast;
     soma_bench_text_opts text;
     soma_bench_data_opts data;
+    soma_bench_loader_opts loader;
 } options;
 
 static soma_status bench_machine(json_t **out, const options *o, soma_error *err) { return soma__bench_peaks(out, &o->all, err); }
@@ -56,6 +57,10 @@ static soma_status bench_fast(json_t **out, const options *o, soma_error *err) {
 static soma_status bench_text(json_t **out, const options *o, soma_error *err) { return soma__bench_text(out, &o->all, &o->text, err); }
 static soma_status bench_data(json_t **out, const options *o, soma_error *err) { return soma__bench_data(out, &o->all, &o->data, err); }
 
+static soma_status bench_loader(json_t **out, const options *o, soma_error *err) {
+    return soma__bench_loader(out, &o->all, &o->loader, err);
+}
+
 static const struct subject {
     const char *name;
     soma_status (*measure)(json_t **out, const options *o, soma_error *err);
@@ -64,35 +69,42 @@ static const struct subject {
     {"train", bench_train, print_train},          {"machine", bench_machine, soma__bench_peaks_print},
     {"kernels", bench_kernels, print_kernels},    {"policy", bench_policy, soma__bench_policy_print},
     {"fast", bench_fast, soma__bench_fast_print}, {"text", bench_text, soma__bench_text_print},
-    {"data", bench_data, soma__bench_data_print},
+    {"data", bench_data, soma__bench_data_print}, {"loader", bench_loader, soma__bench_loader_print},
 };
 
 static int run(int argc, char **argv) {
-    options o = {bench_defaults(), soma__bench_policy_defaults(), soma__bench_fast_defaults(), soma__bench_text_defaults(),
-                 soma__bench_data_defaults()};
+    options o = {bench_defaults(),
+                 soma__bench_policy_defaults(),
+                 soma__bench_fast_defaults(),
+                 soma__bench_text_defaults(),
+                 soma__bench_data_defaults(),
+                 soma__bench_loader_defaults()};
     soma_cmd cmd = {
-        .usage = "[train|machine|kernels|policy|fast|text|data] [options]",
+        .usage = "[train|machine|kernels|policy|fast|text|data|loader] [options]",
         .about = "Measures a training step (train, the default), single kernels or a policy's chunk against the machine's own limit,\n"
-                 "measured in the same run; that limit alone (machine); FAST, the tokenizer of actions; a tokenizer of text; or\n"
-                 "statistics and the opening of large datasets (data).\n\n"
+                 "measured in the same run; that limit alone (machine); FAST, the tokenizer of actions; a tokenizer of text;\n"
+                 "statistics and the opening of large datasets (data); or the loader that feeds a trainer.\n\n"
                  "Examples:\n  soma bench\n  soma bench machine\n  soma bench kernels --dtype f32\n"
                  "  soma bench policy --family pi0 --preset base --random --profile\n"
                  "  soma bench fast --tokenizer tokenizer\n"
                  "  soma bench text --text-tokenizer tokenizer.json --text book.txt\n"
-                 "  soma bench data --threads 1 --repeats 3\n",
+                 "  soma bench data --threads 1 --repeats 3\n"
+                 "  soma bench loader --data demonstrations --workers 2\n",
         .has_json = true,
         .max_words = 1,
         .groups = {{&soma_bench_opts_table, &o.all, "options"},
                    {&soma_bench_policy_opts_table, &o.policy, "policy"},
                    {&soma_bench_fast_opts_table, &o.fast, "fast"},
                    {&soma_bench_text_opts_table, &o.text, "text"},
-                   {&soma_bench_data_opts_table, &o.data, "data"}}};
+                   {&soma_bench_data_opts_table, &o.data, "data"},
+                   {&soma_bench_loader_opts_table, &o.loader, "loader"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     const struct subject *subject = subjects;
     while (cmd.n_words && subject < subjects + SOMA_COUNT(subjects) && strcmp(cmd.words[0], subject->name)) subject++;
     if (subject == subjects + SOMA_COUNT(subjects))
-        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, machine, kernels, policy, fast, text and data can", cmd.words[0]);
+        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, machine, kernels, policy, fast, text, data and loader can",
+                               cmd.words[0]);
     soma_error err = {0};
     json_t *result;
     if (subject->measure(&result, &o, &err)) return soma__cmd_fail(&cmd, &err);

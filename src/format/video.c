@@ -14,8 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-// A jump further forward than this is a seek (seconds); decoding through a shorter one is as cheap.
-#define SEEK_AHEAD 1.0
+// Frames that are decoded in the time that a seek takes.
+enum { SEEK_COST = 2 };
 
 // ---- what both directions share
 
@@ -51,8 +51,9 @@ struct soma_video {
     AVFrame *frame; // the newest decoded one
     struct SwsContext *scale;
     int stream, width, height;
-    double time; // of `frame`; NAN: there is none
-    bool ended;  // the decoder has been drained
+    double time;   // of `frame`; NAN: there is none
+    double wanted; // frames before this time are only decoded for the sake of others
+    bool ended;    // the decoder has been drained
     int64_t seeks;
 };
 
@@ -127,7 +128,11 @@ int soma__video_width(const soma_video *v) { return v->width; }
 int soma__video_height(const soma_video *v) { return v->height; }
 int64_t soma__video_seeks(const soma_video *v) { return v->seeks; }
 
-// Gives the decoder its next packet, or the end.
+static int64_t ticks(const soma_video *v, double seconds) {
+    return (int64_t)floor(seconds / av_q2d(v->format->streams[v->stream]->time_base) + 0.5);
+}
+
+// Gives the decoder its next packet, or the end. What nobody wants and no other frame is made from is not decoded.
 static soma_status feed(soma_video *v, soma_error *err) {
     int code;
     do {
@@ -135,6 +140,8 @@ static soma_status feed(soma_video *v, soma_error *err) {
         code = av_read_frame(v->format, v->packet);
     } while (code >= 0 && v->packet->stream_index != v->stream);
     if (code < 0 && code != AVERROR_EOF) return fail_av(err, v->path, "read the video", code);
+    const bool passed = code >= 0 && v->packet->pts != AV_NOPTS_VALUE && v->packet->pts < ticks(v, v->wanted);
+    v->codec->skip_frame = passed ? AVDISCARD_NONREF : AVDISCARD_DEFAULT;
     code = avcodec_send_packet(v->codec, code < 0 ? NULL : v->packet);
     av_packet_unref(v->packet);
     if (code < 0 && code != AVERROR_EOF && code != AVERROR(EAGAIN)) return fail_av(err, v->path, "decode the video", code);
@@ -164,8 +171,7 @@ static soma_status next_frame(soma_video *v, soma_error *err) {
 
 static soma_status seek(soma_video *v, double seconds, soma_error *err) {
     const AVStream *stream = v->format->streams[v->stream];
-    int64_t ts = (int64_t)floor(seconds / av_q2d(stream->time_base) + 0.5);
-    int code = av_seek_frame(v->format, v->stream, ts, AVSEEK_FLAG_BACKWARD);
+    int code = av_seek_frame(v->format, v->stream, ticks(v, seconds), AVSEEK_FLAG_BACKWARD);
     if (code < 0)
         code = av_seek_frame(v->format, v->stream, stream->start_time == AV_NOPTS_VALUE ? 0 : stream->start_time, AVSEEK_FLAG_BACKWARD);
     if (code < 0) return fail_av(err, v->path, "seek in the video", code);
@@ -180,6 +186,7 @@ static soma_status seek(soma_video *v, double seconds, soma_error *err) {
 // before.
 static soma_status decode_to(soma_video *v, double seconds, double tolerance, double *last, soma_error *err) {
     *last = NAN;
+    v->wanted = seconds - tolerance;
     while (!v->ended && !(v->time >= seconds - tolerance)) {
         if (!isnan(v->time)) *last = v->time;
         SOMA_TRY(next_frame(v, err));
@@ -193,8 +200,9 @@ static soma_status to_rgb(soma_video *v, uint8_t *rgb, soma_error *err) {
         return soma__fail(err, SOMA_BAD_INPUT, "%s: the picture at %.4f s is %d x %d, the video %d x %d", v->path, v->time, f->width,
                           f->height, v->width, v->height);
     if (f->flags & AV_FRAME_FLAG_CORRUPT) return soma__fail(err, SOMA_BAD_INPUT, "%s: the picture at %.4f s is damaged", v->path, v->time);
-    v->scale = sws_getCachedContext(v->scale, f->width, f->height, f->format, f->width, f->height, AV_PIX_FMT_RGB24,
-                                    SWS_BILINEAR | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT, NULL, NULL, NULL);
+    // without more flags, as PyAV and torchcodec convert: the same bytes that policies were trained on elsewhere, and several times as fast
+    v->scale = sws_getCachedContext(v->scale, f->width, f->height, f->format, f->width, f->height, AV_PIX_FMT_RGB24, SWS_BILINEAR, NULL,
+                                    NULL, NULL);
     if (!v->scale) return soma__fail(err, SOMA_UNSUPPORTED, "%s: a pixel format that cannot become RGB", v->path);
     const int *matrix = sws_getCoefficients(f->colorspace == AVCOL_SPC_UNSPECIFIED ? SWS_CS_DEFAULT : (int)f->colorspace);
     sws_setColorspaceDetails(v->scale, matrix, f->color_range == AVCOL_RANGE_JPEG, matrix, 1, 0, 1 << 16, 1 << 16);
@@ -204,11 +212,20 @@ static soma_status to_rgb(soma_video *v, uint8_t *rgb, soma_error *err) {
     return SOMA_OK;
 }
 
+// A key frame lies so far ahead of the newest decoded frame that entering there is shorter than decoding on to the wanted frame. A file
+// without an index is decoded on for a second of its time.
+static bool is_shorter(soma_video *v, double seconds) {
+    AVStream *stream = v->format->streams[v->stream];
+    const int key = av_index_search_timestamp(stream, ticks(v, seconds), AVSEEK_FLAG_BACKWARD);
+    if (key < 0) return seconds > (isnan(v->time) ? 0 : v->time) + 1;
+    if (isnan(v->time)) return key > 0;
+    return key > av_index_search_timestamp(stream, ticks(v, v->time), AVSEEK_FLAG_BACKWARD | AVSEEK_FLAG_ANY) + SEEK_COST;
+}
+
 soma_status soma__video_read(soma_video *v, double seconds, double tolerance, uint8_t *rgb, soma_error *err) {
     double last;
     bool started = !isnan(v->time);
-    if (v->ended || (started && (seconds < v->time - tolerance || seconds > v->time + SEEK_AHEAD)) || (!started && seconds > SEEK_AHEAD))
-        SOMA_TRY(seek(v, seconds, err));
+    if (v->ended || (started && seconds < v->time - tolerance) || is_shorter(v, seconds)) SOMA_TRY(seek(v, seconds, err));
     SOMA_TRY(decode_to(v, seconds, tolerance, &last, err));
     if (!v->ended && v->time > seconds + tolerance && isnan(last) && v->seeks) { // an index that points behind the wanted frame
         SOMA_TRY(seek(v, -1e9, err));

@@ -2,9 +2,11 @@
 // soma bench: what programs read of it. Figures are only held against each other: a test is no quiet machine.
 #include "program.h"
 
+#include "base/file.h"
 #include "base/json.h"
-#include "base/base.h"
+#include "toy_dataset.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static json_t *bench(const char *arguments) {
@@ -71,10 +73,49 @@ static void what_cannot_be_measured_is_told(void **state) {
     assert_non_null(strstr(said, "mmx"));
 }
 
+static int toy_length(int episode) { return 20 + episode; }
+static const char *toy_task(int episode) { return episode ? "push" : "pull"; }
+static void toy_frame(int episode, int frame, float *state, float *action, uint8_t *picture) {
+    state[0] = action[0] = (float)frame;
+    memset(picture, 10 * frame + episode, TOY_SIDE * TOY_SIDE * 3);
+}
+
+static void loader_reads_from_files_memory_and_folder(void **state) {
+    static const char *const names[] = {"x"}, *const ways[] = {"decoded", "memory", "folder", "folder_again"};
+    const toy_dataset toy = {1, 1, TOY_SIDE, 10, names, 3, 2, toy_length, toy_task, toy_frame};
+    char root[] = "/tmp/soma_bench_XXXXXX", data[100], line[400];
+    assert_non_null(mkdtemp(root));
+    snprintf(data, sizeof data, "%s/toy", root);
+    assert_int_equal(write_toy_dataset(&toy, data, NULL), SOMA_OK);
+    snprintf(line, sizeof line, "loader --data %s --scratch %s --save %s/order --steps 0 --seconds 0.03 --batch 4 --workers 2", data, root,
+             root);
+    json_t *v = bench(line), *row = json_array_get(json_object_get(v, "datasets"), 0);
+    assert_int_equal((int)real(row, "frames"), 63);
+    assert_true(real(row, "limit_pictures_per_second") > 0);
+    for (size_t i = 0; i < SOMA_COUNT(ways); i++) assert_true(real(json_object_get(row, ways[i]), "pictures_per_second") > 0);
+    assert_true(json_is_null(json_object_get(v, "trainer")));
+    json_decref(v);
+    char *order;
+    size_t size;
+    snprintf(line, sizeof line, "%s/order", root);
+    assert_int_equal(soma__file_read(&order, &size, line, 1 << 20, NULL), SOMA_OK);
+    assert_non_null(strstr(order, "\"batch\": 4}\n[["));
+    soma__free(order);
+    char **names_left;
+    size_t n;
+    assert_int_equal(soma__dir_list(&names_left, &n, root, NULL), SOMA_OK);
+    assert_int_equal(n, 2); // the dataset and the order: nothing else is left behind
+    soma__dir_list_free(names_left, n);
+    assert_int_equal(soma__dir_remove(root, NULL), SOMA_OK);
+    assert_int_equal(run_soma(NULL, "bench loader --workers 0 2>/dev/null"), 1);
+    assert_int_equal(run_soma(NULL, "bench loader --data /nowhere --steps 0 2>/dev/null"), 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(machine_has_a_row_for_each_number_of_threads),
         cmocka_unit_test(policy_tells_its_keys),
+        cmocka_unit_test(loader_reads_from_files_memory_and_folder),
         cmocka_unit_test(what_cannot_be_measured_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
