@@ -55,14 +55,10 @@ static soma_status read_inputs(soma_trace_run *r, soma_error *err) {
         SOMA_TRY(soma__trace_input(r, (const void **)&b->noise, "train_noise", SOMA_F32, 3, chunk, err));
     if (all || soma__safetensors_find(r->in, "action_mask"))
         SOMA_TRY(soma__trace_input(r, (const void **)&b->action_mask, "action_mask", SOMA_U8, 3, chunk, err));
-<<<<<<< src/policy/trace.c
-    if (all) b->action_mask = NULL; // its zeros would leave nothing to learn from
-=======
     if (all) b->action_mask = NULL; // nothing is read: everything counts
     if (!all && soma__safetensors_find(r->in, "action_pad"))
         SOMA_TRY(soma__trace_input(r, (const void **)&b->action_pad, "action_pad", SOMA_U8, 2, chunk, err));
     if (!timed) return SOMA_OK;
->>>>>>> /tmp/conv.new
     return soma__trace_input(r, (const void **)&b->time, "train_time", SOMA_F32, 1, &b->n, err);
 }
 

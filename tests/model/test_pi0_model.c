@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// pi0 around its graph: configs, masks and positions, draws that share a prefix, weights from and to files.
+// pi0, and SmolVLA where it denoises alike, around their graphs: configs, masks and positions, draws that share a prefix, weights from and
+// to files.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -44,6 +45,12 @@ static soma_model *good(const char *text) {
     "\"vision\": {\"hidden_size\": 16, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"intermediate_size\": 24, \"patch_size\": " \
     "4, "                                                                                                                                 \
     "\"image_size\": 8}"
+#define TINY_SMOLVLA                                                                                                                      \
+    "{\"model_type\": \"smolvla\", \"preset\": \"nano\", \"action_horizon\": 2, \"action_dim\": 3, \"state_dim\": 5, \"max_token_len\": " \
+    "3,"                                                                                                                                  \
+    "\"vocab_size\": 11, \"num_vlm_layers\": 3, \"text\": {\"width\": 16, \"mlp_dim\": 24, \"num_heads\": 2, \"num_kv_heads\": 1,"        \
+    " \"head_dim\": 8}, \"expert\": {\"width\": 12, \"mlp_dim\": 20}, \"vision\": {\"hidden_size\": 16, \"num_hidden_layers\": 1,"        \
+    " \"num_attention_heads\": 2, \"intermediate_size\": 24, \"patch_size\": 4, \"image_size\": 8}}"
 static const char *const tiny_pi0 = "{\"model_type\": \"pi0\", " TINY "}", *const tiny_pi05 = "{\"model_type\": \"pi05\", " TINY "}";
 
 // ---- configs
@@ -292,10 +299,11 @@ static void draws_share_a_prefix(const char *config) {
 
 static void pi0_draws(void **state) { draws_share_a_prefix(tiny_pi0); }
 static void pi05_draws(void **state) { draws_share_a_prefix(tiny_pi05); }
+static void smolvla_draws(void **state) { draws_share_a_prefix(TINY_SMOLVLA); }
 
 // What is masked does not matter: other values in masked pictures, padded words and masked actions change no bit of the loss.
-static void masked_inputs_do_not_matter(void **state) {
-    soma_model *m = good(tiny_pi0);
+static void masked_inputs(const char *config) {
+    soma_model *m = good(config);
     sample s;
     soma_batch b = random_batch(&s);
     trial t = start(m, B, R);
@@ -310,6 +318,11 @@ static void masked_inputs_do_not_matter(void **state) {
     assert_int_equal(m->family->prepare(m, &b, &t.feed, &err), SOMA_BAD_INPUT);
     stop(&t);
     soma__model_free(m);
+}
+
+static void masked_inputs_do_not_matter(void **state) {
+    masked_inputs(tiny_pi0);
+    masked_inputs(TINY_SMOLVLA);
 }
 
 // ---- weights
@@ -467,6 +480,7 @@ int main(void) {
         cmocka_unit_test(masks_and_positions),
         cmocka_unit_test(pi0_draws),
         cmocka_unit_test(pi05_draws),
+        cmocka_unit_test(smolvla_draws),
         cmocka_unit_test(masked_inputs_do_not_matter),
         cmocka_unit_test(same_seed_same_weights),
         cmocka_unit_test(published_spellings_are_read),

@@ -16,14 +16,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SIZES                                                                                                                             \
+    "\"preset\": \"nano\", \"camera_order\": [\"base\", \"left\", \"right\"], \"action_horizon\": 6, \"action_dim\": 5, "                 \
+    "\"max_token_len\": 40,"                                                                                                              \
+    "\"vocab_size\": 24, \"vision\": {\"hidden_size\": 16, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"intermediate_size\": " \
+    "24,"                                                                                                                                 \
+    " \"patch_size\": 4, \"image_size\": 16}"
+static const char *const smolvla_text = "{\"model_type\": \"%s\", " SIZES ", \"num_vlm_layers\": 3, \"scale_factor\": 2,"
+                                        " \"text\": {\"width\": 32, \"mlp_dim\": 48, \"num_heads\": 4, \"num_kv_heads\": 2, \"head_dim\": "
+                                        "8}, \"expert\": {\"width\": 24, \"mlp_dim\": 40}}";
 static const char *const config_text =
-    "{\"model_type\": \"%s\", \"camera_order\": [\"base\", \"left\", \"right\"], \"action_horizon\": 6, \"action_dim\": 5, "
-    "\"max_token_len\": 40,"
-    " \"vocab_size\": 24,"
+    "{\"model_type\": \"%s\", " SIZES ","
     " \"paligemma\": {\"width\": 32, \"depth\": 3, \"mlp_dim\": 48, \"num_heads\": 4, \"num_kv_heads\": 1, \"head_dim\": 8},"
-    " \"action_expert\": {\"width\": 16, \"depth\": 3, \"mlp_dim\": 24, \"num_heads\": 4, \"num_kv_heads\": 1, \"head_dim\": 8},"
-    " \"vision\": {\"hidden_size\": 16, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"intermediate_size\": 24, \"patch_size\": 4,"
-    " \"image_size\": 16}}";
+    " \"action_expert\": {\"width\": 16, \"depth\": 3, \"mlp_dim\": 24, \"num_heads\": 4, \"num_kv_heads\": 1, \"head_dim\": 8}}";
 
 enum { B = 2, C = 3, L = 40, S = 6, A = 5, STEPS = 7, PIXELS = 16 * 16 * 3 };
 
@@ -36,7 +41,7 @@ static soma_model *model_of(const char *type) {
     json_t *json;
     soma_model *m;
     soma_error err = {0};
-    snprintf(text, sizeof text, config_text, type);
+    snprintf(text, sizeof text, strcmp(type, "smolvla") ? config_text : smolvla_text, type);
     ok(soma__json_parse(&json, text, strlen(text), "tiny", &err), &err);
     ok(soma__model_new(&m, json, "tiny", &err), &err);
     json_decref(json);
@@ -201,6 +206,7 @@ static void compare_all(const char *type) {
 
 static void pi0(void **state_) { compare_all("pi0"); }
 static void pi05(void **state_) { compare_all("pi05"); }
+static void smolvla(void **state_) { compare_all("smolvla"); }
 
 static void savings_follow_the_masks(void **state_) {
     soma_model *m = model_of("pi0");
@@ -250,6 +256,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pi0),
         cmocka_unit_test(pi05),
+        cmocka_unit_test(smolvla),
         cmocka_unit_test(savings_follow_the_masks),
         cmocka_unit_test(times_of_both_projects),
     };
