@@ -131,6 +131,54 @@ static void test_batch_is_like_single_calls(void **state) {
     soma_policy_close(p);
 }
 
+// Whatever else is in the batch, and however many: prompts of other lengths, other pictures, other seeds.
+static void test_a_row_has_the_bits_it_has_alone(void **state) {
+    static const char *const prompts[] = {"dot", "chase the dot", "chase the dot chase the dot chase the dot chase the dot chase the dot"};
+    static const char *const kinds[][2] = {{"f32", "plain"}, {"f32", ""}, {"bf16", ""}, {"int8", ""}};
+    enum { MOST = 8 };
+    float states[MOST][2], alone[MOST][8];
+    static uint8_t pictures[MOST][SIDE * SIDE * 3];
+    soma_obs obs[MOST];
+    for (int i = 0; i < MOST; i++) {
+        for (size_t k = 0; k < sizeof pictures[i]; k++) pictures[i][k] = (uint8_t)(k * (size_t)(i + 3));
+        states[i][0] = 0.1f * (float)i, states[i][1] = -0.2f * (float)i;
+        obs[i] = observation();
+        obs[i].prompt = prompts[i % 3];
+        obs[i].state = states[i];
+        obs[i].images[0].pixels = pictures[i];
+    }
+    for (size_t k = 0; k < SOMA_COUNT(kinds); k++) {
+        soma_policy *p;
+        soma_error err;
+        soma_policy_opts o = soma_policy_defaults();
+        strcpy(o.dtype, kinds[k][0]);
+        strcpy(o.isa, kinds[k][1]);
+        o.threads = 2;
+        if (soma_policy_open(&p, policy_dir, &o, &err)) fail_msg("%s", err.text);
+        for (int n = 1; n <= MOST; n++) {
+            soma_pilot *pilots[MOST];
+            soma_actions actions[MOST];
+            for (int i = 0; i < n; i++) pilots[i] = new_pilot(p, i);
+            if (soma_policy_act_many(p, n, pilots, obs, actions, &err)) fail_msg("%s", err.text);
+            for (int i = 0; i < n; i++) {
+                soma_pilot *one = new_pilot(p, i);
+                if (n == i + 1) {
+                    soma_actions a;
+                    assert_int_equal(soma_pilot_act(one, &obs[i], &a, NULL), SOMA_OK);
+                    memcpy(alone[i], a.values, sizeof alone[i]);
+                }
+                soma_pilot_free(one);
+                for (int j = 0; j < 8; j++)
+                    if (actions[i].values[j] != alone[i][j])
+                        fail_msg("%s %s: row %d of %d is %.9g in place of %.9g", kinds[k][0], kinds[k][1], i, n,
+                                 (double)actions[i].values[j], (double)alone[i][j]);
+            }
+            for (int i = 0; i < n; i++) soma_pilot_free(pilots[i]);
+        }
+        soma_policy_close(p);
+    }
+}
+
 static void test_acting_does_not_allocate(void **state) {
     soma_policy *p = open_policy("bf16", 2);
     soma_pilot *pilot = new_pilot(p, 0);
@@ -299,6 +347,7 @@ int main(void) {
         cmocka_unit_test(test_same_seed_same_actions),
         cmocka_unit_test(test_no_noise_is_the_same_for_every_seed),
         cmocka_unit_test(test_batch_is_like_single_calls),
+        cmocka_unit_test(test_a_row_has_the_bits_it_has_alone),
         cmocka_unit_test(test_acting_does_not_allocate),
         cmocka_unit_test(test_a_prompt_seen_before_does_not_allocate),
         cmocka_unit_test(test_time_rules),
