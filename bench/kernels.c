@@ -197,7 +197,7 @@ soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *o, soma_err
     soma_isa isa;
     soma_precision precision;
     if (o->repeats < 1) return soma__fail(err, SOMA_BAD_INPUT, "repeats is at least 1");
-    SOMA_TRY(soma__bench_isa(&isa, o->isa, err));
+    SOMA_TRY(cpu_isa_parse(&isa, o->isa, err));
     SOMA_TRY(soma__policy_precision(&precision, o->dtype, err));
     SOMA_TRY(soma__device_open(&device, "cpu", &(soma_device_opts){.threads = (int)o->threads, .isa = o->isa}, err));
     soma_status status = soma__pool_new(&pool, (int)o->threads, err);

@@ -63,7 +63,7 @@ soma_status soma__bench_peaks(json_t **out, const soma_bench_opts *o, soma_error
     soma_isa isa;
     soma_pool *pool;
     *out = NULL;
-    SOMA_TRY(soma__bench_isa(&isa, o->isa, err));
+    SOMA_TRY(cpu_isa_parse(&isa, o->isa, err));
     SOMA_TRY(soma__pool_new(&pool, (int)o->threads, err));
     const int most = soma__pool_threads(pool);
     soma__pool_free(pool);

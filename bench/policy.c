@@ -292,7 +292,7 @@ soma_status soma__bench_policy(json_t **out, const soma_bench_opts *o, const som
     if (!*p->policy == !p->random) return soma__fail(err, SOMA_BAD_INPUT, "a policy's folder (--policy DIR) or --random, one of the two");
     if (o->repeats < 1 || p->views < 0 || p->tokens < 1 || p->answer < 2)
         return soma__fail(err, SOMA_BAD_INPUT, "repeats and tokens are at least 1, an answer has at least 2 tokens");
-    soma_status status = soma__bench_isa(&isa, o->isa, err);
+    soma_status status = cpu_isa_parse(&isa, o->isa, err);
     if (status == SOMA_OK && *p->policy) status = soma__published_open(&s.published, p->policy, err);
     if (status == SOMA_OK) status = *p->policy ? soma__published_model(&s.published, err) : soma__bench_model(&s.model, o, err);
     if (status == SOMA_OK) status = observe(&s, err);

@@ -42,11 +42,3 @@ soma_status soma__bench_model(soma_model **model, const soma_bench_opts *o, soma
     json_decref(config);
     return status;
 }
-
-soma_status soma__bench_isa(soma_isa *isa, const char *name, soma_error *err) {
-    *isa = cpu_best_isa();
-    if (*name && !cpu_isa_parse(isa, name)) return soma__fail(err, SOMA_BAD_INPUT, "\"%.20s\" is no instruction set here", name);
-    if (*isa > cpu_best_isa())
-        return soma__fail(err, SOMA_UNSUPPORTED, "this machine has no %s; its best is %s", name, cpu_isa_name(cpu_best_isa()));
-    return SOMA_OK;
-}

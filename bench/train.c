@@ -34,7 +34,7 @@ static soma_status measure(json_t **out, soma_trainer *t, const soma_bench_opts 
     double *seconds = soma__calloc((size_t)o->repeats, sizeof *seconds);
     soma_pool *pool = NULL;
     soma_isa isa;
-    soma_status status = seconds ? soma__bench_isa(&isa, o->isa, err) : soma__no_memory(err, "the timings");
+    soma_status status = seconds ? cpu_isa_parse(&isa, o->isa, err) : soma__no_memory(err, "the timings");
     if (status == SOMA_OK) status = soma__pool_new(&pool, (int)o->threads, err);
     if (status == SOMA_OK) {
         double peak = cpu_peak_flops(isa, soma__bench_multiplied(o->dtype), pool), bytes = cpu_peak_read(SOMA_BENCH_EXPERT, false, pool);

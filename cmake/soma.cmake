@@ -1,5 +1,18 @@
 # How the folders of src/ become libraries, registries and tests. Adding a file or a folder edits no list.
 
+# What each instruction set's files are compiled with; those of another kind of processor are empty.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  set(avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -O3 -mprefer-vector-width=512)
+  set(SOMA_FLAGS_avx2 -mavx2 -mfma -O3)
+  set(SOMA_FLAGS_avx512 ${avx512})
+  set(SOMA_FLAGS_avx512bf16 ${avx512} -mavx512bf16 -mavx512vnni)
+  set(SOMA_FLAGS_amx -mamx-tile -mamx-bf16 -mamx-int8 -mavx512f -O3)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
+  set(SOMA_FLAGS_neon -O3)
+  set(SOMA_FLAGS_neondot -march=armv8.2-a+dotprod -O3)
+  set(SOMA_FLAGS_neonbf16 -march=armv8.2-a+dotprod+bf16 -O3)
+endif()
+
 # soma_folder(name [DIR dir] [FILES f...] [EXCLUDE f...] [RECURSE] [LINK lib...] [DEFINE d...]): src/<dir>/*.c as static library soma_<name>
 function(soma_folder name)
   cmake_parse_arguments(F "RECURSE" "DIR" "FILES;EXCLUDE;LINK;DEFINE" ${ARGN})
@@ -37,14 +50,9 @@ function(soma_folder name)
   # kernels for one instruction set live in files named for it and are compiled for it; they are called only where the processor has it
   foreach(file ${sources})
     get_filename_component(stem ${file} NAME_WE)
-    if(stem MATCHES "_amx$")
-      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mamx-tile;-mamx-bf16;-mavx512f;-O3")
-    elseif(stem MATCHES "_avx2$")
-      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-O3")
-    elseif(stem MATCHES "_avx512$")
-      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx2;-mfma;-O3;-mprefer-vector-width=512")
-    elseif(stem MATCHES "_avx512bf16$")
-      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mavx512vnni;-mavx2;-mfma;-O3;-mprefer-vector-width=512")
+    string(REGEX MATCH "_(amx|avx2|avx512|avx512bf16|neon|neondot|neonbf16)$" isa "${stem}")
+    if(isa AND DEFINED SOMA_FLAGS${isa})
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "${SOMA_FLAGS${isa}}")
     endif()
   endforeach()
 endfunction()

@@ -49,7 +49,7 @@ if [ -r /etc/os-release ]; then
     [ "$(. /etc/os-release; printf '%s-%s' "${ID:-}" "${VERSION_ID:-}")" = debian-12 ] && debian=yes
 fi
 
-missing= packages= no_env= no_hdf5=
+missing= packages= no_env= no_hdf5= no_masks=
 need() { # package kind name purpose
     has "$2" "$3" && return 0
     packages="$packages $1"
@@ -89,6 +89,12 @@ simulator libosmesa6-dev header GL/osmesa.h "rendering in software"
 simulator libosmesa6-dev library OSMesa "rendering in software"
 has module hdf5-serial || has module hdf5 || { packages="$packages libhdf5-dev" no_hdf5=yes; }
 [ $debian = no ] || simulator libgl1-mesa-dri file "/usr/lib/*/dri/swrast_dri.so" "the software renderer behind EGL"
+# tests of instruction sets that this machine lacks, or is to lack: NEON, and x86-64 without AVX-512 and AVX
+if [ "$(uname -m)" = x86_64 ]; then
+    has command aarch64-linux-gnu-gcc || { packages="$packages gcc-aarch64-linux-gnu" no_masks=yes; }
+    has file /usr/aarch64-linux-gnu/lib/libc.a || { packages="$packages libc6-dev-arm64-cross" no_masks=yes; }
+    has command qemu-aarch64 || { packages="$packages qemu-user" no_masks=yes; }
+fi
 for extra in "$@"; do
     case $extra in
     fuzz)
@@ -165,6 +171,7 @@ if [ $debian = yes ]; then
 else
     [ -z "$no_env" ] || say "the build goes on without env/ (no \`soma record\`, no closed-loop \`soma eval\`), because this is missing:$no_env"
     [ -z "$no_hdf5" ] || say "the build goes on without HDF5 datasets, because libhdf5 (pkg-config hdf5) is missing"
+    [ -z "$no_masks" ] || say "tests of NEON and of processors without AVX will be skipped, because aarch64-linux-gnu-gcc or qemu-user is missing"
     [ -z "$missing" ] || fail "this is not Debian 12, where packages would be installed here. Missing:$missing"
 fi
 duckdb_there || install_duckdb

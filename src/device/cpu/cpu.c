@@ -96,14 +96,8 @@ typedef struct {
 
 static soma_status cpu_open(soma_device **out, const soma_device_opts *opts, soma_error *err) {
     *out = NULL;
-    soma_isa isa = cpu_best_isa();
-    if (opts->isa && *opts->isa) {
-        soma_isa wanted;
-        if (!cpu_isa_parse(&wanted, opts->isa))
-            return soma__fail(err, SOMA_BAD_INPUT, "\"%s\" is no instruction set here: plain, avx2, avx512, avx512bf16 or amx", opts->isa);
-        if (wanted > isa) return soma__fail(err, SOMA_UNSUPPORTED, "this machine has no %s; its best is %s", opts->isa, cpu_isa_name(isa));
-        isa = wanted;
-    }
+    soma_isa isa;
+    SOMA_TRY(cpu_isa_parse(&isa, opts->isa, err));
     cpu_device *d = soma__calloc(1, sizeof *d);
     if (!d) return soma__no_memory(err, "the CPU device");
     *d = (cpu_device){.device.kind = &soma__device_cpu, .isa = isa};
@@ -138,13 +132,7 @@ static void cpu_put(soma_device *device, void *memory, const void *host, size_t 
 static void cpu_get(soma_device *device, void *host, const void *memory, size_t size) { memcpy(host, memory, size); }
 static bool cpu_has(const soma_device *device, const soma_tensor *t) { return t->dtype <= SOMA_U8 && cpu_plain[t->op]; }
 
-static const char *cpu_forms(const soma_device *device) {
-    const soma_isa isa = ((const cpu_device *)device)->isa;
-    if (isa == SOMA_ISA_PLAIN) return NULL;
-    if (isa == SOMA_ISA_AVX2) return "avx2-" CPU_FORMS_VERSION;
-    // panels of floats are the same from here on, those of bytes are not
-    return isa == SOMA_ISA_AVX512 ? "avx512-" CPU_FORMS_VERSION : "vnni-" CPU_FORMS_VERSION;
-}
+static const char *cpu_forms(const soma_device *device) { return cpu_isa_forms(((const cpu_device *)device)->isa); }
 
 static void cpu_choose_form(const soma_device *device, soma_slot *slot, const soma_tensor *const *readers, size_t n_readers) {
     const soma_isa isa = ((const cpu_device *)device)->isa;

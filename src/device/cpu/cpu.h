@@ -4,14 +4,8 @@
 #define SOMA_DEVICE_CPU_CPU_H
 
 #include "base/pool.h"
+#include "device/cpu/isa.h"
 #include "device/device.h"
-
-// Instruction sets of this kind of processor; each includes the ones before.
-#if defined(__aarch64__)
-typedef enum soma_isa { SOMA_ISA_PLAIN, SOMA_ISA_NEON, SOMA_ISA_NEONDOT, SOMA_ISA_NEONBF16 } soma_isa;
-#else
-typedef enum soma_isa { SOMA_ISA_PLAIN, SOMA_ISA_AVX2, SOMA_ISA_AVX512, SOMA_ISA_AVX512BF16, SOMA_ISA_AMX } soma_isa;
-#endif
 
 // What a kernel is given. Memory is planned; kernels never allocate.
 typedef struct cpu_run {
@@ -52,10 +46,6 @@ cpu_chooser cpu_fast_rope, cpu_fast_sum, cpu_fast_concat, cpu_fast_pad, cpu_fast
 cpu_chooser cpu_fast_cross_entropy, cpu_fast_cross_entropy_grad;
 cpu_chooser cpu_fast_conv, cpu_fast_conv_grad; // the first of CONV and CONV_TRANSPOSED
 cpu_chooser cpu_fast_max_pool, cpu_fast_max_pool_grad;
-
-soma_isa cpu_best_isa(void); // by CPUID and XCR0
-const char *cpu_isa_name(soma_isa isa);
-bool cpu_isa_parse(soma_isa *isa, const char *name);
 
 // A profile: from now on every run of the plan adds each step's seconds; `plain` tells whether the step runs its plain kernel.
 soma_status cpu_profile_start(soma_plan *plan, soma_error *err);

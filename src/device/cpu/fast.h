@@ -8,12 +8,15 @@
 static inline size_t cpu_align(size_t size) { return (size + 63) & ~(size_t)63; }
 static inline int64_t cpu_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// The kernel of one op for an instruction set: the AVX-512 or the AVX2 build of it. NULL (decline) where there is neither.
+// The kernel of one op for an instruction set: the build of it for AVX-512, AVX2 or NEON. NULL (decline) where there is none.
 #if defined(__x86_64__)
 #define CPU_KERNEL_DECLARE(name) cpu_kernel name##_avx2, name##_avx512
 #define CPU_KERNEL_PICK(isa, name) ((isa) >= SOMA_ISA_AVX512 ? name##_avx512 : (isa) >= SOMA_ISA_AVX2 ? name##_avx2 : NULL)
+#elif defined(__aarch64__)
+#define CPU_KERNEL_DECLARE(name) cpu_kernel name##_neon
+#define CPU_KERNEL_PICK(isa, name) ((isa) >= SOMA_ISA_NEON ? name##_neon : NULL)
 #else
-#define CPU_KERNEL_DECLARE(name) extern int name##_is_for_x86
+#define CPU_KERNEL_DECLARE(name) extern int name##_is_not_here
 #define CPU_KERNEL_PICK(isa, name) NULL
 #endif
 

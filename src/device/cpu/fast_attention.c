@@ -50,6 +50,8 @@ static bool attention_new(attention *a, const soma_step *step, soma_isa isa, boo
     if (!a->gemm || !head_fits(q) || !head_fits(k) || !head_fits(a->v) || (a->dout && !head_fits(a->dout))) return false;
 #if defined(__x86_64__)
     a->softmax = isa >= SOMA_ISA_AVX512 ? &cpu_softmax_avx512 : &cpu_softmax_avx2;
+#elif defined(__aarch64__)
+    a->softmax = &cpu_softmax_neon;
 #endif
     a->B = q->shape[0], a->T = q->shape[1], a->H = q->shape[2], a->K = q->shape[3], a->S = k->shape[1], a->KV = k->shape[2];
     if (a->K > MAX_K || a->S < 1 || a->T < 1) return false;

@@ -17,6 +17,6 @@ typedef struct cpu_softmax {
     void (*backward)(float *dp, float *p, int64_t ld, int64_t rows, int64_t n, float scale, const float *inverse);
 } cpu_softmax;
 
-extern const cpu_softmax cpu_softmax_avx2, cpu_softmax_avx512;
+extern const cpu_softmax cpu_softmax_avx2, cpu_softmax_avx512, cpu_softmax_neon;
 
 #endif

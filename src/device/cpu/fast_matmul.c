@@ -45,6 +45,9 @@ const cpu_gemm *cpu_gemm_of(soma_isa isa, soma_dtype product) {
     if (isa >= SOMA_ISA_AVX512BF16 && product == SOMA_BF16) return &cpu_gemm_avx512bf16;
     if (isa >= SOMA_ISA_AVX512) return &cpu_gemm_avx512;
     if (isa >= SOMA_ISA_AVX2) return &cpu_gemm_avx2;
+#elif defined(__aarch64__)
+    if (isa >= SOMA_ISA_NEONBF16 && product == SOMA_BF16) return &cpu_gemm_neonbf16;
+    if (isa >= SOMA_ISA_NEON) return &cpu_gemm_neon;
 #endif
     return NULL;
 }

@@ -44,7 +44,7 @@ typedef struct cpu_gemm {
 } cpu_gemm;
 
 const cpu_gemm *cpu_gemm_of(soma_isa isa, soma_dtype product); // NULL where there is none
-extern const cpu_gemm cpu_gemm_avx2, cpu_gemm_avx512, cpu_gemm_avx512bf16;
+extern const cpu_gemm cpu_gemm_avx2, cpu_gemm_avx512, cpu_gemm_avx512bf16, cpu_gemm_neon, cpu_gemm_neonbf16;
 // By tiles: a lies by rows and kw is a multiple of 16 (amx_block.h).
 cpu_gemm_block cpu_amx_block;
 

@@ -37,6 +37,9 @@ const cpu_quant_isa *cpu_quant_of(soma_isa isa) {
 #if defined(__x86_64__)
     if (isa >= SOMA_ISA_AVX512BF16) return &cpu_quant_avx512bf16;
     if (isa >= SOMA_ISA_AVX2) return &cpu_quant_avx2;
+#elif defined(__aarch64__)
+    if (isa >= SOMA_ISA_NEONDOT) return &cpu_quant_neondot;
+    if (isa >= SOMA_ISA_NEON) return &cpu_quant_neon;
 #endif
     return NULL;
 }

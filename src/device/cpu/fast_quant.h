@@ -34,7 +34,7 @@ typedef struct cpu_quant_isa {
                    const float *bias);
 } cpu_quant_isa;
 
-extern const cpu_quant_isa cpu_quant_avx2, cpu_quant_avx512bf16;
+extern const cpu_quant_isa cpu_quant_avx2, cpu_quant_avx512bf16, cpu_quant_neon, cpu_quant_neondot;
 const cpu_quant_isa *cpu_quant_of(soma_isa isa); // NULL where there is none
 
 // Sets the slot's form and size where every reader is a quantised product of it in one layout (packed.h).

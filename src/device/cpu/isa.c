@@ -1,22 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which instruction set this process may use: what the processor has (CPUID), what the system saves at a task switch (XCR0), and for AMX,
-// whose state is 8 KiB, what the system grants when it is asked.
-#include "device/cpu/cpu.h"
+// Which instruction set this process may use: what the processor has (CPUID; on Arm the kernel's word), what the system saves at a task
+// switch (XCR0), and for AMX, whose state is 8 KiB, what the system grants when it is asked.
+#include "device/cpu/isa.h"
+#include "base/str.h"
+#include "device/cpu/packed.h"
 
-#include <string.h>
+static const struct {
+    const char *name, *forms;
+    uint32_t needs;
+} isas[SOMA_ISA_COUNT] = {
+    [SOMA_ISA_PLAIN] = {"plain"},
+#if defined(__aarch64__)
+    [SOMA_ISA_NEON] = {"neon", "neon-" CPU_FORMS_VERSION, CPU_HAS_NEON},
+    [SOMA_ISA_NEONDOT] = {"neondot", "neon-" CPU_FORMS_VERSION, CPU_HAS_DOTPROD},
+    [SOMA_ISA_NEONBF16] = {"neonbf16", "neon-" CPU_FORMS_VERSION, CPU_HAS_BF16},
+#else
+    [SOMA_ISA_AVX2] = {"avx2", "avx2-" CPU_FORMS_VERSION, CPU_HAS_AVX | CPU_HAS_FMA | CPU_HAS_AVX2 | CPU_KEEPS_YMM},
+    // panels of floats are the same from here on, those of bytes are not
+    [SOMA_ISA_AVX512] = {"avx512", "avx512-" CPU_FORMS_VERSION,
+                         CPU_HAS_AVX512F | CPU_HAS_AVX512DQ | CPU_HAS_AVX512BW | CPU_HAS_AVX512VL | CPU_KEEPS_ZMM},
+    [SOMA_ISA_AVX512BF16] = {"avx512bf16", "vnni-" CPU_FORMS_VERSION, CPU_HAS_AVX512VNNI | CPU_HAS_AVX512BF16},
+    [SOMA_ISA_AMX] = {"amx", "vnni-" CPU_FORMS_VERSION, CPU_HAS_AMX_TILE | CPU_HAS_AMX_BF16 | CPU_HAS_AMX_INT8 | CPU_KEEPS_TILES},
+#endif
+};
 
-static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16", "amx"};
-
-const char *cpu_isa_name(soma_isa isa) { return names[isa]; }
-
-bool cpu_isa_parse(soma_isa *isa, const char *name) {
-    for (size_t i = 0; i < SOMA_COUNT(names); i++)
-        if (!strcmp(name, names[i])) {
-            *isa = (soma_isa)i;
-            return true;
-        }
-    return false;
+soma_isa cpu_isa_of(uint32_t features) {
+    soma_isa best = SOMA_ISA_PLAIN;
+    while (best + 1 < SOMA_ISA_COUNT && (features & isas[best + 1].needs) == isas[best + 1].needs) best++;
+    return best;
 }
+uint32_t cpu_isa_needs(soma_isa isa) { return isas[isa].needs; }
+const char *cpu_isa_name(soma_isa isa) { return isas[isa].name; }
+const char *cpu_isa_forms(soma_isa isa) { return isas[isa].forms; }
+soma_isa cpu_best_isa(void) { return cpu_isa_of(cpu_features()); }
+
+soma_status cpu_isa_parse(soma_isa *isa, const char *name, soma_error *err) {
+    const soma_isa best = cpu_best_isa();
+    *isa = best;
+    if (!name || !*name) return SOMA_OK;
+    const char *names[SOMA_ISA_COUNT];
+    for (int i = 0; i < SOMA_ISA_COUNT; i++) names[i] = isas[i].name;
+    int index;
+    SOMA_TRY(soma__name_parse(&index, names, SOMA_ISA_COUNT, name, "instruction set", err));
+    *isa = (soma_isa)index;
+    if (*isa > best) return soma__fail(err, SOMA_UNSUPPORTED, "this machine has no %s; its best is %s", name, isas[best].name);
+    return SOMA_OK;
+}
+
+// ---- this machine
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -41,22 +72,38 @@ static bool granted_tiles(void) {
 #endif
 }
 
-soma_isa cpu_best_isa(void) {
-    uint32_t a, b, c, d, b7, c7, d7, a71 = 0;
-    if (!__get_cpuid(1, &a, &b, &c, &d)) return SOMA_ISA_PLAIN;
-    const bool osxsave = c >> 27 & 1, fma = c >> 12 & 1, avx = c >> 28 & 1;
-    if (!osxsave || !fma || !avx || !__get_cpuid_count(7, 0, &a, &b7, &c7, &d7)) return SOMA_ISA_PLAIN;
-    if (a >= 1 && __get_cpuid_count(7, 1, &a71, &b, &c, &d) == 0) a71 = 0;
+uint32_t cpu_features(void) {
+    enum { A, B, C, D };
+    uint32_t one[4], seven[4], seven1[4] = {0}, has = 0;
+    if (!__get_cpuid(1, &one[A], &one[B], &one[C], &one[D]) || !(one[C] >> 27 & 1)) return 0; // OSXSAVE, or no one may ask for XCR0
+    if (!__get_cpuid_count(7, 0, &seven[A], &seven[B], &seven[C], &seven[D])) return 0;
+    if (seven[A] >= 1) __get_cpuid_count(7, 1, &seven1[A], &seven1[B], &seven1[C], &seven1[D]);
+    const struct {
+        uint32_t feature, bit, of;
+    } bits[] = {{CPU_HAS_AVX, 28, one[C]},        {CPU_HAS_FMA, 12, one[C]},          {CPU_HAS_AVX2, 5, seven[B]},
+                {CPU_HAS_AVX512F, 16, seven[B]},  {CPU_HAS_AVX512DQ, 17, seven[B]},   {CPU_HAS_AVX512BW, 30, seven[B]},
+                {CPU_HAS_AVX512VL, 31, seven[B]}, {CPU_HAS_AVX512VNNI, 11, seven[C]}, {CPU_HAS_AVX512BF16, 5, seven1[A]},
+                {CPU_HAS_AMX_TILE, 24, seven[D]}, {CPU_HAS_AMX_BF16, 22, seven[D]},   {CPU_HAS_AMX_INT8, 25, seven[D]}};
+    for (size_t i = 0; i < SOMA_COUNT(bits); i++)
+        if (bits[i].of >> bits[i].bit & 1) has |= bits[i].feature;
     const uint64_t saved = saved_by_system();
-    if ((saved & 0x6) != 0x6 || !(b7 >> 5 & 1)) return SOMA_ISA_PLAIN; // xmm and ymm; AVX2
-    // the last level also has byte products (VNNI), as every processor with bf16 products does
-    const uint32_t f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
-    if ((saved & 0xe6) != 0xe6 || (b7 & (f | dq | bw | vl)) != (f | dq | bw | vl)) return SOMA_ISA_AVX2; // opmask, zmm
-    if (!(a71 >> 5 & 1) || !(c7 >> 11 & 1)) return SOMA_ISA_AVX512;
-    const uint32_t tile = 1u << 24, tile_bf16 = 1u << 22;
-    if ((saved & 0x60000) != 0x60000 || (d7 & (tile | tile_bf16)) != (tile | tile_bf16)) return SOMA_ISA_AVX512BF16;
-    return granted_tiles() ? SOMA_ISA_AMX : SOMA_ISA_AVX512BF16;
+    if ((saved & 0x6) == 0x6) has |= CPU_KEEPS_YMM;   // xmm, upper halves
+    if ((saved & 0xe6) == 0xe6) has |= CPU_KEEPS_ZMM; // masks, upper halves, sixteen more
+    if ((saved & 0x60000) == 0x60000 && has & CPU_HAS_AMX_TILE && granted_tiles()) has |= CPU_KEEPS_TILES;
+    return has;
 }
+
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+
+uint32_t cpu_features(void) { // the bits of asm/hwcap.h, named here because older headers lack the last
+    enum { ASIMD = 1 << 1, ASIMDDP = 1 << 20, BF16 = 1 << 14 };
+    const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+    return (first & ASIMD ? CPU_HAS_NEON : 0) | (first & ASIMDDP ? CPU_HAS_DOTPROD : 0) | (second & BF16 ? CPU_HAS_BF16 : 0);
+}
+
+#elif defined(__aarch64__)
+uint32_t cpu_features(void) { return CPU_HAS_NEON; } // which every such processor has; the rest has no common way of asking
 #else
-soma_isa cpu_best_isa(void) { return SOMA_ISA_PLAIN; }
+uint32_t cpu_features(void) { return 0; }
 #endif
