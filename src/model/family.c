@@ -192,18 +192,20 @@ soma_status soma__feed_observation(soma_feed *feed, const soma_model_info *info,
     return SOMA_OK;
 }
 
-soma_status soma__feed_loss_weights(soma_feed *feed, const soma_model_info *info, const soma_batch *b, bool unpadded, soma_error *err) {
-    const int64_t A = info->action_dim, n = b->n * info->horizon;
+soma_status soma__feed_loss_weights(soma_feed *feed, const soma_model_info *info, const soma_batch *b, int64_t draws, bool unpadded,
+                                    soma_error *err) {
+    const int64_t A = info->action_dim, chunk = info->horizon * A, n = b->n * draws * chunk;
     int64_t counted = 0;
-    float *w = soma__feed_own(feed, "loss_weight", sizeof *w * (size_t)(n * A));
+    float *w = soma__feed_own(feed, "loss_weight", sizeof *w * (size_t)n);
     if (!w) return soma__no_memory(err, "a batch's loss weights");
-    for (int64_t i = 0; i < n * A; i++) {
-        const bool counts = (!b->action_mask || b->action_mask[i]) && !(unpadded && b->action_pad && b->action_pad[i / A]);
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t at = i / chunk / draws * chunk + i % chunk; // in the batch's rows, each of which is drawn for so many times
+        const bool counts = (!b->action_mask || b->action_mask[at]) && !(unpadded && b->action_pad && b->action_pad[at / A]);
         w[i] = counts;
         counted += counts;
     }
     if (!counted) return soma__fail(err, SOMA_BAD_INPUT, "a training batch has no action that counts: every entry is masked");
     const float one = (float)(1.0 / (double)counted);
-    for (int64_t i = 0; i < n * A; i++) w[i] *= one;
+    for (int64_t i = 0; i < n; i++) w[i] *= one;
     return SOMA_OK;
 }

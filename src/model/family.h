@@ -45,7 +45,7 @@ typedef struct soma_model_info {
     const char *cameras[SOMA_MODEL_CAMERAS]; // in the order in which pictures are given
     int64_t image_size;                      // height and width, pixels
     int64_t image_width;                     // where it is another than the height; 0: it is not
-    int64_t history;                         // observations before the present one that are looked at, too; a chunk begins with the first of them
+    int64_t history;                         // earlier observations that are looked at, too; a chunk begins with the first
     int64_t horizon, action_dim, state_dim;  // of the model; robots with fewer dimensions are padded with zeros
     int64_t max_tokens, vocab;               // prompt length, ids below vocab
     int64_t n_steps;                         // denoising steps of the published sampler
@@ -157,9 +157,10 @@ void soma__feed_free(soma_feed *feed);
 void soma__feed_borrow(soma_feed *feed, const char *name, const void *data, size_t size);
 void *soma__feed_own(soma_feed *feed, const char *name, size_t size); // room to write into; NULL when memory is out
 const soma_feed_array *soma__feed_find(const soma_feed *feed, const char *name);
-// "loss_weight" [B, S, A]: over what counts (action_mask and, where `unpadded`, what is not past an episode's end) equal and one in sum, 0
-// elsewhere. Refuses a batch of which nothing counts.
-soma_status soma__feed_loss_weights(soma_feed *feed, const soma_model_info *info, const soma_batch *batch, bool unpadded, soma_error *err);
+// "loss_weight" [B draws, S, A]: over what counts (action_mask and, where `unpadded`, what is not past an episode's end) equal and one in
+// sum, 0 elsewhere. Refuses a batch of which nothing counts.
+soma_status soma__feed_loss_weights(soma_feed *feed, const soma_model_info *info, const soma_batch *batch, int64_t draws, bool unpadded,
+                                    soma_error *err);
 // "images" [B, cameras, ..] and "tokens" [B, places]: what the batch's saving leaves, borrowed where that is all. Refuses ids that the
 // model does not know.
 soma_status soma__feed_observation(soma_feed *feed, const soma_model_info *info, const soma_batch *batch, soma_error *err);

@@ -40,6 +40,6 @@ soma_status act_prepare(const soma_model *model, const soma_batch *b, soma_feed 
     soma__feed_borrow(feed, "state", b->state, sizeof *b->state * (size_t)(b->n * info->state_dim));
     if (!b->actions) return SOMA_OK;
     soma__feed_borrow(feed, "actions", b->actions, sizeof *b->actions * (size_t)(b->n * info->horizon * info->action_dim));
-    SOMA_TRY(soma__feed_loss_weights(feed, info, b, true, err));
+    SOMA_TRY(soma__feed_loss_weights(feed, info, b, 1, true, err));
     return c->vae ? feed_chunk(feed, c, b, err) : SOMA_OK;
 }
