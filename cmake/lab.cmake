@@ -72,6 +72,7 @@ soma_folder(train LINK soma_policy soma_data soma_device soma_format)
 soma_folder(rl LINK soma_train)
 soma_folder(eval LINK soma_train soma_policy soma_data soma_env soma_format)
 soma_folder(serve LINK soma_policy soma_data soma_format)
+soma_embed(soma_serve ${PROJECT_SOURCE_DIR}/src/serve/page.html soma__serve_page)
 
 file(GLOB cmd_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/cmd/*.c)
 file(GLOB bench_sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/*.c)

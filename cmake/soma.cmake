@@ -57,6 +57,21 @@ function(soma_folder name)
   endforeach()
 endfunction()
 
+# soma_embed(target file symbol): a file's bytes as `const unsigned char symbol[]` and `const size_t symbol_size` in a library
+function(soma_embed target file symbol)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+  file(READ ${file} bytes HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${bytes}")
+  set(source ${PROJECT_BINARY_DIR}/generated/${symbol}.c)
+  file(CONFIGURE OUTPUT ${source} CONTENT "#include <stddef.h>
+extern const unsigned char ${symbol}[];
+extern const size_t ${symbol}_size;
+const unsigned char ${symbol}[] = {${bytes}};
+const size_t ${symbol}_size = sizeof ${symbol};
+" @ONLY)
+  target_sources(${target} PRIVATE ${source})
+endfunction()
+
 # soma_families(dir [EXCLUDE name...] REGISTRY array TYPE type HEADER header SYMBOL prefix LINK lib...): every folder src/<dir>/<name>/ exports
 # `const TYPE <prefix>_<name>`; the registry `const TYPE *const <array>[]` (NULL at its end) is generated from the folders there are.
 # Files directly in src/<dir>/ belong to the library too.

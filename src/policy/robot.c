@@ -116,6 +116,28 @@ static soma_status put_picture(const soma_robot *r, soma_rows *rows, int64_t slo
     return SOMA_OK;
 }
 
+soma_status soma__robot_look(uint8_t **rgb, const soma_robot *r, const soma_model *model, const soma_image *image, soma_error *err) {
+    const int side = (int)model->info.image_size;
+    const size_t n = (size_t)side * (size_t)side * 3;
+    const bool bytes = soma__robot_image_dtype(r) == SOMA_U8;
+    soma_resizer *resizer = NULL;
+    float *values = soma__alloc((bytes ? 1 : n) * sizeof *values);
+    *rgb = soma__alloc(n);
+    soma_status status = *rgb && values ? SOMA_OK : soma__no_memory(err, "a picture");
+    if (status == SOMA_OK) status = soma__resizer_new(&resizer, r->resize, image->width, image->height, side, side, err);
+    if (status == SOMA_OK && bytes) soma__resizer_u8(resizer, image->pixels, *rgb);
+    if (status == SOMA_OK && !bytes) {
+        soma__resizer_f32(resizer, image->pixels, values);
+        for (size_t i = 0; i < n; i++) (*rgb)[i] = (uint8_t)(SOMA_MAX(0, SOMA_MIN(values[i] * 127.5f + 127.5f, 255)) + 0.5f);
+    }
+    soma__resizer_free(resizer);
+    soma__free(values);
+    if (status == SOMA_OK) return SOMA_OK;
+    soma__free(*rgb);
+    *rgb = NULL;
+    return status;
+}
+
 static void put_black(soma_rows *rows, int64_t slot) {
     size_t n = (size_t)(rows->model->info.image_size * rows->model->info.image_size) * 3;
     if (rows->batch.image_dtype == SOMA_U8)

@@ -106,6 +106,9 @@ void soma__rows_free(soma_rows *rows); // {0} allowed
 // observation without pictures. A prompt that is too long is cut at its end, with a warning, as the originals do.
 soma_status soma__robot_observe(const soma_robot *robot, soma_rows *rows, int64_t i, const soma_obs *obs, soma_error *err);
 
+// A picture as the model is given it, for people to look at: rgb is u8 [S, S, 3] of the model's image size, released with soma__free.
+soma_status soma__robot_look(uint8_t **rgb, const soma_robot *robot, const soma_model *model, const soma_image *image, soma_error *err);
+
 // What statistics are taken of and normalisation is applied to: the state as the model means it, `out` [n_state]; one action [n_actions] as
 // the model means it, relative where it learns differences. `state` is the first call's result.
 void soma__robot_state(const soma_robot *robot, const float *state, double *out);

@@ -10,6 +10,8 @@
 //     connection.c  a client from its first byte to its last, whatever the protocol: limits, complaints, answers
 //     openpi.c, groot.c, http.c   protocols
 //     turns.c       the line, the policy's thread, "busy", the watchdog
+//     hold.c        pause and emergency stop
+//     live.c        what the page shows
 #ifndef SOMA_SERVE_INSIDE_H
 #define SOMA_SERVE_INSIDE_H
 
@@ -78,6 +80,11 @@ struct soma_client {
     soma_error error; // instead of an answer
     double received;
 
+    float *chunk; // P: what was last sent, [chunk_rows, n_actions]; NULL: nothing yet
+    int chunk_rows;
+    double chunk_sent;
+    bool held; // the answer holds the robot; it is not the policy's
+
     bool gone; // under the server's mutex
 };
 
@@ -92,18 +99,22 @@ struct soma_server {
     soma_keys keys;
     soma_modality modality;
     soma_recording *recording; // NULL: none
+    soma_live *live;
+    atomic_bool held;
     soma_metrics metrics;
     pthread_t sockets, inference;
     bool has_sockets, has_inference;
 
     soma_client *clients; // with a connection; the sockets' thread only
     int64_t last_id;
+    bool loopback;          // it listens on this machine alone
     bool draining, stalled; // stalled: the clients were told
 
     pthread_mutex_t mutex;
     pthread_cond_t work;
     soma_client *line, **line_end, *leaving, *done;
     int n_line, n_clients;            // n_clients: until they are freed
+    bool paused;                      // no turn begins
     bool stop, finish;                // end of the sockets' thread; of the policy's
     double turn_started, per_request; // 0: none runs; seconds of the policy per request, smoothed; 0: unknown
     int n_turn;                       // requests in the turn that runs
@@ -119,6 +130,13 @@ void soma__turns_free(soma_server *s);                  // after that thread: wh
 double soma__turns_stalled(const soma_server *s);       // seconds of the turn that runs if they are above stall_timeout, else 0
 
 void soma__server_take_done(soma_server *s); // S: those that the policy's thread is done with
+
+// ---- hold.c (the policy's thread)
+
+void soma__hold_sent(soma_server *s, soma_client *c, const soma_actions *actions); // of the policy
+bool soma__server_paused(soma_server *s);
+// Instead of the policy's answer, also when that has failed. SOMA_BUSY: nobody knows how.
+soma_status soma__hold(soma_server *s, soma_client *c, const soma_obs *obs, soma_actions *actions, soma_error *err);
 
 // ---- connection.c (the sockets' thread)
 
@@ -137,13 +155,16 @@ void soma__client_tick(soma_server *s, soma_client *c);                        /
 void soma__answer_begin(soma_str *answer);                                     // empty but for LWS_PRE bytes
 enum { SOMA_TICK_US = 500000 };
 
+extern const unsigned char soma__serve_page[]; // page.html
+extern const size_t soma__serve_page_size;
+
 // ---- protocols
 
 extern const soma_protocol soma__openpi, soma__groot;
 int soma__openpi_event(struct lws *wsi, enum lws_callback_reasons reason, void *session, void *in, size_t len);
 int soma__groot_event(struct lws *wsi, enum lws_callback_reasons reason, void *session, void *in, size_t len);
-// A GET on the websocket's port; what the callback returns.
-int soma__http_get(soma_server *s, struct lws *wsi, const char *path);
+// A GET or POST on the websocket's port; what the callback returns.
+int soma__http_request(soma_server *s, struct lws *wsi, const char *path);
 // Whether the request that `wsi` begins with may go on; it was answered with 401 otherwise.
 bool soma__http_allowed(soma_server *s, struct lws *wsi);
 

@@ -35,7 +35,11 @@ static void put_actions(soma_server *s, soma_client *c, const soma_actions *a, d
         return;
     }
     for (size_t i = 0; i < n; i++) values[i] = a->values[i];
-    soma__msg_put_map(&c->answer, 3);
+    soma__msg_put_map(&c->answer, 3 + c->held);
+    if (c->held) {
+        soma__msg_put_str(&c->answer, "hold");
+        soma__msg_put_json(&c->answer, json_true());
+    }
     soma__msg_put_str(&c->answer, "actions");
     soma__msg_put_ndarray(&c->answer, "<f8", 2, (int64_t[]){a->horizon, a->n_actions}, values, n * sizeof *values);
     put_timing(&c->answer, "policy_timing", a->model_ms, 0);
@@ -110,7 +114,7 @@ int soma__openpi_event(struct lws *wsi, enum lws_callback_reasons reason, void *
     soma_server *s = lws_context_user(lws_get_context(wsi));
     soma_client **c = session;
     switch (reason) {
-    case LWS_CALLBACK_HTTP: return soma__http_get(s, wsi, in);
+    case LWS_CALLBACK_HTTP: return soma__http_request(s, wsi, in);
     case LWS_CALLBACK_FILTER_PROTOCOL_CONNECTION: return admit(s, wsi);
     case LWS_CALLBACK_ESTABLISHED: return soma__client_connected(s, c, wsi, &soma__openpi);
     case LWS_CALLBACK_RECEIVE: receive(s, *c, in, len); return 0;

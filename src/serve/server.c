@@ -98,9 +98,9 @@ static soma_status open_sockets(soma_server *s, soma_error *err) {
     static const lws_retry_bo_t pings = {.secs_since_valid_ping = 20, .secs_since_valid_hangup = 40};
     const soma_server_opts *o = &s->opts;
     char address[NI_MAXHOST];
-    bool loopback, encrypted = o->tls_cert[0] != 0;
-    SOMA_TRY(find_address(address, &loopback, o->host, err));
-    if (encrypted && o->groot_port >= 0 && !loopback)
+    bool encrypted = o->tls_cert[0] != 0;
+    SOMA_TRY(find_address(address, &s->loopback, o->host, err));
+    if (encrypted && o->groot_port >= 0 && !s->loopback)
         return soma__fail(err, SOMA_BAD_INPUT,
                           "GR00T's ZeroMQ is not encrypted: with --tls-cert it is served on the loopback address alone, not on %s",
                           o->host);
@@ -176,6 +176,7 @@ static soma_status start(soma_server *s, soma_error *err) {
     const soma_policy_info *info = &s->policy.info;
     double fps = s->opts.record_fps > 0 ? s->opts.record_fps : info->rate > 0 ? info->rate : 10;
     if (s->opts.record[0]) SOMA_TRY(soma__recording_open(&s->recording, s->opts.record, info, fps, &s->metrics, s->events, err));
+    SOMA_TRY(soma__live_new(&s->live, info, err));
     soma__lws_setup();
     SOMA_TRY(open_sockets(s, err));
     s->has_inference = !pthread_create(&s->inference, NULL, soma__turns_run, s);
@@ -216,6 +217,8 @@ void soma__server_close(soma_server *s) {
         soma__event(s->events, SOMA_LOG_INFO, "draining", NULL, "the server ends: requests in the line are answered, no others are taken");
         pthread_mutex_lock(&s->mutex);
         s->stop = true;
+        s->paused = false; // what waits is answered
+        pthread_cond_signal(&s->work);
         pthread_mutex_unlock(&s->mutex);
         lws_cancel_service(s->context);
         pthread_join(s->sockets, NULL);
@@ -231,6 +234,7 @@ void soma__server_close(soma_server *s) {
     if (s->context) lws_context_destroy(s->context); // every client is now in one of the lists
     soma__turns_free(s);
     soma__recording_close(s->recording);
+    soma__live_free(s->live);
     soma__event(s->events, SOMA_LOG_INFO, "stopped", NULL, "the server has ended");
     pthread_cond_destroy(&s->work);
     pthread_mutex_destroy(&s->mutex);

@@ -3,7 +3,7 @@
 //
 //     openpi.c   openpi's websocket, any path of ws://host:port: metadata first, then observation in, chunk of actions out
 //     groot.c    GR00T's ZeroMQ + msgpack on a port of its own, where one is given
-//     http.c     on the websocket's port: /healthz, /metadata, /metrics, and what later pages add
+//     http.c     on the websocket's port: /healthz, /metadata, /metrics, and a page (page.html) with pictures, chunks and an emergency stop
 //
 // Two threads: one serves all sockets, one runs the policy, turn after turn. So pings, health checks and other clients' bytes are never
 // held up by inference. A client has at most one request in the line; what it sends meanwhile waits in the network. Reading order:
@@ -12,6 +12,8 @@
 #define SOMA_SERVE_SERVER_H
 
 #include "base/opts.h"
+
+#include "serve/live.h"
 
 #include <soma/soma.h>
 
@@ -51,6 +53,10 @@ typedef struct soma_server_policy {
     // whose code is SOMA_OK when called. The failure of one must not be the failure of another.
     void (*act)(void *ctx, int n, void *const *pilots, const soma_obs *obs, soma_actions *actions, soma_error *errors);
     void (*reset)(void *pilot); // a new episode; NULL: nothing to forget
+    // The action [n_actions] that holds the robot of `obs` where it is; `last`: what it was last sent, NULL: nothing yet. False, or NULL:
+    // it is not known how.
+    bool (*hold)(void *ctx, const soma_obs *obs, const float *last, float *action);
+    soma_live_look *look; // with ctx: a picture as the policy sees it (serve/live.h); NULL: as it came
     void (*close)(void *pilot);
 } soma_server_policy;
 
@@ -70,7 +76,11 @@ soma_status soma__server_open(soma_server **server, const soma_server_policy *po
                               const struct soma_events *events, soma_error *err);
 int soma__server_port(const soma_server *server);
 int soma__server_groot_port(const soma_server *server); // 0: none
-bool soma__server_stalled(const soma_server *server);   // the turn that runs has taken longer than stall_timeout
+// The emergency stop: while held, every request is answered at once with actions that hold the robot, or with a sentence. While paused,
+// requests wait in the line. Any thread.
+void soma__server_hold(soma_server *server, bool held);
+void soma__server_pause(soma_server *server, bool paused);
+bool soma__server_stalled(const soma_server *server); // the turn that runs has taken longer than stall_timeout
 // Takes no new clients and no new requests, answers those in the line, tells the clients (code 1001), frees everything. NULL allowed.
 void soma__server_close(soma_server *server);
 

@@ -52,6 +52,8 @@ void soma__turns_leave(soma_server *s, soma_client *c) {
 static void free_client(soma_server *s, soma_client *c) {
     if (c->pilot) s->policy.close(c->pilot);
     if (c->pilot && s->recording) soma__recording_end(s->recording, c->id);
+    soma__live_gone(s->live, c->id);
+    soma__free(c->chunk);
     soma__str_free(&c->incoming);
     soma__str_free(&c->request);
     soma__str_free(&c->answer);
@@ -106,8 +108,26 @@ static soma_status prepare(soma_server *s, soma_client *c, soma_obs *obs, soma_e
     if (!c->pilot) SOMA_TRY(s->policy.open(s->policy.ctx, &c->pilot, err));
     if (c->reset && s->policy.reset) s->policy.reset(c->pilot);
     if (c->reset && s->recording) soma__recording_end(s->recording, c->id);
-    c->reset = false;
+    c->reset = c->held = false;
     return SOMA_OK;
+}
+
+// What is sent, kept and shown of one request. A stop that was pressed while the policy worked takes its actions back.
+static void answer(soma_server *s, soma_client *c, const soma_obs *obs, soma_actions *actions, const soma_error *failed, double seconds) {
+    c->error = *failed;
+    if (atomic_load(&s->held))
+        soma__hold(s, c, obs, actions, &c->error);
+    else if (!c->error.code && !check_actions(actions, &c->error))
+        soma__hold_sent(s, c, actions);
+    if (c->error.code) return;
+    soma__answer_begin(&c->answer);
+    c->protocol->put_actions(s, c, actions, 1e3 * seconds);
+    if (c->answer.failed) {
+        soma__no_memory(&c->error, "an answer");
+        return;
+    }
+    if (s->recording && !c->held) soma__recording_add(s->recording, c->id, obs, actions);
+    soma__live_saw(s->live, &(soma_live_exchange){c->id, c->protocol->name, c->peer, obs, actions, s->policy.look, s->policy.ctx});
 }
 
 static void run_turn(soma_server *s, soma_client *const *clients, int n) {
@@ -128,19 +148,11 @@ static void run_turn(soma_server *s, soma_client *const *clients, int n) {
     }
     if (!n_ready) return;
     double start = soma__seconds();
-    s->policy.act(s->policy.ctx, n_ready, pilots, obs, actions, errors);
+    if (!atomic_load(&s->held)) s->policy.act(s->policy.ctx, n_ready, pilots, obs, actions, errors);
     double end = soma__seconds();
     atomic_fetch_add(&s->metrics.turns, 1);
     soma__histogram_add(&s->metrics.inference, end - start);
-    for (int i = 0; i < n_ready; i++) {
-        soma_client *c = ready[i];
-        c->error = errors[i];
-        if (c->error.code || check_actions(&actions[i], &c->error)) continue;
-        soma__answer_begin(&c->answer);
-        c->protocol->put_actions(s, c, &actions[i], 1e3 * (end - begin));
-        if (c->answer.failed) soma__no_memory(&c->error, "an answer");
-        if (s->recording && !c->error.code) soma__recording_add(s->recording, c->id, &obs[i], &actions[i]);
-    }
+    for (int i = 0; i < n_ready; i++) answer(s, ready[i], &obs[i], &actions[i], &errors[i], end - begin);
     pthread_mutex_lock(&s->mutex);
     double each = (end - begin) / n_ready;
     s->per_request = s->per_request > 0 ? 0.8 * s->per_request + 0.2 * each : each;
@@ -184,16 +196,18 @@ static void hand_back(soma_server *s, soma_client *const *clients, int n) {
     if (n) lws_cancel_service(s->context);
 }
 
+static bool begins(const soma_server *s) { return s->line && (!s->paused || atomic_load(&s->held)); }
+
 void *soma__turns_run(void *server) {
     soma_server *s = server;
     for (;;) {
         soma_client *clients[SOMA_SERVER_TURN];
         pthread_mutex_lock(&s->mutex);
-        while (!s->line && !s->leaving && !s->finish) pthread_cond_wait(&s->work, &s->mutex);
+        while (!begins(s) && !s->leaving && !s->finish) pthread_cond_wait(&s->work, &s->mutex);
         bool finish = s->finish;
         soma_client *leaving = s->leaving;
         s->leaving = NULL;
-        int n = finish ? 0 : take_turn(s, clients);
+        int n = !finish && begins(s) ? take_turn(s, clients) : 0;
         pthread_mutex_unlock(&s->mutex);
         free_list(s, leaving);
         if (finish) return NULL;
