@@ -21,6 +21,7 @@
     X(TEXT, state_key, "", "... features that become the state, separated by commas; empty: observation.state, else state")        \
     X(TEXT, action_key, "", "... features that become the actions; empty: action, else actions")                                   \
     X(TEXT, cameras, "", "... picture features, separated by commas; none: no pictures; empty: all that are there")                \
+    X(TEXT, keep, "", "... other vector features that are kept, separated by commas; none; empty: all that every dataset has")     \
     X(REAL, fps, 0, "... frames per second; 0: what the dataset says")                                                             \
     X(TEXT, episodes, "", "convert, split: only these, such as 3,10:20 (the 20th is left out)")                                    \
     X(INT, episode, 0, "view: which episode, as numbered in the dataset")                                                          \
@@ -127,6 +128,7 @@ static soma_status write_one(soma_converted *result, const soma_convert_source *
     soma_convert_opts how = {.states = o->state_key,
                              .actions = o->action_key,
                              .cameras = o->cameras,
+                             .extras = o->keep,
                              .fps = o->fps,
                              .skip_bad = o->skip_bad,
                              .progress = show,

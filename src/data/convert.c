@@ -10,18 +10,21 @@ typedef struct chosen { // features of one dataset
     int n_states, states[SOMA_CONVERT_VECTORS];
     int n_actions, actions[SOMA_CONVERT_VECTORS];
     int n_cameras, cameras[SOMA_CONVERT_CAMERAS];
+    int extras[SOMA_CONVERT_EXTRAS]; // in the order of the spec's
 } chosen;
 
 typedef struct converting {
     const soma_convert_opts *o;
     soma_arena arena;
     soma_dataset_spec spec; // of the first dataset
-    const soma_dataset *d;  // the one that is read
+    soma_dataset_extra extras[SOMA_CONVERT_EXTRAS];
+    const soma_dataset *d; // the one that is read
     chosen f;
     soma_dataset_reader *reader;
     soma_dataset_writer *writer;
-    float *state, *action, *part; // one episode: [frames, n], [frames, n], [frames, one feature]
-    size_t state_room, action_room, part_room;
+    float *state, *action, *extra, *part; // one episode: [frames, n] each, [frames, one feature]
+    size_t state_room, action_room, extra_room, part_room;
+    int extra_size;
     uint8_t *pictures[SOMA_CONVERT_CAMERAS];
     int64_t done, total; // episodes
 } converting;
@@ -110,6 +113,81 @@ static soma_status name_cameras(converting *c, soma_error *err) {
     return SOMA_OK;
 }
 
+// ---- features beside state and action
+
+static bool among(int feature, const int *features, int n) {
+    for (int i = 0; i < n; i++)
+        if (features[i] == feature) return true;
+    return false;
+}
+
+// What the writer makes itself, and what has a place already. An annotation is a place in the list of tasks, which will be another one.
+static bool has_place(const converting *c, int feature) {
+    static const char *const own[] = {"action", "observation.state", "timestamp", "frame_index", "episode_index", "index", "task_index"};
+    for (size_t i = 0; i < SOMA_COUNT(own); i++)
+        if (!strcmp(c->d->features[feature].name, own[i])) return true;
+    if (!strncmp(c->d->features[feature].name, "annotation.", 11)) return true;
+    return among(feature, c->f.states, c->f.n_states) || among(feature, c->f.actions, c->f.n_actions);
+}
+
+static soma_dataset_extra as_extra(const soma_feature *f) {
+    bool whole = !strncmp(f->dtype, "int", 3) || !strncmp(f->dtype, "uint", 4);
+    soma_dataset_extra x = {.name = f->name,
+                            .dtype = !strcmp(f->dtype, "bool") ? "bool"
+                                     : whole                   ? "int64"
+                                                               : "float32",
+                            .n_dims = f->n_dims ? f->n_dims : 1,
+                            .shape = {1, 1, 1},
+                            .names = f->names};
+    if (f->n_dims > 3) { // more than the writer has
+        x.n_dims = 1;
+        x.shape[0] = f->size;
+        x.names = NULL;
+    } else if (f->n_dims) {
+        memcpy(x.shape, f->shape, sizeof x.shape[0] * (size_t)f->n_dims);
+    }
+    return x;
+}
+
+static soma_status choose_extras(converting *c, soma_error *err) {
+    const char *names = c->o->extras ? c->o->extras : "";
+    int features[SOMA_CONVERT_EXTRAS], n = 0;
+    if (!strcmp(names, "none")) return SOMA_OK;
+    if (*names) SOMA_TRY(find_features(features, &n, SOMA_CONVERT_EXTRAS, c->d, names, SOMA_FEATURE_VECTOR, err));
+    for (int f = 0; !*names && f < c->d->n_features && n < SOMA_CONVERT_EXTRAS; f++)
+        if (c->d->features[f].kind == SOMA_FEATURE_VECTOR && !has_place(c, f)) features[n++] = f;
+    for (int i = 0; i < n; i++) c->extras[i] = as_extra(&c->d->features[features[i]]);
+    c->spec.extras = c->extras;
+    c->spec.n_extras = n;
+    return SOMA_OK;
+}
+
+// Of those that were named, each must be there; of all, those stay that every dataset has.
+static soma_status match_extras(converting *c, soma_error *err) {
+    int kept = 0;
+    for (int i = 0; i < c->spec.n_extras; i++) {
+        const soma_dataset_extra *x = &c->extras[i];
+        int f = soma__dataset_feature(c->d, x->name);
+        soma_dataset_extra here = f < 0 ? (soma_dataset_extra){0} : as_extra(&c->d->features[f]);
+        bool same = f >= 0 && c->d->features[f].kind == SOMA_FEATURE_VECTOR && here.n_dims == x->n_dims && !has_place(c, f) &&
+                    !memcmp(here.shape, x->shape, sizeof x->shape);
+        if (!same && c->o->extras && *c->o->extras)
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: has no \"%s\" of the first dataset's shape, or it is the state or the action",
+                              c->d->path, x->name);
+        if (same) c->extras[kept++] = *x;
+    }
+    c->spec.n_extras = kept;
+    return SOMA_OK;
+}
+
+static void find_extras(converting *c) {
+    c->extra_size = 0;
+    for (int i = 0; i < c->spec.n_extras; i++) {
+        c->f.extras[i] = soma__dataset_feature(c->d, c->extras[i].name);
+        c->extra_size += (int)c->d->features[c->f.extras[i]].size;
+    }
+}
+
 // The first dataset says what all have.
 static soma_status make_spec(converting *c, soma_error *err) {
     c->spec = (soma_dataset_spec){.robot_type = c->d->robot_type, .fps = c->o->fps > 0 ? c->o->fps : c->d->fps};
@@ -117,6 +195,7 @@ static soma_status make_spec(converting *c, soma_error *err) {
     c->spec.state_names = name_dimensions(c, c->f.states, c->f.n_states, &c->spec.n_state);
     c->spec.action_names = name_dimensions(c, c->f.actions, c->f.n_actions, &c->spec.n_actions);
     if (!c->spec.state_names || !c->spec.action_names) return soma__no_memory(err, "the names of dimensions");
+    SOMA_TRY(choose_extras(c, err));
     return name_cameras(c, err);
 }
 
@@ -185,11 +264,13 @@ static soma_status convert_episode(converting *c, int64_t e, bool *readable, som
     const soma_episode *episode = &c->d->episodes[e];
     soma_status status = read_joined(c, &c->state, &c->state_room, c->f.states, c->f.n_states, c->spec.n_state, e, err);
     if (status == SOMA_OK) status = read_joined(c, &c->action, &c->action_room, c->f.actions, c->f.n_actions, c->spec.n_actions, e, err);
+    if (status == SOMA_OK) status = read_joined(c, &c->extra, &c->extra_room, c->f.extras, c->spec.n_extras, c->extra_size, e, err);
     for (int64_t t = 0; t < episode->n_frames && status == SOMA_OK; t++) {
         status = read_pictures(c, e, t, err);
-        if (status == SOMA_OK)
-            SOMA_TRY(soma__dataset_writer_frame(c->writer, c->state + t * c->spec.n_state, c->action + t * c->spec.n_actions,
-                                                (const uint8_t *const *)c->pictures, err));
+        if (status != SOMA_OK) break;
+        SOMA_TRY(soma__dataset_writer_frame(c->writer, c->state + t * c->spec.n_state, c->action + t * c->spec.n_actions,
+                                            (const uint8_t *const *)c->pictures, err));
+        if (c->extra_size) SOMA_TRY(soma__dataset_writer_extras(c->writer, c->extra + t * c->extra_size, err));
     }
     *readable = status == SOMA_OK;
     return status == SOMA_OK ? soma__dataset_writer_episode(c->writer, episode->task, err) : status;
@@ -236,11 +317,13 @@ static soma_status convert_all(converting *c, soma_converted *result, const soma
             c->d = sources[i].dataset;
             SOMA_TRY(choose(&c->f, c->d, c->o, err));
             if (pass) {
+                find_extras(c);
                 SOMA_TRY(convert_source(c, result, &sources[i], err));
                 continue;
             }
             if (!i) SOMA_TRY(make_spec(c, err));
             SOMA_TRY(check_source(c, err));
+            SOMA_TRY(match_extras(c, err));
             for (int64_t e = 0; e < c->d->n_episodes; e++) c->total += !sources[i].chosen || sources[i].chosen[e];
             if (i == n - 1) SOMA_TRY(soma__dataset_writer_open(&c->writer, out, &c->spec, err));
         }
@@ -258,6 +341,7 @@ soma_status soma__dataset_convert(soma_converted *result, const soma_convert_sou
     for (int i = 0; i < SOMA_CONVERT_CAMERAS; i++) soma__free(c.pictures[i]);
     soma__free(c.state);
     soma__free(c.action);
+    soma__free(c.extra);
     soma__free(c.part);
     soma__arena_free(&c.arena);
     return status;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Any datasets that can be read, or some of their episodes, written as one of LeRobot v3.0: state, actions, pictures and instructions,
-// episode by episode. Numbers and texts come out as they went in; pictures pass through a video codec.
+// Any datasets that can be read, or some of their episodes, written as one of LeRobot v3.0: state, actions, pictures, instructions and what
+// else is recorded in numbers (rewards, ends of episodes), episode by episode. Numbers and texts come out as they went in; pictures pass
+// through a video codec.
 #ifndef SOMA_DATA_CONVERT_H
 #define SOMA_DATA_CONVERT_H
 
 #include "data/dataset.h"
 
-enum { SOMA_CONVERT_VECTORS = 32, SOMA_CONVERT_CAMERAS = 16 };
+enum { SOMA_CONVERT_VECTORS = 32, SOMA_CONVERT_CAMERAS = 16, SOMA_CONVERT_EXTRAS = 256 };
 
 typedef struct soma_convert_source {
     const soma_dataset *dataset;
@@ -18,6 +19,7 @@ typedef struct soma_convert_opts {
         *states; // vector features that become observation.state, side by side, with commas between; "": observation.state, else state
     const char *actions; // the same of action; "": action, else actions
     const char *cameras; // picture features, all of one even size; "none": no pictures; "": all that the dataset has files of
+    const char *extras;  // other vector features to keep, under their names; "none"; "": all that every dataset has in one shape
     double fps;          // 0: the first dataset's own
     bool skip_bad;       // an episode that cannot be read is left out and told, else it ends the conversion
     void (*progress)(void *user, int64_t done, int64_t total); // in episodes; NULL: nobody wants to know

@@ -35,9 +35,38 @@ static soma_status check_spec(const char *path, const soma_dataset_spec *s, soma
     return SOMA_OK;
 }
 
+static soma_status check_extras(const char *path, const soma_dataset_spec *s, soma_error *err) {
+    static const char *const own[] = {"action", "observation.state", "timestamp", "frame_index", "episode_index", "index", "task_index"};
+    for (int i = 0; i < s->n_extras; i++) {
+        const soma_dataset_extra *x = &s->extras[i];
+        bool taken = !strncmp(x->name, "observation.images.", 19), possible = x->n_dims >= 1 && x->n_dims <= 3;
+        for (size_t k = 0; k < SOMA_COUNT(own); k++) taken = taken || !strcmp(x->name, own[k]);
+        for (int k = 0; k < i; k++) taken = taken || !strcmp(x->name, s->extras[k].name);
+        for (int d = 0; possible && d < x->n_dims; d++) possible = x->shape[d] >= 1 && x->shape[d] <= 1 << 24;
+        if (taken) return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" is the name of another feature", path, x->name);
+        if (!possible || soma__extra_size(x) > 1 << 24)
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" has no shape of one to three dimensions", path, x->name);
+    }
+    return SOMA_OK;
+}
+
+static const soma_dataset_extra *copy_extras(soma_arena *arena, const soma_dataset_spec *s) {
+    soma_dataset_extra *out = soma__arena_alloc(arena, sizeof *out * (size_t)(s->n_extras + 1));
+    for (int i = 0; out && i < s->n_extras; i++) {
+        const soma_dataset_extra *x = &s->extras[i];
+        out[i] = *x;
+        out[i].name = soma__arena_strdup(arena, x->name);
+        out[i].dtype = soma__arena_strdup(arena, x->dtype);
+        if (x->names) out[i].names = copy_names(arena, x->names, (int)x->shape[x->n_dims - 1]);
+        if (!out[i].name || !out[i].dtype || (x->names && !out[i].names)) return NULL;
+    }
+    return out;
+}
+
 static soma_status start(soma_dataset_writer **out, const char *path, const soma_dataset_spec *spec, soma_error *err) {
     *out = NULL;
     SOMA_TRY(check_spec(path, spec, err));
+    SOMA_TRY(check_extras(path, spec, err));
     soma_dataset_writer *w = *out = soma__calloc(1, sizeof *w);
     if (!w) return soma__no_memory(err, path);
     soma_dataset_spec *s = &w->spec;
@@ -48,8 +77,10 @@ static soma_status start(soma_dataset_writer **out, const char *path, const soma
     s->state_names = copy_names(&w->arena, spec->state_names, s->n_state);
     s->action_names = copy_names(&w->arena, spec->action_names, s->n_actions);
     s->camera_names = copy_names(&w->arena, spec->camera_names, s->n_cameras);
+    s->extras = copy_extras(&w->arena, spec);
+    for (int i = 0; i < s->n_extras; i++) w->extra_size += soma__extra_size(&spec->extras[i]);
     w->videos = soma__arena_alloc(&w->arena, sizeof *w->videos * (size_t)(s->n_cameras + 1));
-    bool ok = w->path && s->robot_type && s->state_names && s->action_names && s->camera_names && w->videos;
+    bool ok = w->path && s->robot_type && s->state_names && s->action_names && s->camera_names && s->extras && w->videos;
     if (ok) w->features = soma__writer_features(s);
     return w->features ? soma__parquet_open(&w->pq, NULL, err) : soma__no_memory(err, path);
 }
@@ -218,12 +249,23 @@ soma_status soma__dataset_writer_frame(soma_dataset_writer *w, const float *stat
     size_t n_state = (size_t)w->spec.n_state, n_actions = (size_t)w->spec.n_actions;
     if (!soma__grow((void **)&w->states, &w->states_room, (row + 1) * n_state, sizeof *w->states) ||
         !soma__grow((void **)&w->actions, &w->actions_room, (row + 1) * n_actions, sizeof *w->actions) ||
+        !soma__grow((void **)&w->extras, &w->extras_room, (row + 1) * w->extra_size, sizeof *w->extras) ||
         !soma__grow((void **)&w->images, &w->images_room, (w->episode_frames + 1) * n_cameras * size, 1))
         return soma__no_memory(err, "the frames of an episode");
     memcpy(w->states + row * n_state, state, n_state * sizeof *state);
     memcpy(w->actions + row * n_actions, action, n_actions * sizeof *action);
+    if (w->extra_size) memset(w->extras + row * w->extra_size, 0, w->extra_size * sizeof *w->extras);
     for (size_t c = 0; c < n_cameras; c++) memcpy(w->images + (w->episode_frames * n_cameras + c) * size, images[c], size);
     w->episode_frames++;
+    return SOMA_OK;
+}
+
+soma_status soma__dataset_writer_extras(soma_dataset_writer *w, const float *values, soma_error *err) {
+    SOMA_CHECK(w->failed || w->episode_frames, "extras are of a frame that was added");
+    if (w->failed) return failed_before(w, err);
+    SOMA_TRY(check_finite(w, "a feature beside state and action", values, (int)w->extra_size, err));
+    size_t row = w->shard_frames + w->episode_frames - 1;
+    if (w->extra_size) memcpy(w->extras + row * w->extra_size, values, w->extra_size * sizeof *values);
     return SOMA_OK;
 }
 
@@ -326,6 +368,7 @@ void soma__dataset_writer_close(soma_dataset_writer *w) {
     soma__free(w->episodes);
     soma__free(w->states);
     soma__free(w->actions);
+    soma__free(w->extras);
     soma__free(w->images);
     soma__parquet_close(w->pq);
     json_decref(w->features);

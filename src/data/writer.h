@@ -9,14 +9,25 @@
 
 typedef struct soma_dataset_writer soma_dataset_writer;
 
+// A feature beside state and action: rewards, ends of episodes, what else was recorded with each frame.
+typedef struct soma_dataset_extra {
+    const char *name;  // as it is to be called: "next.reward"
+    const char *dtype; // "float32", "int64" or "bool"; kept in frames as f32, so whole numbers beyond 2^24 are rounded
+    int n_dims;
+    int64_t shape[3];         // of one frame; [1] is a plain number
+    const char *const *names; // [shape[last]] or NULL
+} soma_dataset_extra;
+
 typedef struct soma_dataset_spec {
     const char *robot_type;
     double fps;
     int n_state, n_actions, n_cameras;
     const char *const *state_names, *const *action_names; // observation.state, action
     const char *const *camera_names;                      // "scene" becomes observation.images.scene
-    int image_width, image_height;                        // even; the same for every camera
-    int shard_episodes; // episodes per file, and so what a crash can cost; 0: 32, 1: each is on the disk when it ends
+    int n_extras;
+    const soma_dataset_extra *extras;
+    int image_width, image_height; // even; the same for every camera
+    int shard_episodes;            // episodes per file, and so what a crash can cost; 0: 32, 1: each is on the disk when it ends
 } soma_dataset_spec;
 
 // An existing non-empty folder is refused.
@@ -28,6 +39,8 @@ int64_t soma__dataset_writer_episodes(const soma_dataset_writer *writer); // epi
 // are not finite are refused and the frame is not added. The pictures of the open episode are kept in memory.
 soma_status soma__dataset_writer_frame(soma_dataset_writer *writer, const float *state, const float *action, const uint8_t *const *images,
                                        soma_error *err);
+// The extras of the frame that was added last, one behind the other in the spec's order; a frame that is given none has zeros.
+soma_status soma__dataset_writer_extras(soma_dataset_writer *writer, const float *values, soma_error *err);
 soma_status soma__dataset_writer_episode(soma_dataset_writer *writer, const char *task, soma_error *err); // ends the episode
 void soma__dataset_writer_drop(soma_dataset_writer *writer); // forgets the frames since the last episode's end
 // Writes the open shard and the statistics, makes everything durable; close alone leaves the open shard out. After a failed call the

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK = 1000, FIELDS_MAX = 400, STAT_PICTURES = 2000 };
+enum { CHUNK = 1000, FIELDS_MAX = 4000, STAT_PICTURES = 2000 };
 
 // A text index as pandas keeps it: LeRobot looks tasks up by it.
 static const char pandas_tasks[] =
@@ -58,6 +58,13 @@ static json_t *camera_feature(const soma_dataset_spec *s) {
                      number(s->fps), "video.channels", 3, "has_audio", 0);
 }
 
+static json_t *extra_feature(const soma_dataset_extra *x) {
+    json_t *shape = json_array(), *names = x->names ? json_array() : json_null();
+    for (int d = 0; d < x->n_dims; d++) json_array_append_new(shape, json_integer((json_int_t)x->shape[d]));
+    for (int64_t i = 0; x->names && i < x->shape[x->n_dims - 1]; i++) json_array_append_new(names, json_string(x->names[i]));
+    return json_pack("{s:s, s:o, s:o}", "dtype", x->dtype, "shape", shape, "names", names);
+}
+
 json_t *soma__writer_features(const soma_dataset_spec *s) {
     static const char *const scalars[] = {"timestamp", "frame_index", "episode_index", "index", "task_index"};
     json_t *all = json_object();
@@ -68,6 +75,7 @@ json_t *soma__writer_features(const soma_dataset_spec *s) {
         camera_key(key, s, c);
         ok = !json_object_get(all, key) && !json_object_set_new(all, key, camera_feature(s));
     }
+    for (int i = 0; ok && i < s->n_extras; i++) ok = !json_object_set_new(all, s->extras[i].name, extra_feature(&s->extras[i]));
     for (size_t i = 0; ok && i < SOMA_COUNT(scalars); i++)
         ok = !json_object_set_new(all, scalars[i], vector_feature(i ? "int64" : "float32", 1, NULL));
     if (ok) return all;
@@ -108,6 +116,35 @@ soma_status soma__writer_tasks(const soma_dataset_writer *w, soma_error *err) {
 
 // ---- data/
 
+// The column of an extra: its values put together, in its type. A shape of [1] is a plain number.
+static soma_status extra_column(soma_parquet_field *field, soma_arena *arena, const soma_dataset_writer *w, int extra, size_t offset,
+                                soma_error *err) {
+    const soma_dataset_extra *x = &w->spec.extras[extra];
+    bool number = x->n_dims == 1 && x->shape[0] == 1, whole = !strcmp(x->dtype, "int64"), flag = !strcmp(x->dtype, "bool");
+    size_t size = soma__extra_size(x), n = w->shard_frames;
+    int64_t *integers = whole ? soma__arena_alloc(arena, n * size * sizeof *integers + 1) : NULL;
+    bool *flags = flag ? soma__arena_alloc(arena, n * size * sizeof *flags + 1) : NULL;
+    float *reals = whole || flag ? NULL : soma__arena_alloc(arena, n * size * sizeof *reals + 1);
+    if (!integers && !flags && !reals) return soma__no_memory(err, x->name);
+    for (size_t row = 0; row < n; row++)
+        for (size_t k = 0; k < size; k++) {
+            float value = w->extras[row * w->extra_size + offset + k];
+            if (whole) integers[row * size + k] = (int64_t)value;
+            if (flag) flags[row * size + k] = value != 0;
+            if (reals) reals[row * size + k] = value;
+        }
+    *field = (soma_parquet_field){.name = x->name,
+                                  .type = whole  ? SOMA_PARQUET_I64
+                                          : flag ? SOMA_PARQUET_BOOL
+                                                 : SOMA_PARQUET_F32,
+                                  .n_dims = number ? 0 : x->n_dims,
+                                  .values = whole  ? (const void *)integers
+                                            : flag ? (const void *)flags
+                                                   : (const void *)reals};
+    memcpy(field->shape, x->shape, sizeof field->shape);
+    return SOMA_OK;
+}
+
 soma_status soma__writer_data(const soma_dataset_writer *w, soma_error *err) {
     char path[SOMA_PATH_MAX];
     SOMA_TRY(new_path(path, w, "data", err));
@@ -126,7 +163,7 @@ soma_status soma__writer_data(const soma_dataset_writer *w, soma_error *err) {
                 task[row] = w->episodes[e].task;
                 time[row] = (float)((double)i / w->spec.fps);
             }
-        soma_parquet_field fields[] = {
+        const soma_parquet_field own[] = {
             {.name = "action", .type = SOMA_PARQUET_F32, .n_dims = 1, .shape = {w->spec.n_actions}, .values = w->actions},
             {.name = "observation.state", .type = SOMA_PARQUET_F32, .n_dims = 1, .shape = {w->spec.n_state}, .values = w->states},
             {.name = "timestamp", .type = SOMA_PARQUET_F32, .values = time},
@@ -135,7 +172,17 @@ soma_status soma__writer_data(const soma_dataset_writer *w, soma_error *err) {
             {.name = "index", .type = SOMA_PARQUET_I64, .values = index},
             {.name = "task_index", .type = SOMA_PARQUET_I64, .values = task},
         };
-        status = soma__parquet_write(w->pq, path, fields, SOMA_COUNT(fields), (int64_t)n, NULL, NULL, err);
+        int n_fields = SOMA_COUNT(own);
+        soma_arena arena = {0};
+        soma_parquet_field *fields = soma__arena_alloc(&arena, sizeof own + (size_t)w->spec.n_extras * sizeof *fields);
+        if (fields) memcpy(fields, own, sizeof own);
+        if (!fields) status = soma__no_memory(err, path);
+        for (size_t i = 0, offset = 0; i < (size_t)w->spec.n_extras && status == SOMA_OK; i++) {
+            status = extra_column(&fields[n_fields++], &arena, w, (int)i, offset, err);
+            offset += soma__extra_size(&w->spec.extras[i]);
+        }
+        if (status == SOMA_OK) status = soma__parquet_write(w->pq, path, fields, n_fields, (int64_t)n, NULL, NULL, err);
+        soma__arena_free(&arena);
     }
     soma__free(numbers);
     soma__free(time);
@@ -217,7 +264,8 @@ static void add_stats(episode_table *t, const char *key, int64_t size, int n_dim
     *count = add_field(t, name, SOMA_PARQUET_I64, 1, 1);
 }
 
-static void add_vector_stats(episode_table *t, const soma_dataset_writer *w, const char *key, const float *values, int size) {
+// values: `size` numbers of each frame, `step` apart.
+static void add_vector_stats(episode_table *t, const soma_dataset_writer *w, const char *key, const float *values, int size, size_t step) {
     double *out[SOMA_STAT_COUNT];
     int64_t *count;
     add_stats(t, key, size, 1, out, &count);
@@ -227,12 +275,12 @@ static void add_vector_stats(episode_table *t, const soma_dataset_writer *w, con
         size_t n = (size_t)w->episodes[e].length;
         for (int k = 0; k < size; k++) {
             double stats[SOMA_STAT_COUNT];
-            for (size_t i = 0; i < n; i++) column[i] = values[i * (size_t)size + (size_t)k];
+            for (size_t i = 0; i < n; i++) column[i] = values[i * step + (size_t)k];
             soma__stats_of(stats, column, n);
             for (int s = 0; s < SOMA_STAT_COUNT; s++) out[s][e * (size_t)size + (size_t)k] = stats[s];
         }
         count[e] = (int64_t)n;
-        values += n * (size_t)size;
+        values += n * step;
     }
 }
 
@@ -260,8 +308,10 @@ soma_status soma__writer_episodes(const soma_dataset_writer *w, soma_error *err)
     t.failed = !t.fields;
     add_places(&t, w);
     for (int c = 0; c < w->spec.n_cameras; c++) add_video(&t, w, c);
-    add_vector_stats(&t, w, "action", w->actions, w->spec.n_actions);
-    add_vector_stats(&t, w, "observation.state", w->states, w->spec.n_state);
+    add_vector_stats(&t, w, "action", w->actions, w->spec.n_actions, (size_t)w->spec.n_actions);
+    add_vector_stats(&t, w, "observation.state", w->states, w->spec.n_state, (size_t)w->spec.n_state);
+    for (size_t i = 0, offset = 0; i < (size_t)w->spec.n_extras; offset += soma__extra_size(&w->spec.extras[i++]))
+        add_vector_stats(&t, w, w->spec.extras[i].name, w->extras + offset, (int)soma__extra_size(&w->spec.extras[i]), w->extra_size);
     for (int c = 0; c < w->spec.n_cameras; c++) add_picture_stats(&t, w, c);
     add_number(&t, "meta/episodes/chunk_index", w->n_shards / CHUNK);
     add_number(&t, "meta/episodes/file_index", w->n_shards % CHUNK);

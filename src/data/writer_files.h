@@ -32,12 +32,21 @@ struct soma_dataset_writer {
     size_t shard_frames;          // of ended episodes
     float *states, *actions;      // [shard_frames + episode_frames, n]
     size_t states_room, actions_room;
+    float *extras; // [shard_frames + episode_frames, extra_size]
+    size_t extras_room, extra_size;
 
     // the open episode, behind the shard's frames
     size_t episode_frames;
     uint8_t *images; // [episode_frames, n_cameras, height, width, 3]
     size_t images_room;
 };
+
+// Numbers of an extra per frame.
+static inline size_t soma__extra_size(const soma_dataset_extra *x) {
+    size_t n = 1;
+    for (int i = 0; i < x->n_dims; i++) n *= (size_t)x->shape[i];
+    return n;
+}
 
 // "data/chunk-000/file-012.parquet" below the dataset's folder; camera -1: no camera.
 soma_status soma__writer_path(char out[SOMA_PATH_MAX], const soma_dataset_writer *w, const char *folder, int camera, const char *ending,

@@ -56,7 +56,13 @@ const soma_column *soma__table_column(const soma_table *table, const char *name)
 
 // ---- writing
 
-typedef enum soma_parquet_type { SOMA_PARQUET_I64, SOMA_PARQUET_F32, SOMA_PARQUET_F64, SOMA_PARQUET_TEXT } soma_parquet_type;
+typedef enum soma_parquet_type {
+    SOMA_PARQUET_I64,
+    SOMA_PARQUET_F32,
+    SOMA_PARQUET_F64,
+    SOMA_PARQUET_BOOL,
+    SOMA_PARQUET_TEXT
+} soma_parquet_type;
 
 // A column of rows of one shape: scalars (n_dims 0) or lists (of lists). Borrowed for the call.
 typedef struct soma_parquet_field {
@@ -64,7 +70,7 @@ typedef struct soma_parquet_field {
     soma_parquet_type type;
     int n_dims;
     int64_t shape[3];
-    const void *values; // int64_t, float, double or const char *, row after row
+    const void *values; // int64_t, float, double, bool or const char *, row after row
 } soma_parquet_field;
 
 // Writes all or nothing. `key`, `value` (NULL allowed): one entry of the file's key-value metadata.

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "data/convert.h"
+#include "data/writer.h"
 #include "format/image.h"
 #include "toy_rlds.h"
 
@@ -220,8 +221,101 @@ static void failed_allocations(void **state) {
     soma__dataset_close(old);
 }
 
+// ---- what else is recorded
+
+enum { FRAMES = 7, GRID = 6 };
+
+static float extra_of(int set, int e, int f, int k) {
+    return k == 0 ? value(set * 10 + e, f, 5) : k == 1 ? (float)(f == FRAMES - 1) : k == 2 ? (float)(e * 100 - f) : value(set + e, f, k);
+}
+
+// Two episodes with a reward, a flag, a count and a grid per frame; without the grid where `n_extras` is 3.
+static void write_recorded(const char *path, int set, int n_extras) {
+    static const char *const joints[] = {"a", "b"}, *const columns[] = {"x", "y", "z"};
+    static const soma_dataset_extra extras[] = {{"next.reward", "float32", 1, {1}, NULL},
+                                                {"next.success", "bool", 1, {1}, NULL},
+                                                {"count", "int64", 1, {1}, NULL},
+                                                {"grid", "float32", 2, {2, 3}, columns}};
+    const soma_dataset_spec spec = {.robot_type = "toy",
+                                    .fps = 10,
+                                    .n_state = 2,
+                                    .n_actions = 2,
+                                    .state_names = joints,
+                                    .action_names = joints,
+                                    .n_extras = n_extras,
+                                    .extras = extras};
+    soma_dataset_writer *w;
+    soma_error err = {0};
+    assert_int_equal(soma__dataset_writer_open(&w, path, &spec, &err), SOMA_OK);
+    for (int e = 0; e < 2; e++) {
+        for (int f = 0; f < FRAMES; f++) {
+            float state[2] = {(float)e, (float)f}, values[3 + GRID];
+            for (int k = 0; k < 3 + GRID; k++) values[k] = extra_of(set, e, f, k);
+            assert_int_equal(soma__dataset_writer_frame(w, state, state, NULL, &err), SOMA_OK);
+            assert_int_equal(soma__dataset_writer_extras(w, values, &err), SOMA_OK);
+        }
+        assert_int_equal(soma__dataset_writer_episode(w, "count", &err), SOMA_OK);
+    }
+    if (soma__dataset_writer_finish(w, &err)) fail_msg("%s", err.text);
+    soma__dataset_writer_close(w);
+}
+
+static void check_recorded(const soma_dataset *d, const char *name, int first, int size, const char *dtype, int n_dims) {
+    float out[FRAMES * GRID];
+    soma_dataset_reader *r;
+    soma_error err = {0};
+    int feature = soma__dataset_feature(d, name);
+    assert_true(feature >= 0);
+    assert_string_equal(d->features[feature].dtype, dtype);
+    assert_true(d->features[feature].size == size && d->features[feature].n_dims == n_dims);
+    assert_int_equal(d->format->reader_open(&r, d, &err), SOMA_OK);
+    for (int e = 0; e < d->n_episodes; e++) {
+        if (d->format->read_vectors(r, e, feature, out, &err)) fail_msg("%s", err.text);
+        for (int f = 0; f < FRAMES; f++)
+            for (int k = 0; k < size; k++) assert_true(out[f * size + k] == extra_of(e / 2, e % 2, f, first + k));
+    }
+    d->format->reader_close(r);
+}
+
+// Two sets as one: what both have is kept with its type and shape to the bit, and what was named must be there.
+static void extras_kept(void **state) {
+    static const char *const parts[] = {"one", "two", "plain", "merged", "chosen", "none", "refused"};
+    char path[7][SOMA_PATH_MAX];
+    soma_dataset *d[2];
+    soma_error err = {0};
+    soma_converted result;
+    for (int i = 0; i < 7; i++) snprintf(path[i], sizeof path[i], "%.100s/extras_%s", dir, parts[i]);
+    write_recorded(path[0], 0, 4);
+    write_recorded(path[1], 1, 4);
+    write_recorded(path[2], 1, 3);
+    for (int last = 1; last <= 2; last++) {
+        for (int i = 0; i < 2; i++) assert_int_equal(soma__dataset_open(&d[i], path[i ? last : 0], &err), SOMA_OK);
+        const soma_convert_source sources[] = {{d[0], NULL}, {d[1], NULL}};
+        const soma_convert_opts o = {.cameras = ""};
+        if (soma__dataset_convert(&result, sources, 2, path[2 + last], &o, &err)) fail_msg("%s", err.text);
+        if (last == 2) { // the second has no grid
+            const soma_convert_opts named = {.extras = "grid,next.reward"}, none = {.extras = "none"};
+            assert_int_not_equal(soma__dataset_convert(&result, sources, 2, path[6], &named, &err), SOMA_OK);
+            assert_non_null(strstr(err.text, "has no \"grid\" of the first dataset's shape"));
+            assert_int_equal(soma__dataset_convert(&result, sources, 1, path[5], &none, &err), SOMA_OK);
+        }
+        for (int i = 0; i < 2; i++) soma__dataset_close(d[i]);
+        assert_int_equal(soma__dataset_open(&d[0], path[2 + last], &err), SOMA_OK);
+        assert_int_equal(d[0]->n_episodes, 4);
+        check_recorded(d[0], "next.reward", 0, 1, "float32", 1);
+        check_recorded(d[0], "next.success", 1, 1, "bool", 1);
+        check_recorded(d[0], "count", 2, 1, "int64", 1);
+        if (last == 1) check_recorded(d[0], "grid", 3, GRID, "float32", 2);
+        assert_true((soma__dataset_feature(d[0], "grid") >= 0) == (last == 1));
+        soma__dataset_close(d[0]);
+    }
+    assert_int_equal(soma__dataset_open(&d[0], path[5], &err), SOMA_OK);
+    assert_int_equal(soma__dataset_feature(d[0], "next.reward"), -1);
+    soma__dataset_close(d[0]);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(unreadable), cmocka_unit_test(merged_and_split),
-                                       cmocka_unit_test(failed_allocations)};
+                                       cmocka_unit_test(extras_kept), cmocka_unit_test(failed_allocations)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
