@@ -347,6 +347,7 @@ static soma_status place_weights(soma_params *p, const soma_alias *aliases, cons
         p->size += (slot->size + 63) & ~(size_t)63;
     }
     if (status == SOMA_OK) status = kind->alloc(p->device, &p->memory, p->size, err);
+    if (status == SOMA_OK && kind->reads_host) soma__memory_large(p->memory, p->size);
     for (size_t s = 0; status == SOMA_OK && s < p->layout.n_slots; s++)
         if (from[s]) p->layout.slots[s].place = (int64_t)((intptr_t)from[s] - (intptr_t)p->memory);
     p->layout.size = p->size;
@@ -373,6 +374,7 @@ soma_status soma__params_open_cached(soma_params **out, soma_device *device, con
     if (!cache) cache = "";
     if (status == SOMA_OK) status = place_weights(p, aliases, cache, err);
     if (status == SOMA_OK) status = read_weights(p, p->memory, file, aliases, err);
+    if (status == SOMA_OK && device->kind->reads_host) soma__memory_large(p->memory, p->size); // what is not yet: when the system has time
     if (status == SOMA_OK) {
         p->version++;
         return SOMA_OK;

@@ -104,6 +104,13 @@ static void zeroed_memory_is_zero(void **state) {
             soma__memory_want(p, sizes[i]);
             soma__free(p);
         }
+    unsigned char *p = soma__alloc_zeroed(9 << 20);
+    assert_non_null(p);
+    for (size_t k = 0; k < 9 << 20; k += 4099) p[k] = (unsigned char)(k / 4099);
+    soma__memory_large(p + 5000, (9 << 20) - 5000); // pages that are there and pages that are not
+    soma__memory_large(p, 100);
+    for (size_t k = 0; k < 9 << 20; k++) assert_int_equal(p[k], k % 4099 ? 0 : k / 4099 % 256);
+    soma__free(p);
     soma__alloc_fail_after(0);
     assert_null(soma__alloc_zeroed(1 << 21));
     soma__alloc_fail_after(-1);

@@ -10,6 +10,7 @@
 
 enum {
     CHUNK = 256,     // elements of k: a panel's part stays in the first-level cache (f32: 64 KiB, the second)
+    FEW_CHUNK = 128, // of few rows, who fetch the next one meanwhile
     AMX_CHUNK = 512, // the same for half a panel of tiles; not measured
     AMX_WORDS = 16,  // words that a tile takes at once
     PIECE = 2048,    // elements of k: a panel's part is in the second-level cache while all rows meet it
@@ -57,7 +58,7 @@ static bool product_new(product *p, const soma_step *step, soma_isa isa) {
     p->k_of_word = form == CPU_FORM_PAIRS ? 2 : 1;
     p->block = form == CPU_FORM_PAIRS ? p->isa->block_pairs : p->isa->block;
     p->panel = cpu_form_panel(form, p->K, p->isa->nr);
-    p->chunk = CHUNK;
+    p->chunk = p->M <= FEW_ROWS ? FEW_CHUNK : CHUNK;
     p->words_at_once = 1;
 #if defined(__x86_64__)
     if (isa >= SOMA_ISA_AMX && form == CPU_FORM_PAIRS && kind == SOMA_BF16 && !p->a.by_columns)

@@ -65,7 +65,8 @@ double cpu_peak_read(size_t size, bool own, soma_pool *pool) {
     const size_t passes = p.again > 1 ? 1 : SOMA_MAX(READ_AT_LEAST / (n_items * p.size), 1);
     char *memory = soma__alloc(n_items * p.size + PIECE);
     if (!memory) return 0;
-    memset(memory, 1, n_items * p.size + PIECE); // so that each page is there
+    soma__memory_large(memory, n_items * p.size + PIECE); // as a policy's weights
+    memset(memory, 1, n_items * p.size + PIECE);          // so that each page is there
     p.memory = memory;
     double best = 0;
     for (int i = 0; i < 2 * TRIES; i++) {
