@@ -2,15 +2,6 @@
 // Attention by tiles: the library's own, with an emulation in place of AMX's product, against the same without tiles.
 #include "amx_emulated.h"
 
-// Found by the linker before the library's.
-void cpu_amx_block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
-                   const float *init, int64_t init_ld, float *c, int64_t c_ld) {
-    assert_int_equal(kw % 16, 0);
-    assert_int_equal(a_k, 1);
-    assert_in_range(cols, 1, 64);
-    amx_block(rows, cols, kw, a, a_row, a_k, b, init, init_ld, c, c_ld);
-}
-
 // Every third key block is unseen where there are holes, so that keys come in several runs.
 static void check(int64_t B, int64_t T, int64_t H, int64_t S, int64_t KV, int64_t K, bool holes) {
     harness h = harness_open();

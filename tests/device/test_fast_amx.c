@@ -5,13 +5,6 @@
 #include "amx_emulated.h"
 #include "device/cpu/packed.h"
 
-// The product as the library has it, over these tiles.
-#define cpu_amx_block amx_block
-#define cpu_fast_packed emulated_product
-cpu_chooser emulated_product;
-#include "device/cpu/fast_packed.c"
-#undef cpu_fast_packed
-
 // ---- products
 
 static void check(int64_t M, int64_t N, int64_t K, bool with_bias) {
@@ -36,7 +29,9 @@ static void check(int64_t M, int64_t N, int64_t K, bool with_bias) {
     assert_int_equal(soma__pool_new(&pool, 1, NULL), SOMA_OK);
     cpu_form_pack(&slot, h.run.buffers[SOMA_ROLE_WEIGHT], data, SOMA_BF16, SOMA_ISA_AVX512BF16, pool);
     soma__pool_free(pool);
-    assert_true(harness_run(&h, emulated_product, out, isa, 1));
+    const int before = blocks_done;
+    assert_true(harness_run(&h, cpu_fast_packed, out, isa, 1));
+    assert_int_not_equal(blocks_done, before);
     for (int64_t i = 0; i < M * N; i++) {
         double sum = bias ? harness_get(&h, bias, i % N) : 0, size = fabs(sum);
         for (int64_t k = 0; k < K; k++) {
@@ -60,6 +55,42 @@ static void sizes(void **state) {
         for (int bias = 0; bias < 2; bias++) check(shapes[i][0], shapes[i][1], shapes[i][2], bias);
 }
 
+// ---- products of bytes
+
+// The same bits as the plain kernel's, by tiles where there are more than a few rows.
+static void check_bytes(soma_quant form, int64_t M, int64_t N, int64_t K) {
+    harness h = harness_open();
+    soma_tensor *a = harness_input(&h, SOMA_F32, SHAPE(M, K)), *b = harness_input(&h, SOMA_F32, SHAPE(N, K));
+    soma_tensor *out = soma_quant_matmul(a, b, harness_input(&h, SOMA_F32, SHAPE(N)), form);
+    harness_place(&h);
+    harness_fill(&h, a, 1, 1);
+    harness_fill(&h, b, 2, 1);
+    harness_fill(&h, out->src[2], 3, 1);
+    const size_t size = (size_t)(M * N) * 4;
+    float *want = soma__alloc(size);
+    assert_non_null(want);
+    cpu_plain[SOMA_OP_QUANT_MATMUL](&h.run, &(soma_step){&out, 1});
+    memcpy(want, harness_data(&h, out), size);
+    for (int threads = 1; threads <= 3; threads++) {
+        const int before = bytes_done;
+        memset(harness_data(&h, out), 0x7e, size);
+        assert_true(harness_run(&h, cpu_fast_quant_matmul, out, SOMA_ISA_AMX, threads));
+        assert_memory_equal(harness_data(&h, out), want, size);
+        assert_true((bytes_done > before) == (M > 4 && form != SOMA_QUANT_I4W));
+    }
+    soma__free(want);
+    harness_close(&h);
+}
+
+static void whole_numbers(void **state) {
+    if (cpu_best_isa() < SOMA_ISA_AVX512BF16) skip(); // nothing here packs bytes in panels of 64
+    const int64_t shapes[][3] = {{1, 64, 128},  {4, 70, 40},    {5, 1, 1},     {16, 33, 129},
+                                 {17, 64, 300}, {33, 100, 128}, {101, 65, 70}, {20, 64, 4500}}; // the last: in chunks of k
+    for (size_t i = 0; i < SOMA_COUNT(shapes); i++)
+        for (soma_quant form = SOMA_QUANT_I8; form <= SOMA_QUANT_I4W; form++)
+            if (shapes[i][2] < 4000 || form == SOMA_QUANT_I8) check_bytes(form, shapes[i][0], shapes[i][1], shapes[i][2]);
+}
+
 // Without AMX the word is refused with a sentence, and nothing chooses it.
 static void absent_tiles_are_refused(void **state) {
     if (cpu_best_isa() >= SOMA_ISA_AMX) skip();
@@ -73,6 +104,7 @@ static void absent_tiles_are_refused(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(sizes), cmocka_unit_test(absent_tiles_are_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sizes), cmocka_unit_test(whole_numbers),
+                                       cmocka_unit_test(absent_tiles_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// The product of a packed block by tiles of 16 rows of 64 bytes (AMX), for panels of bf16 pairs of 64 columns (packed.h). It is written
-// over five operations that whoever includes this defines first, so that addresses and results are tested on machines without AMX:
+// The product of a packed block by tiles of 16 rows of 64 bytes (AMX), for panels of 64 columns: of bf16 pairs (packed.h), or of four bytes
+// (fast_quant.h). It is written over a few operations that whoever includes this defines first, so that addresses and results are tested on
+// machines without AMX:
 //
 //   TILE_CONFIG(config)          takes the 64 bytes of an amx_config       TILE_LOAD(tile, from, stride)   rows `stride` bytes apart
 //   TILE_ZERO(tile)              a tile's number is a constant             TILE_STORE(tile, to, stride)
 //   TILE_DOT(c, a, b)            c += a b, pairs of bf16, sums in f32      TILE_RELEASE()                  gives the tiles' state back
+//   TILE_DOT_BYTES(c, a, b)      the same of four bytes, a signed and b unsigned, sums of 32 bits
 #ifndef SOMA_DEVICE_CPU_AMX_BLOCK_H
 #define SOMA_DEVICE_CPU_AMX_BLOCK_H
 
 #include "device/cpu/fast_matmul.h"
+#include "device/cpu/fast_quant.h"
 
 #include <string.h>
 
@@ -45,14 +48,25 @@ static void amx_configure(int64_t h) {
     TILE_CONFIG(&config);
 }
 
-// c [h, 32] = init + a b over kw words; init NULL: zeros; strides in bytes.
-static inline __attribute__((always_inline)) void amx_span(const bool two, int64_t kw, const uint32_t *a, int64_t a_row, const uint32_t *b,
-                                                           const float *init, size_t init_stride, float *c, size_t c_stride) {
+#define AMX_INLINE static inline __attribute__((always_inline, unused))
+#define AMX_DOT(c, a, b)             \
+    do {                             \
+        if (bytes)                   \
+            TILE_DOT_BYTES(c, a, b); \
+        else                         \
+            TILE_DOT(c, a, b);       \
+    } while (0)
+
+// c [h, 32] = init + a b over kw words; init NULL: zeros; strides in bytes. Sums are f32, of `bytes` whole numbers.
+AMX_INLINE void amx_span(const bool bytes, const bool two, int64_t kw, const uint32_t *a, int64_t a_row, const uint32_t *b,
+                         const void *init, size_t init_stride, void *c, size_t c_stride) {
+    const char *from = init;
+    char *to = c;
     if (init) {
-        TILE_LOAD(TILE_C00, init, init_stride);
-        TILE_LOAD(TILE_C01, init + TILE, init_stride);
-        if (two) TILE_LOAD(TILE_C10, (const char *)init + TILE * init_stride, init_stride);
-        if (two) TILE_LOAD(TILE_C11, (const char *)(init + TILE) + TILE * init_stride, init_stride);
+        TILE_LOAD(TILE_C00, from, init_stride);
+        TILE_LOAD(TILE_C01, from + 4 * TILE, init_stride);
+        if (two) TILE_LOAD(TILE_C10, from + TILE * init_stride, init_stride);
+        if (two) TILE_LOAD(TILE_C11, from + 4 * TILE + TILE * init_stride, init_stride);
     } else {
         TILE_ZERO(TILE_C00);
         TILE_ZERO(TILE_C01);
@@ -64,22 +78,22 @@ static inline __attribute__((always_inline)) void amx_span(const bool two, int64
         TILE_LOAD(TILE_A0, a, a_stride);
         TILE_LOAD(TILE_B0, b, b_stride);
         TILE_LOAD(TILE_B1, b + TILE, b_stride);
-        TILE_DOT(TILE_C00, TILE_A0, TILE_B0);
-        TILE_DOT(TILE_C01, TILE_A0, TILE_B1);
+        AMX_DOT(TILE_C00, TILE_A0, TILE_B0);
+        AMX_DOT(TILE_C01, TILE_A0, TILE_B1);
         if (!two) continue;
         TILE_LOAD(TILE_A1, a + TILE * a_row, a_stride);
-        TILE_DOT(TILE_C10, TILE_A1, TILE_B0);
-        TILE_DOT(TILE_C11, TILE_A1, TILE_B1);
+        AMX_DOT(TILE_C10, TILE_A1, TILE_B0);
+        AMX_DOT(TILE_C11, TILE_A1, TILE_B1);
     }
-    TILE_STORE(TILE_C00, c, c_stride);
-    TILE_STORE(TILE_C01, c + TILE, c_stride);
-    if (two) TILE_STORE(TILE_C10, (char *)c + TILE * c_stride, c_stride);
-    if (two) TILE_STORE(TILE_C11, (char *)(c + TILE) + TILE * c_stride, c_stride);
+    TILE_STORE(TILE_C00, to, c_stride);
+    TILE_STORE(TILE_C01, to + 4 * TILE, c_stride);
+    if (two) TILE_STORE(TILE_C10, to + TILE * c_stride, c_stride);
+    if (two) TILE_STORE(TILE_C11, to + 4 * TILE + TILE * c_stride, c_stride);
 }
 
 // A cpu_gemm_block of pairs. a lies by rows (a_k is 1) and kw is a multiple of 16: both factors are filled with zeros.
-static void amx_block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
-                      const float *init, int64_t init_ld, float *c, int64_t c_ld) {
+AMX_INLINE void amx_block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
+                          const float *init, int64_t init_ld, float *c, int64_t c_ld) {
     int64_t configured = 0;
     for (int64_t n = 0; n < cols; n += AMX_SPAN)
         for (int64_t m = 0; m < rows; m += AMX_SPAN) {
@@ -95,11 +109,30 @@ static void amx_block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a,
             }
             if (configured != h) amx_configure(configured = h);
             if (h > TILE)
-                amx_span(true, kw, a + m * a_row, a_row, b + n, from, from_stride, to, to_stride);
+                amx_span(false, true, kw, a + m * a_row, a_row, b + n, from, from_stride, to, to_stride);
             else
-                amx_span(false, kw, a + m * a_row, a_row, b + n, from, from_stride, to, to_stride);
+                amx_span(false, false, kw, a + m * a_row, a_row, b + n, from, from_stride, to, to_stride);
             for (int64_t r = 0; w < AMX_SPAN && r < h; r++) memcpy(c + (m + r) * c_ld + n, edge + r * AMX_SPAN, (size_t)w * 4);
         }
+    TILE_RELEASE();
+}
+
+// cpu_quant_isa's products of bytes, for panels with an offset: the same whole numbers.
+AMX_INLINE void amx_bytes(int64_t rows, int64_t k0, int64_t k1, const int8_t *a, int64_t lda, const int32_t *start, const void *panel,
+                          int32_t *sums) {
+    const uint32_t *words = (const uint32_t *)(const void *)a + k0, *b = (const uint32_t *)panel + k0 * AMX_PANEL;
+    for (int64_t i = 0; !k0 && i < rows * AMX_PANEL; i++) sums[i] = start[i / AMX_PANEL];
+    for (int64_t m = 0, configured = 0; m < rows; m += AMX_SPAN) {
+        const int64_t h = SOMA_MIN(AMX_SPAN, rows - m);
+        if (configured != h) amx_configure(configured = h);
+        for (int64_t n = 0; n < AMX_PANEL; n += AMX_SPAN) {
+            int32_t *c = sums + m * AMX_PANEL + n;
+            if (h > TILE)
+                amx_span(true, true, k1 - k0, words + m * (lda / 4), lda / 4, b + n, c, 4 * AMX_PANEL, c, 4 * AMX_PANEL);
+            else
+                amx_span(true, false, k1 - k0, words + m * (lda / 4), lda / 4, b + n, c, 4 * AMX_PANEL, c, 4 * AMX_PANEL);
+        }
+    }
     TILE_RELEASE();
 }
 

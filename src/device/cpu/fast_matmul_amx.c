@@ -18,11 +18,17 @@
 #define TILE_ZERO(tile) _tile_zero(tile)
 #define TILE_STORE(tile, to, stride) _tile_stored(tile, to, stride)
 #define TILE_DOT(c, a, b) _tile_dpbf16ps(c, a, b)
+#define TILE_DOT_BYTES(c, a, b) _tile_dpbsud(c, a, b)
 #define TILE_RELEASE() _tile_release()
 #include "device/cpu/amx_block.h"
 
 void cpu_amx_block(int64_t rows, int64_t cols, int64_t kw, const uint32_t *a, int64_t a_row, int64_t a_k, const uint32_t *b,
                    const float *init, int64_t init_ld, float *c, int64_t c_ld) {
     amx_block(rows, cols, kw, a, a_row, a_k, b, init, init_ld, c, c_ld);
+}
+
+void cpu_amx_bytes(int64_t rows, int64_t k0, int64_t k1, const int8_t *a, int64_t lda, const int32_t *start, const void *panel,
+                   int32_t *sums) {
+    amx_bytes(rows, k0, k1, a, lda, start, panel, sums);
 }
 #endif

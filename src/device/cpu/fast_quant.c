@@ -20,6 +20,7 @@ enum {
 
 typedef struct product {
     const cpu_quant_isa *isa;
+    cpu_quant_bytes *multiply;
     soma_quant form;
     int64_t M, N, K, Kp, planes, panels, row_groups;
     int64_t start_ld; // sums begin at start[byte row * start_ld + ..]
@@ -92,6 +93,10 @@ static bool product_new(product *p, const soma_tensor *out, soma_isa isa) {
     p->M = soma__numel(out) / p->N;
     p->Kp = quant_padded(p->K);
     p->planes = pairs ? 2 : 1;
+    p->multiply = p->isa->bytes;
+#if defined(__x86_64__)
+    if (isa >= SOMA_ISA_AMX && p->M > FEW_ROWS) p->multiply = cpu_amx_bytes; // few rows wait for the memory either way
+#endif
     p->panels = cpu_ceil(p->N, p->isa->nr);
     p->row_groups = cpu_ceil(p->M, ROW_GROUP);
     p->start_ld = p->form == SOMA_QUANT_I4W ? p->Kp / QUANT_GROUP : 1;
@@ -139,7 +144,7 @@ static void block_item(void *ctx, int64_t item, int thread) {
         if (p->form == SOMA_QUANT_I4W)
             p->isa->groups(rows, k / QUANT_GROUP, end / QUANT_GROUP, a, p->Kp, start, panel, (float *)sums);
         else
-            p->isa->bytes(rows * p->planes, k / 4, end / 4, a, p->Kp, start, panel, (int32_t *)sums);
+            p->multiply(rows * p->planes, k / 4, end / 4, a, p->Kp, start, panel, (int32_t *)sums);
     }
     const bool bf16 = p->out->dtype == SOMA_BF16;
     const int64_t sums_ld = p->form == SOMA_QUANT_I8W ? 2 * p->isa->nr : p->isa->nr;

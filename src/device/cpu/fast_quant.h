@@ -15,6 +15,9 @@
 
 #include "device/cpu/quant.h"
 
+typedef void cpu_quant_bytes(int64_t rows, int64_t k0, int64_t k1, const int8_t *a, int64_t lda, const int32_t *start, const void *panel,
+                             int32_t *sums);
+
 typedef struct cpu_quant_isa {
     int nr;     // channels of a panel
     int offset; // 128 or 0
@@ -24,8 +27,7 @@ typedef struct cpu_quant_isa {
     // int4w for each of their groups [Kp / 32]. room [Kp]. Returns the scale.
     float (*take)(int8_t *rows, int32_t *start, soma_quant form, const void *x, soma_dtype dtype, int64_t K, float *room);
     // sums [rows][nr] = (k0 == 0: start, else sums) + products over the words [k0, k1) of a panel; rows have lda bytes.
-    void (*bytes)(int64_t rows, int64_t k0, int64_t k1, const int8_t *a, int64_t lda, const int32_t *start, const void *panel,
-                  int32_t *sums);
+    cpu_quant_bytes *bytes;
     // int4w: the scaled sums of the groups [g0, g1) of `rows` activations (two rows of bytes each), scales of the activations left out.
     void (*groups)(int64_t rows, int64_t g0, int64_t g1, const int8_t *a, int64_t lda, const int32_t *start, const void *panel,
                    float *sums);
@@ -36,6 +38,8 @@ typedef struct cpu_quant_isa {
 
 extern const cpu_quant_isa cpu_quant_avx2, cpu_quant_avx512bf16, cpu_quant_neon, cpu_quant_neondot;
 const cpu_quant_isa *cpu_quant_of(soma_isa isa); // NULL where there is none
+// The products of bytes by tiles, for panels of 64 channels with an offset (amx_block.h).
+cpu_quant_bytes cpu_amx_bytes;
 
 // Sets the slot's form and size where every reader is a quantised product of it in one layout (packed.h).
 void cpu_quant_choose(soma_slot *slot, const soma_tensor *const *readers, size_t n_readers, soma_isa isa);
