@@ -33,6 +33,11 @@ foreach(source ${fuzz_sources})
   target_link_libraries(${name} PRIVATE soma_serve soma_data soma_policy soma_format soma_text)
 endforeach()
 
+# the server among bad clients (tests/serve/soak.c): built with the rest, run by hand
+add_executable(soak EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/tests/serve/soak.c)
+target_include_directories(soak PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+target_link_libraries(soak PRIVATE soma_serve)
+
 # examples/<name>.c and .cc: those that know soma.h alone link libsoma alone (CMakeLists.txt); they are run by the tests on a checkpoint that is absent
 foreach(source ${example_sources})
   get_filename_component(name ${source} NAME_WE)
