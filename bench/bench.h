@@ -70,6 +70,16 @@ SOMA_OPTS_DECLARE(soma_bench_loader_opts, SOMA_BENCH_LOADER_OPTS)
 extern const struct soma_opt_table soma_bench_loader_opts_table;
 soma_bench_loader_opts soma__bench_loader_defaults(void);
 
+#define SOMA_BENCH_SERVE_OPTS(X)                                                                          \
+    X(INT, requests, 500, "serve: requests of one client, for what the server adds to the policy's call") \
+    X(INT, clients, 8, "serve: clients at once")                                                          \
+    X(REAL, rate, 10, "serve: requests a second of each")                                                 \
+    X(REAL, seconds, 60, "serve: for so long; 0: only one client is measured")                            \
+    X(REAL, deadline_ms, 100, "serve: from a request to its answer")
+SOMA_OPTS_DECLARE(soma_bench_serve_opts, SOMA_BENCH_SERVE_OPTS)
+extern const struct soma_opt_table soma_bench_serve_opts_table;
+soma_bench_serve_opts soma__bench_serve_defaults(void);
+
 typedef struct soma_spread {
     double median, low, high; // seconds
 } soma_spread;
@@ -103,6 +113,11 @@ void soma__bench_fast_print(const json_t *result);
 // Text to ids, a file and a prompt.
 soma_status soma__bench_text(json_t **out, const soma_bench_opts *opts, const soma_bench_text_opts *text, soma_error *err);
 void soma__bench_text_print(const json_t *result);
+
+// A server of a policy's folder ("": a made-up one with three cameras) on loopback: what it adds, batches, many clients against a deadline.
+soma_status soma__bench_serve(json_t **out, const soma_bench_opts *opts, const soma_bench_serve_opts *serve, const char *policy,
+                              soma_error *err);
+void soma__bench_serve_print(const json_t *result);
 
 // Statistics of many rows, and a dataset of many frames.
 soma_status soma__bench_data(json_t **out, const soma_bench_opts *opts, const soma_bench_data_opts *data, soma_error *err);

@@ -45,6 +45,7 @@ typedef struct options {
     soma_bench_text_opts text;
     soma_bench_data_opts data;
     soma_bench_loader_opts loader;
+    soma_bench_serve_opts serve;
 } options;
 
 static soma_status bench_machine(json_t **out, const options *o, soma_error *err) { return soma__bench_peaks(out, &o->all, err); }
@@ -61,15 +62,24 @@ static soma_status bench_loader(json_t **out, const options *o, soma_error *err)
     return soma__bench_loader(out, &o->all, &o->loader, err);
 }
 
+static soma_status bench_serve(json_t **out, const options *o, soma_error *err) {
+    return soma__bench_serve(out, &o->all, &o->serve, o->policy.policy, err);
+}
+
 static const struct subject {
     const char *name;
     soma_status (*measure)(json_t **out, const options *o, soma_error *err);
     void (*print)(const json_t *result);
 } subjects[] = {
-    {"train", bench_train, print_train},          {"machine", bench_machine, soma__bench_peaks_print},
-    {"kernels", bench_kernels, print_kernels},    {"policy", bench_policy, soma__bench_policy_print},
-    {"fast", bench_fast, soma__bench_fast_print}, {"text", bench_text, soma__bench_text_print},
-    {"data", bench_data, soma__bench_data_print}, {"loader", bench_loader, soma__bench_loader_print},
+    {"train", bench_train, print_train},
+    {"machine", bench_machine, soma__bench_peaks_print},
+    {"kernels", bench_kernels, print_kernels},
+    {"policy", bench_policy, soma__bench_policy_print},
+    {"fast", bench_fast, soma__bench_fast_print},
+    {"text", bench_text, soma__bench_text_print},
+    {"data", bench_data, soma__bench_data_print},
+    {"loader", bench_loader, soma__bench_loader_print},
+    {"serve", bench_serve, soma__bench_serve_print},
 };
 
 static int run(int argc, char **argv) {
@@ -78,18 +88,21 @@ static int run(int argc, char **argv) {
                  soma__bench_fast_defaults(),
                  soma__bench_text_defaults(),
                  soma__bench_data_defaults(),
-                 soma__bench_loader_defaults()};
+                 soma__bench_loader_defaults(),
+                 soma__bench_serve_defaults()};
     soma_cmd cmd = {
-        .usage = "[train|machine|kernels|policy|fast|text|data|loader] [options]",
+        .usage = "[train|machine|kernels|policy|fast|text|data|loader|serve] [options]",
         .about = "Measures a training step (train, the default), single kernels or a policy's chunk against the machine's own limit,\n"
                  "measured in the same run; that limit alone (machine); FAST, the tokenizer of actions; a tokenizer of text;\n"
-                 "statistics and the opening of large datasets (data); or the loader that feeds a trainer.\n\n"
+                 "statistics and the opening of large datasets (data); the loader that feeds a trainer; or a server\n"
+                 "of a policy: what it adds to a call, what requests cost together, many clients against a deadline (serve).\n\n"
                  "Examples:\n  soma bench\n  soma bench machine\n  soma bench kernels --dtype f32\n"
                  "  soma bench policy --family pi0 --preset base --random --profile\n"
                  "  soma bench fast --tokenizer tokenizer\n"
                  "  soma bench text --text-tokenizer tokenizer.json --text book.txt\n"
                  "  soma bench data --threads 1 --repeats 3\n"
-                 "  soma bench loader --data demonstrations --workers 2\n",
+                 "  soma bench loader --data demonstrations --workers 2\n"
+                 "  soma bench serve --policy run/best --clients 8 --rate 10\n",
         .has_json = true,
         .max_words = 1,
         .groups = {{&soma_bench_opts_table, &o.all, "options"},
@@ -97,13 +110,14 @@ static int run(int argc, char **argv) {
                    {&soma_bench_fast_opts_table, &o.fast, "fast"},
                    {&soma_bench_text_opts_table, &o.text, "text"},
                    {&soma_bench_data_opts_table, &o.data, "data"},
-                   {&soma_bench_loader_opts_table, &o.loader, "loader"}}};
+                   {&soma_bench_loader_opts_table, &o.loader, "loader"},
+                   {&soma_bench_serve_opts_table, &o.serve, "serve"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     const struct subject *subject = subjects;
     while (cmd.n_words && subject < subjects + SOMA_COUNT(subjects) && strcmp(cmd.words[0], subject->name)) subject++;
     if (subject == subjects + SOMA_COUNT(subjects))
-        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, machine, kernels, policy, fast, text, data and loader can",
+        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, machine, kernels, policy, fast, text, data, loader and serve can",
                                cmd.words[0]);
     soma_error err = {0};
     json_t *result;

@@ -3,6 +3,7 @@
 //
 // The folder appears whole or not at all: it is written under another name beside its place, and renamed.
 #include "cmd/cmd.h"
+#include "cmd/cmd_init.h"
 
 #include "base/file.h"
 #include "base/progress.h"
@@ -114,6 +115,24 @@ static soma_status write_folder(const soma_layout *layout, const soma_model *mod
         status = soma__fail(err, SOMA_IO, "%s: cannot give the folder its name: %s", o->out, strerror(errno));
     if (status != SOMA_OK) soma__dir_remove(part, NULL);
     soma__robot_close(&robot);
+    return status;
+}
+
+soma_status soma__cmd_init_random(const char *out, const char *family, const char *preset, const char *model, int64_t seed,
+                                  soma_error *err) {
+    init_opts o = init_defaults();
+    soma_model *made = NULL;
+    soma_layout layout = {0};
+    snprintf(o.out, sizeof o.out, "%s", out);
+    snprintf(o.family, sizeof o.family, "%s", family);
+    snprintf(o.preset, sizeof o.preset, "%s", preset);
+    snprintf(o.model, sizeof o.model, "%s", model);
+    o.seed = seed;
+    soma_status status = make_model(&made, &o, err);
+    if (status == SOMA_OK) status = soma__model_weights(&layout, made, true, err);
+    if (status == SOMA_OK) status = write_folder(&layout, made, &o, SOMA_BF16, err);
+    soma__layout_free(&layout);
+    soma__model_free(made);
     return status;
 }
 

@@ -12,8 +12,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SERVE_OPTS(X)                                    \
-    X(TEXT, policy, "", "folder of the policy to serve") \
+#define SERVE_OPTS(X)                                                                                                          \
+    X(TEXT, policy, "", "folder of the policy to serve")                                                                       \
+    X(INT, batch, 8,                                                                                                           \
+      "requests of several clients that are answered together where that is faster, at most; measured at the start; 1: never") \
     X(TEXT, log, "text", "on standard error: text, warnings as sentences; all, every event; json, every event as a line of JSON")
 SOMA_OPTS_DECLARE(serve_opts, SERVE_OPTS)
 #define OPTS_TYPE serve_opts
@@ -86,7 +88,7 @@ static void wait_for_signal(const soma_server *server) {
     soma__cmd_notify("STOPPING=1");
 }
 
-static int serve(const soma_cmd *cmd, const char *path, const soma_policy_opts *po, const soma_pilot_opts *pilot,
+static int serve(const soma_cmd *cmd, const serve_opts *o, const soma_policy_opts *po, const soma_pilot_opts *pilot,
                  const soma_server_opts *so, int form) {
     soma_error err = {0};
     soma_policy *policy = NULL;
@@ -94,11 +96,12 @@ static int serve(const soma_cmd *cmd, const char *path, const soma_policy_opts *
     soma_events events = {&form, tell};
     int code = SOMA_EXIT_FAILED;
     soma_log_set(tell_log, &form);
-    if (soma_policy_open(&policy, path, po, &err)) return soma__cmd_fail(cmd, &err);
+    if (soma_policy_open(&policy, o->policy, po, &err)) return soma__cmd_fail(cmd, &err);
     soma_server_pilots pilots = {policy, *pilot};
     soma_server_policy served = soma__server_pilots(&pilots);
+    const soma_status measured = o->batch > 1 ? soma__server_pilots_measure(&pilots, (int)SOMA_MIN(o->batch, INT32_MAX), &err) : SOMA_OK;
     soma__cmd_catch_interrupt(); // only now: loading may simply be ended
-    if (soma__server_open(&server, &served, so, &events, &err)) {
+    if (measured || soma__server_open(&server, &served, so, &events, &err)) {
         code = soma__cmd_fail(cmd, &err);
         goto done;
     }
@@ -129,7 +132,7 @@ static int run(int argc, char **argv) {
     if (!o.policy[0]) return soma__cmd_usage(&cmd, "--policy DIR is missing");
     if (soma__name_parse(&form, log_forms, SOMA_COUNT(log_forms), o.log, "form of the log", &err))
         return soma__cmd_usage(&cmd, "%s", err.text);
-    return serve(&cmd, o.policy, &po, &pilot, &so, form);
+    return serve(&cmd, &o, &po, &pilot, &so, form);
 }
 
 const soma_verb soma__verb_serve = {"serve", "answers robots' observations with actions, over openpi's or GR00T's protocol", run};

@@ -377,7 +377,7 @@ soma_status soma__wire_call(soma_wire *w, const soma_str *request, const soma_ms
 }
 
 void soma__wire_put_obs(soma_str *out, const soma_obs *obs) {
-    soma__msg_put_map(out, (size_t)obs->n_images + 2);
+    soma__msg_put_map(out, (size_t)obs->n_images + 2 + (obs->executed ? 2 : 0));
     for (int i = 0; i < obs->n_images; i++) {
         const soma_image *image = &obs->images[i];
         int64_t shape[3] = {image->height, image->width, 3};
@@ -390,6 +390,11 @@ void soma__wire_put_obs(soma_str *out, const soma_obs *obs) {
     soma__msg_put_ndarray(out, "<f4", 1, (int64_t[]){obs->n_state}, obs->state, (size_t)obs->n_state * sizeof(float));
     soma__msg_put_str(out, "prompt");
     soma__msg_put_str(out, obs->prompt ? obs->prompt : "");
+    if (!obs->executed) return; // it continues no chunk
+    soma__msg_put_str(out, "executed");
+    soma__msg_put_int(out, obs->executed);
+    soma__msg_put_str(out, "delay");
+    soma__msg_put_int(out, obs->delay);
 }
 
 static soma_status read_actions(soma_wire *w, const soma_msg *answer, soma_actions *actions, soma_error *err) {

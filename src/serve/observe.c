@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MAX_SIDE = 16384, MAX_PROMPT = 8192, MAX_KEYS = 256 /* so that searching them stays cheap */, KEY_SIZE = 256 };
+enum { MAX_SIDE = 16384, MAX_PROMPT = 8192, MAX_STEPS = 1000000, MAX_KEYS = 256 /* so that searching them stays cheap */, KEY_SIZE = 256 };
 
 // ---- pictures
 
@@ -170,6 +170,19 @@ static soma_status read_prompt(soma_obs *obs, const soma_msg *message, soma_aren
     return SOMA_OK;
 }
 
+// Of clients that go on with one chunk while the next is made (soma_obs): numbers of control steps, absent for those that do not.
+static soma_status read_steps(int *steps, const soma_msg *message, const char *key, soma_error *err) {
+    const soma_msg *m = soma__msg_get(message, key);
+    if (!m || m->kind == SOMA_MSG_NIL) return SOMA_OK;
+    char found[200];
+    const double n = soma__msg_n_numbers(m) == 1 ? soma__msg_number(m, 0) : -1;
+    if (!(n >= 0 && n <= MAX_STEPS) || n != floor(n))
+        return soma__fail(err, SOMA_BAD_INPUT, "\"%s\": wanted a whole number of control steps from 0 to %d, found %s", key, MAX_STEPS,
+                          soma__msg_describe(found, m));
+    *steps = (int)n;
+    return SOMA_OK;
+}
+
 soma_status soma__observe(soma_obs *obs, const soma_policy_info *info, const soma_msg *message, soma_arena *arena, soma_error *err) {
     *obs = (soma_obs){0};
     if (message->kind != SOMA_MSG_MAP) {
@@ -181,5 +194,7 @@ soma_status soma__observe(soma_obs *obs, const soma_policy_info *info, const som
         return soma__fail(err, SOMA_BAD_INPUT, "an observation has at most %d keys", MAX_KEYS);
     SOMA_TRY(read_images(obs, info, message, arena, err));
     SOMA_TRY(read_state(obs, info, message, arena, err));
+    SOMA_TRY(read_steps(&obs->executed, message, "executed", err));
+    SOMA_TRY(read_steps(&obs->delay, message, "delay", err));
     return read_prompt(obs, message, arena, err);
 }

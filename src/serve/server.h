@@ -64,8 +64,13 @@ typedef struct soma_server_policy {
 typedef struct soma_server_pilots {
     const soma_policy *policy;
     soma_pilot_opts opts;
+    int largest;                          // requests that are worth answering together, at most; 0, 1: one at a time
+    double seconds[SOMA_SERVER_TURN + 1]; // of a turn of n requests; INFINITY: smaller turns are faster
 } soma_server_pilots;
 soma_server_policy soma__server_pilots(soma_server_pilots *pilots);
+// Measures what up to `most` requests cost together, as far as that pays: larger turns must take less than their parts, and a quarter of a
+// second at most. Without it requests are answered one at a time.
+soma_status soma__server_pilots_measure(soma_server_pilots *pilots, int most, soma_error *err);
 
 typedef struct soma_server soma_server;
 

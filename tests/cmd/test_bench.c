@@ -111,11 +111,25 @@ static void loader_reads_from_files_memory_and_folder(void **state) {
     assert_int_equal(run_soma(NULL, "bench loader --data /nowhere --steps 0 2>/dev/null"), 1);
 }
 
+static void serve_tells_its_keys(void **state) {
+    json_t *v = bench("serve --requests 5 --clients 2 --rate 5 --seconds 0.5 --threads 1"), *batch = json_object_get(v, "batch_ms"),
+           *load = json_object_get(v, "load"), *over = json_object_get(v, "overload");
+    assert_true(real(v, "bare_p50_ms") > 0 && real(v, "added_p50_ms") > 0 && real(v, "added_p99_ms") >= real(v, "added_p50_ms"));
+    assert_int_equal((int)real(v, "images"), 3);
+    assert_int_equal(json_array_size(batch), 8);
+    assert_true(real(v, "capacity_per_s") >= 1e3 / json_number_value(json_array_get(batch, 0)) * 0.999);
+    assert_true(real(load, "sent") == real(load, "answered") + real(load, "busy"));
+    assert_true(real(load, "sent") > 0 && real(over, "sent") > 0 && real(load, "misses") >= 0);
+    json_decref(v);
+    assert_int_equal(run_soma(NULL, "bench serve --clients 0 2>/dev/null"), 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(machine_has_a_row_for_each_number_of_threads),
         cmocka_unit_test(policy_tells_its_keys),
         cmocka_unit_test(loader_reads_from_files_memory_and_folder),
+        cmocka_unit_test(serve_tells_its_keys),
         cmocka_unit_test(what_cannot_be_measured_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -206,6 +206,26 @@ static void test_prompt(void **state) {
     }
 }
 
+// How far a client has come with the chunk before, and how far it will.
+static void test_steps(void **state) {
+    const double wrong[] = {-1, 0.5, NAN, 1e9};
+    for (int i = -1; i < (int)SOMA_COUNT(wrong); i++) {
+        soma__msg_put_map(&message, 4);
+        put_hwc("observation/scene");
+        put_state("state", 3);
+        soma__msg_put_str(&message, "executed");
+        soma__msg_put_int(&message, 7);
+        soma__msg_put_str(&message, "delay");
+        soma__msg_put_real(&message, i < 0 ? 2 : wrong[i]);
+        if (i >= 0) {
+            refused("\"delay\": wanted a whole number of control steps");
+            continue;
+        }
+        is_right(1);
+        assert_true(obs.executed == 7 && obs.delay == 2);
+    }
+}
+
 static void test_too_many_keys(void **state) {
     soma__msg_put_map(&message, 300);
     for (int i = 0; i < 300; i++) put_hwc("observation/third");
@@ -243,7 +263,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_keys, setup, clean),    cmocka_unit_test_setup_teardown(test_layouts, setup, clean),
         cmocka_unit_test_setup_teardown(test_cameras, setup, clean), cmocka_unit_test_setup_teardown(test_state, setup, clean),
         cmocka_unit_test_setup_teardown(test_prompt, setup, clean),  cmocka_unit_test_setup_teardown(test_too_many_keys, setup, clean),
-        cmocka_unit_test_setup_teardown(test_golden, setup, clean),
+        cmocka_unit_test_setup_teardown(test_golden, setup, clean),  cmocka_unit_test_setup_teardown(test_steps, setup, clean),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

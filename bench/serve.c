@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+// soma bench serve: what the server adds to the bare policy call, over loopback with soma's own client; what requests cost together; and
+// many clients at a fixed rate against a deadline, within capacity and beyond it.
+//
+// Added is a request's time as its client sees it less the time inside the policy in that very request, so that the policy's own spread is
+// no part of it: packing the observation, both ways through the network, parsing, turns, the answer.
+#include "bench/bench.h"
+
+#include "base/file.h"
+#include "base/rng.h"
+#include "cmd/cmd_init.h"
+#include "format/wire.h"
+#include "policy/policy.h"
+#include "serve/events.h"
+#include "serve/server.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define OPTS_TYPE soma_bench_serve_opts
+SOMA_OPTS_DEFINE(soma_bench_serve_opts, SOMA_BENCH_SERVE_OPTS, soma__bench_serve_defaults)
+#undef OPTS_TYPE
+
+enum { SIDE = 224, BATCHES = 8, MAX_CLIENTS = 256, WARM = 5 };
+
+typedef struct subject {
+    const soma_bench_serve_opts *o;
+    soma_policy *policy;
+    soma_server_pilots pilots;
+    soma_server_policy inner; // what the server's policy stands on
+    soma_obs obs;
+    uint8_t *pixels; // [cameras, SIDE, SIDE, 3]
+    float *state;
+    double inside;                       // seconds of the last turn
+    char folder[64];                     // of the made-up policy; "": none
+    double batch[BATCHES + 1], capacity; // seconds of n together; requests a second at best
+} subject;
+
+// ---- opening
+
+// A nano policy with three cameras and random weights, where none is given: its chunk takes some milliseconds.
+static soma_status make_policy(subject *s, char path[SOMA_PATH_MAX], const soma_bench_opts *all, soma_error *err) {
+    static const char sizes[] = "{\"camera_order\": [\"base\", \"left\", \"right\"]}";
+    char model[SOMA_PATH_MAX];
+    snprintf(s->folder, sizeof s->folder, "/tmp/soma_bench_XXXXXX");
+    if (!mkdtemp(s->folder)) return soma__fail(err, SOMA_IO, "/tmp: no folder for a policy can be made");
+    SOMA_TRY(soma__path_join(path, s->folder, "policy", err));
+    SOMA_TRY(soma__path_join(model, s->folder, "model.json", err));
+    SOMA_TRY(soma__file_write(model, sizes, strlen(sizes), err));
+    return soma__cmd_init_random(path, all->family, all->preset, *all->model ? all->model : model, 0, err);
+}
+
+static soma_status open_subject(subject *s, const soma_bench_opts *all, const char *policy, soma_error *err) {
+    char path[SOMA_PATH_MAX];
+    soma_policy_opts po = soma_policy_defaults();
+    snprintf(path, sizeof path, "%s", policy);
+    if (!*policy) SOMA_TRY(make_policy(s, path, all, err));
+    snprintf(po.dtype, sizeof po.dtype, "%s", all->dtype);
+    snprintf(po.isa, sizeof po.isa, "%s", all->isa);
+    po.threads = all->threads;
+    SOMA_TRY(soma_policy_open(&s->policy, path, &po, err));
+    const soma_policy_info info = soma_policy_describe(s->policy);
+    s->pixels = soma__alloc((size_t)SOMA_MAX(info.n_cameras, 1) * SIDE * SIDE * 3);
+    s->state = soma__calloc((size_t)SOMA_MAX(info.n_state, 1), sizeof *s->state);
+    if (!s->pixels || !s->state) return soma__no_memory(err, "an observation");
+    soma_rng rng = soma__rng(1);
+    for (int i = 0; i < info.n_cameras * SIDE * SIDE * 3; i++) s->pixels[i] = (uint8_t)soma__rng_u64(&rng);
+    s->obs = (soma_obs){.state = s->state, .n_state = info.n_state, .n_images = info.n_cameras};
+    for (int c = 0; c < info.n_cameras; c++)
+        s->obs.images[c] = (soma_image){info.camera_names[c], s->pixels + (size_t)c * SIDE * SIDE * 3, SIDE, SIDE};
+    s->pilots = (soma_server_pilots){.policy = s->policy, .opts = soma_pilot_defaults()};
+    s->inner = soma__server_pilots(&s->pilots);
+    return SOMA_OK;
+}
+
+static void close_subject(subject *s) {
+    soma_policy_close(s->policy);
+    soma__free(s->pixels);
+    soma__free(s->state);
+    if (*s->folder) soma__dir_remove(s->folder, NULL);
+}
+
+// ---- the policy within the server, timed
+
+static soma_status open_pilot(void *ctx, void **pilot, soma_error *err) {
+    subject *s = ctx;
+    return s->inner.open(s->inner.ctx, pilot, err);
+}
+
+static int together(void *ctx, int waiting) {
+    subject *s = ctx;
+    return s->inner.together(s->inner.ctx, waiting);
+}
+
+static void timed_act(void *ctx, int n, void *const *pilots, const soma_obs *obs, soma_actions *actions, soma_error *errors) {
+    subject *s = ctx;
+    const double start = soma__seconds();
+    s->inner.act(s->inner.ctx, n, pilots, obs, actions, errors);
+    s->inside = soma__seconds() - start; // read by the client when its answer has come, before its next request
+}
+
+static void tell_nobody(void *user, soma_log_level level, const char *name, const json_t *fields, const char *sentence) {}
+
+static soma_status serve(soma_server **server, char address[64], subject *s, double max_wait, soma_error *err) {
+    static const soma_events silent = {NULL, tell_nobody};
+    soma_server_policy policy = s->inner;
+    soma_server_opts o = soma__server_defaults();
+    policy.ctx = s;
+    policy.open = open_pilot;
+    policy.together = together;
+    policy.act = timed_act;
+    o.port = 0;
+    o.max_clients = MAX_CLIENTS;
+    o.max_wait = max_wait;
+    SOMA_TRY(soma__server_open(server, &policy, &o, &silent, err));
+    snprintf(address, 64, "127.0.0.1:%d", soma__server_port(*server));
+    return SOMA_OK;
+}
+
+// ---- what is measured
+
+static int by_value(const void *a, const void *b) {
+    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
+}
+
+// In milliseconds; sorts the seconds. 0 where there are none.
+static double quantile(double *seconds, int64_t n, double q) {
+    qsort(seconds, (size_t)n, sizeof *seconds, by_value);
+    return n ? 1e3 * seconds[SOMA_MIN(n - 1, (int64_t)(q * (double)n))] : 0;
+}
+
+static soma_status measure_bare(subject *s, double *seconds, soma_error *err) {
+    soma_pilot *pilot;
+    soma_actions a;
+    SOMA_TRY(soma_pilot_new(&pilot, s->policy, &s->pilots.opts, err));
+    soma_status status = SOMA_OK;
+    for (int64_t i = -WARM; i < s->o->requests && status == SOMA_OK; i++) {
+        const double start = soma__seconds();
+        status = soma_pilot_act(pilot, &s->obs, &a, err);
+        if (i >= 0) seconds[i] = soma__seconds() - start;
+    }
+    soma_pilot_free(pilot);
+    return status;
+}
+
+static soma_status measure_added(subject *s, double *added, soma_error *err) {
+    char address[64];
+    soma_server *server = NULL;
+    soma_wire *wire = NULL;
+    soma_actions a;
+    soma_status status = serve(&server, address, s, 0, err);
+    if (status == SOMA_OK) status = soma__wire_connect(&wire, address, NULL, err);
+    for (int64_t i = -WARM; i < s->o->requests && status == SOMA_OK; i++) {
+        const double start = soma__seconds();
+        status = soma__wire_infer(wire, &s->obs, &a, err);
+        if (i >= 0) added[i] = soma__seconds() - start - s->inside;
+    }
+    soma__wire_close(wire);
+    soma__server_close(server);
+    return status;
+}
+
+static soma_status measure_batches(subject *s, soma_error *err) {
+    soma_pilot *pilots[BATCHES] = {0};
+    soma_obs obs[BATCHES];
+    soma_actions actions[BATCHES];
+    soma_status status = SOMA_OK;
+    for (int n = 1; n <= BATCHES && status == SOMA_OK; n++) {
+        double seconds[5];
+        obs[n - 1] = s->obs;
+        status = soma_pilot_new(&pilots[n - 1], s->policy, &s->pilots.opts, err);
+        for (int r = -1; r < (int)SOMA_COUNT(seconds) && status == SOMA_OK; r++) { // the first makes the plans
+            const double start = soma__seconds();
+            status = soma_policy_act_many(s->policy, n, pilots, obs, actions, err);
+            if (r >= 0) seconds[r] = soma__seconds() - start;
+        }
+        if (status == SOMA_OK) s->batch[n] = soma__bench_spread(seconds, SOMA_COUNT(seconds)).median;
+        if (status == SOMA_OK) s->capacity = fmax(s->capacity, n / s->batch[n]);
+    }
+    for (int n = 0; n < BATCHES; n++) soma_pilot_free(pilots[n]);
+    return status == SOMA_OK ? soma__server_pilots_measure(&s->pilots, BATCHES, err) : status;
+}
+
+// ---- clients at a rate
+
+typedef struct client {
+    const subject *s;
+    soma_wire *wire;
+    pthread_t thread;
+    double period, phase, seconds; // a request every `period`, first after `phase`
+    double *took;                  // [room] seconds of each answered request
+    double worst[2];               // of the first and the second half of the time
+    int64_t room, sent, answered, busy, misses;
+    soma_error error;
+} client;
+
+static void sleep_until(double moment) {
+    const double left = moment - soma__seconds();
+    if (left <= 0) return;
+    struct timespec t = {.tv_sec = (time_t)left, .tv_nsec = (long)(1e9 * (left - floor(left)))};
+    nanosleep(&t, NULL);
+}
+
+// Requests that could not even be sent because the one before had no answer are misses, too.
+static void *run_client(void *arg) {
+    client *c = arg;
+    const double begin = soma__seconds() + c->phase, deadline = 1e-3 * c->s->o->deadline_ms;
+    for (int64_t k = 0; k * c->period < c->seconds; k++) {
+        const double due = begin + (double)k * c->period;
+        if (soma__seconds() > due + c->period) {
+            c->misses++;
+            continue;
+        }
+        sleep_until(due);
+        soma_actions a;
+        const double start = soma__seconds();
+        const soma_status status = soma__wire_infer(c->wire, &c->s->obs, &a, &c->error);
+        const double took = soma__seconds() - start;
+        c->sent++;
+        if (status == SOMA_BUSY)
+            c->busy++;
+        else if (status != SOMA_OK)
+            return NULL;
+        else {
+            if (c->answered < c->room) c->took[c->answered++] = took;
+            c->misses += took > deadline;
+        }
+        double *worst = &c->worst[k * c->period > c->seconds / 2];
+        *worst = fmax(*worst, took);
+        c->error = (soma_error){0};
+    }
+    return NULL;
+}
+
+// The clients' figures as one object.
+static json_t *load_json(const subject *s, client *clients, int64_t n, double rate, double seconds) {
+    int64_t sent = 0, answered = 0, busy = 0, misses = 0;
+    double worst[2] = {0}, *all = NULL;
+    for (int64_t i = 0; i < n; i++) answered += clients[i].answered;
+    all = soma__calloc((size_t)answered + 1, sizeof *all);
+    answered = 0;
+    for (int64_t i = 0; i < n && all; i++) {
+        client *c = &clients[i];
+        memcpy(all + answered, c->took, sizeof *all * (size_t)c->answered);
+        answered += c->answered;
+        sent += c->sent;
+        busy += c->busy;
+        misses += c->misses;
+        for (int h = 0; h < 2; h++) worst[h] = fmax(worst[h], c->worst[h]);
+    }
+    if (!all) return NULL;
+    const double p50 = quantile(all, answered, 0.5), p99 = quantile(all, answered, 0.99);
+    soma__free(all);
+    return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "clients", (json_int_t)n, "rate", rate,
+                     "seconds", seconds, "deadline_ms", s->o->deadline_ms, "demand_per_s", (double)n * rate, "share_of_capacity",
+                     (double)n * rate / s->capacity, "sent", (json_int_t)sent, "answered", (json_int_t)answered, "busy", (json_int_t)busy,
+                     "misses", (json_int_t)misses, "p50_ms", p50, "p99_ms", p99, "worst_first_half_ms", 1e3 * worst[0],
+                     "worst_second_half_ms", 1e3 * worst[1]);
+}
+
+static soma_status connect_clients(client *clients, int64_t n, const subject *s, const char *address, double rate, double seconds,
+                                   soma_error *err) {
+    soma_rng rng = soma__rng(2);
+    for (int64_t i = 0; i < n; i++) {
+        clients[i] = (client){.s = s, .period = 1 / rate, .seconds = seconds, .room = (int64_t)ceil(rate * seconds) + 1};
+        clients[i].phase = soma__rng_uniform(&rng) / rate;
+        clients[i].took = soma__calloc((size_t)clients[i].room, sizeof *clients[i].took);
+        if (!clients[i].took) return soma__no_memory(err, "the clients");
+        SOMA_TRY(soma__wire_connect(&clients[i].wire, address, NULL, err));
+        soma_actions a;
+        SOMA_TRY(soma__wire_infer(clients[i].wire, &s->obs, &a, err)); // its pilot is made
+    }
+    return SOMA_OK;
+}
+
+static soma_status measure_load(json_t **out, subject *s, double rate, double seconds, soma_error *err) {
+    char address[64];
+    const int64_t n = s->o->clients;
+    soma_server *server = NULL;
+    client *clients = soma__calloc((size_t)n, sizeof *clients);
+    soma_status status = clients ? serve(&server, address, s, 1e-3 * s->o->deadline_ms, err) : soma__no_memory(err, "the clients");
+    if (status == SOMA_OK) status = connect_clients(clients, n, s, address, rate, seconds, err);
+    int64_t running = 0;
+    while (status == SOMA_OK && running < n && !pthread_create(&clients[running].thread, NULL, run_client, &clients[running])) running++;
+    if (status == SOMA_OK && running < n) status = soma__fail(err, SOMA_IO, "%lld clients: the system has no more threads", (long long)n);
+    for (int64_t i = 0; i < running; i++) pthread_join(clients[i].thread, NULL);
+    for (int64_t i = 0; i < running && status == SOMA_OK; i++)
+        if (clients[i].error.code) {
+            *err = clients[i].error;
+            status = err->code;
+        }
+    if (status == SOMA_OK && !(*out = load_json(s, clients, n, rate, seconds))) status = soma__no_memory(err, "the result");
+    for (int64_t i = 0; clients && i < n; i++) {
+        soma__wire_close(clients[i].wire);
+        soma__free(clients[i].took);
+    }
+    soma__free(clients);
+    soma__server_close(server);
+    return status;
+}
+
+// ---- all
+
+static soma_status measure(json_t *result, subject *s, soma_error *err) {
+    const int64_t n = s->o->requests;
+    double *seconds = soma__calloc((size_t)(2 * n), sizeof *seconds);
+    json_t *batch = json_array(), *load = NULL, *overload = NULL;
+    soma_status status = seconds && batch ? measure_bare(s, seconds, err) : soma__no_memory(err, "the requests");
+    if (status == SOMA_OK) status = measure_added(s, seconds + n, err);
+    if (status == SOMA_OK) status = measure_batches(s, err);
+    if (status == SOMA_OK && s->o->seconds > 0) status = measure_load(&load, s, s->o->rate, s->o->seconds, err);
+    if (status == SOMA_OK && s->o->seconds > 0)
+        status = measure_load(&overload, s, 1.5 * s->capacity / (double)s->o->clients, fmin(s->o->seconds, 10), err);
+    for (int i = 1; i <= BATCHES && status == SOMA_OK; i++) json_array_append_new(batch, json_real(1e3 * s->batch[i]));
+    const bool whole = status == SOMA_OK && !json_object_set_new(result, "bare_p50_ms", json_real(quantile(seconds, n, 0.5))) &&
+                       !json_object_set_new(result, "bare_p99_ms", json_real(quantile(seconds, n, 0.99))) &&
+                       !json_object_set_new(result, "added_p50_ms", json_real(quantile(seconds + n, n, 0.5))) &&
+                       !json_object_set_new(result, "added_p99_ms", json_real(quantile(seconds + n, n, 0.99))) &&
+                       !json_object_set_new(result, "images", json_integer(s->obs.n_images)) &&
+                       !json_object_set_new(result, "side", json_integer(SIDE)) &&
+                       !json_object_set_new(result, "requests", json_integer(n)) && !json_object_set(result, "batch_ms", batch) &&
+                       !json_object_set_new(result, "capacity_per_s", json_real(s->capacity)) &&
+                       !json_object_set_new(result, "together", json_integer(s->pilots.largest)) &&
+                       (!load || !json_object_set(result, "load", load)) && (!overload || !json_object_set(result, "overload", overload));
+    if (status == SOMA_OK && !whole) status = soma__no_memory(err, "the result");
+    json_decref(batch);
+    json_decref(load);
+    json_decref(overload);
+    soma__free(seconds);
+    return status;
+}
+
+soma_status soma__bench_serve(json_t **out, const soma_bench_opts *all, const soma_bench_serve_opts *o, const char *policy,
+                              soma_error *err) {
+    *out = NULL;
+    if (o->requests < 1 || o->clients < 1 || o->clients > MAX_CLIENTS || !(o->rate > 0) || !(o->deadline_ms > 0))
+        return soma__fail(err, SOMA_BAD_INPUT, "1 request or more, 1 to %d clients, a rate and a deadline above 0", MAX_CLIENTS);
+    subject s = {.o = o};
+    json_t *result = json_object();
+    soma_status status = result ? open_subject(&s, all, policy, err) : soma__no_memory(err, "the result");
+    if (status == SOMA_OK) status = measure(result, &s, err);
+    if (status == SOMA_OK &&
+        (json_object_set_new(result, "what", json_string(*policy ? policy : "serve")) ||
+         json_object_set_new(result, "machine", soma__bench_machine(soma__policy_device(s.policy), (int)all->threads))))
+        status = soma__no_memory(err, "the result");
+    close_subject(&s);
+    if (status == SOMA_OK)
+        *out = result;
+    else
+        json_decref(result);
+    return status;
+}
+
+static double real(const json_t *object, const char *key) { return json_number_value(json_object_get(object, key)); }
+
+static void print_load(const char *name, const json_t *l) {
+    if (!l) return;
+    printf(
+        "%s: %.0f clients at %.1f Hz for %.0f s, %.0f %% of capacity, deadline %.0f ms: %.0f sent, %.0f answered, %.0f busy, %.0f misses; "
+        "p50 %.1f, p99 %.1f ms; longest %.1f ms in the first half, %.1f in the second\n",
+        name, real(l, "clients"), real(l, "rate"), real(l, "seconds"), 100 * real(l, "share_of_capacity"), real(l, "deadline_ms"),
+        real(l, "sent"), real(l, "answered"), real(l, "busy"), real(l, "misses"), real(l, "p50_ms"), real(l, "p99_ms"),
+        real(l, "worst_first_half_ms"), real(l, "worst_second_half_ms"));
+}
+
+void soma__bench_serve_print(const json_t *r) {
+    const json_t *m = json_object_get(r, "machine"), *batch = json_object_get(r, "batch_ms");
+    printf("%s on %s, %s\n", json_string_value(json_object_get(r, "what")), json_string_value(json_object_get(m, "processor")),
+           json_string_value(json_object_get(m, "isa")));
+    printf("bare policy call p50 %.3f ms, p99 %.3f ms; the server adds p50 %.3f ms, p99 %.3f ms (%.0f pictures of %.0f x %.0f, %.0f "
+           "requests)\n",
+           real(r, "bare_p50_ms"), real(r, "bare_p99_ms"), real(r, "added_p50_ms"), real(r, "added_p99_ms"), real(r, "images"),
+           real(r, "side"), real(r, "side"), real(r, "requests"));
+    printf("together, ms:");
+    for (size_t i = 0; i < json_array_size(batch); i++) printf(" %zu: %.2f", i + 1, json_number_value(json_array_get(batch, i)));
+    printf("; at best %.1f a second; the server takes up to %.0f at once\n", real(r, "capacity_per_s"), real(r, "together"));
+    print_load("load", json_object_get(r, "load"));
+    print_load("overload", json_object_get(r, "overload"));
+}
