@@ -9,6 +9,8 @@ Back: LeRobot saves that policy with save_pretrained, processors included, and b
 
     python3 tools/check_export.py --soma build/soma                    # small policies of every family, made for the purpose
     python3 tools/check_export.py --soma build/soma --policy for_lerobot --tokenizer DIR
+    python3 tools/check_export.py --soma build/soma --policy for_lerobot --once    # of a released size: LeRobot does not save it back
+    python3 tools/check_export.py --policy for_lerobot --time peer.json    # the original's chunk, timed for `soma bench policy --views 1 --peer`
 
 Needs lerobot 0.4.4, torch, and transformers with openpi's changes to Gemma (see docs/export.md). LeRobot knows the released sizes alone:
 for others its tables of sizes, nothing else, are replaced by those in config.json. Exit code: 0 all within the tolerance, 1 not, 2 usage.
@@ -406,6 +408,27 @@ def check_openpi(table, case, original, path):
     table.say(case, f"{len(before)} names: {said}", not any(wrong.values()))
 
 
+def time_original(args, original, rng):
+    """A chunk of one picture as LeRobot computes it on this machine, in f32 and with products in bf16; the faster is the peer."""
+    import time
+
+    torch, obs = original.torch, observation(original.config, rng, PROMPTS[0])
+    obs["images"] = dict(list(obs["images"].items())[:1])
+    noise = np.zeros((original.config["chunk_size"], original.config["max_action_dim"]), np.float32)
+    took = {}
+    for name in ("float32", "bfloat16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=name == "bfloat16"):
+            for _ in range(3):  # the first warms up
+                began = time.perf_counter()
+                original.chunk(original.batch(obs), noise)
+                took.setdefault(name, []).append(time.perf_counter() - began)
+    medians = {name: float(np.median(seconds[1:])) for name, seconds in took.items()}
+    best = min(medians, key=medians.get)
+    args.time.write_text(json.dumps({"peer": "lerobot", "torch": torch.__version__, "dtype": best, "chunk_median_s": medians[best]} |
+                                    {f"chunk_median_s_{name}": seconds for name, seconds in medians.items()}))
+    print(f"LeRobot's chunk, one picture, one thread: {medians}")
+
+
 def check_folder(args, table, folder, work):
     from transformers import PreTrainedTokenizerFast
 
@@ -414,6 +437,8 @@ def check_folder(args, table, folder, work):
     tokenizer.init_file = path
     original = LeRobot(folder, tokenizer, work)
     rng = np.random.default_rng(args.seed)
+    if args.time:
+        return time_original(args, original, rng)
     case = f"{original.family}: {folder.name}"
     original.check_weights(table, case, folder / "model.safetensors")
     chunks = []
@@ -423,6 +448,8 @@ def check_folder(args, table, folder, work):
         chunks.append(check_whole(args, table, case, folder, original, obs, work))
     apart = np.linalg.norm(chunks[0] - chunks[1]) / np.linalg.norm(chunks[0])
     table.say(case, f"two observations' chunks are {apart:.2g} apart", apart > 100 * args.tolerance)
+    if args.once:
+        return
     check_back(args, table, original, work / f"saved_{original.family}", rng, work)
     if not args.policy and original.family in ("pi0", "pi05"):
         out = work / f"{original.family}_openpi"
@@ -438,6 +465,8 @@ def main():
     parser.add_argument("--dtype", default="f32", help="soma's [f32]")
     parser.add_argument("--tolerance", type=float, default=1e-5, help="of the chunk, relative L2 [1e-5]")
     parser.add_argument("--family", nargs="+", choices=FAMILIES, default=FAMILIES, help="of what is made [all]")
+    parser.add_argument("--once", action="store_true", help="the folder itself only: LeRobot does not save it back")
+    parser.add_argument("--time", type=pathlib.Path, help="with --policy: nothing but the time of the original's chunk, into this file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=pathlib.Path, help="folder to work in, kept afterwards")
     args = parser.parse_args()
