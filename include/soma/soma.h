@@ -110,6 +110,9 @@ soma_status soma_pilot_new_json(soma_pilot **pilot, const soma_policy *policy, c
 void soma_pilot_free(soma_pilot *pilot); // NULL allowed
 // Forgets the episode so far; the random stream goes on unless `seed` is given anew by a new pilot.
 void soma_pilot_reset(soma_pilot *pilot);
+// What the robot sees in a control step for which no chunk is asked: some policies (diffusion) look at the step before the present one, too,
+// and take the present for it where nobody told them. Others do not keep it. An observation with executed = 1 has seen the step before.
+soma_status soma_pilot_see(soma_pilot *pilot, const soma_obs *obs, soma_error *err);
 // One observation to one chunk of actions. A wrong size or a NaN in the state is refused with a sentence and changes nothing.
 soma_status soma_pilot_act(soma_pilot *pilot, const soma_obs *obs, soma_actions *actions, soma_error *err);
 // The same for n pilots of one policy at once, pilots[i] with obs[i] into actions[i]; soma_pilot_act is its n = 1.

@@ -118,11 +118,13 @@ static int64_t episode_of(const soma_loader *l, int64_t sample) {
 static void fill_vectors(soma_loader *l, slot *s, const pick *p) {
     int64_t e = episode_of(l, p->sample), position = l->episodes[e], last = l->starts[e + 1] - 1, row = p->row;
     size_t state_size = (size_t)l->n_state * sizeof(float), action_size = (size_t)l->n_actions * sizeof(float);
-    memcpy(s->state + row * l->n_state, l->state + p->sample * l->n_state, state_size);
+    const int64_t first = l->starts[e], views = 1 + l->o.history, begin = p->sample - l->o.history;
+    for (int64_t v = 0; v < views; v++) // before an episode there is its first frame
+        memcpy(s->state + (row * views + v) * l->n_state, l->state + SOMA_MAX(first, begin + v) * l->n_state, state_size);
     for (int64_t h = 0; h < l->o.horizon; h++) {
-        int64_t from = SOMA_MIN(p->sample + h, last);
+        const int64_t from = SOMA_MAX(first, SOMA_MIN(begin + h, last));
         memcpy(s->actions + (row * l->o.horizon + h) * l->n_actions, l->action + from * l->n_actions, action_size);
-        s->pad[row * l->o.horizon + h] = p->sample + h > last;
+        s->pad[row * l->o.horizon + h] = begin + h < first || begin + h > last;
     }
     s->tasks[row] = l->d->episodes[position].task;
     s->episode[row] = position;
@@ -132,11 +134,13 @@ static void fill_vectors(soma_loader *l, slot *s, const pick *p) {
 static soma_status fill_picture(soma_loader *l, slot *s, soma_pictures_hand *hand, const pick *p, int camera, soma_error *err) {
     int64_t e = episode_of(l, p->sample);
     size_t size = soma__pictures_size(l->pictures, camera);
-    uint8_t *out = s->images[camera] + (size_t)p->row * size;
+    const int64_t views = 1 + l->o.history, frame = p->sample - l->starts[e];
+    uint8_t *out = s->images[camera] + (size_t)(p->row * views) * size;
     bool present = l->d->format->present(l->d, l->episodes[e], l->o.cameras[camera]);
     s->image_present[camera][p->row] = present;
-    if (present) return soma__pictures_get(l->pictures, hand, e, p->sample - l->starts[e], camera, out, err);
-    memset(out, 0, size);
+    for (int64_t v = 0; v < views && present; v++)
+        SOMA_TRY(soma__pictures_get(l->pictures, hand, e, SOMA_MAX(0, frame - l->o.history + v), camera, out + (size_t)v * size, err));
+    if (!present) memset(out, 0, (size_t)views * size);
     return SOMA_OK;
 }
 
@@ -226,6 +230,7 @@ double soma__loader_waited(const soma_loader *l) { return l->waited; }
 // ---- opening: the plan
 
 static soma_status check_opts(const soma_dataset *d, const soma_loader_opts *o, soma_error *err) {
+    SOMA_CHECK(o->history >= 0, "a history has no frames below none");
     SOMA_CHECK(o->batch > 0 && o->horizon > 0 && o->workers > 0 && o->queue > 0,
                "batch, horizon, workers and queue of a loader are above zero");
     SOMA_CHECK(o->ranks > 0 && o->rank >= 0 && o->rank < o->ranks, "a rank is one of the loader's ranks");
@@ -346,8 +351,8 @@ static soma_status read_all(soma_loader *l, soma_error *err) {
 // ---- opening: slots and workers
 
 static bool make_slot(slot *s, const soma_loader *l) {
-    size_t n = (size_t)l->o.batch, horizon = (size_t)l->o.horizon;
-    s->batch.state = s->state = soma__calloc(n * (size_t)l->n_state, sizeof(float));
+    const size_t n = (size_t)l->o.batch, horizon = (size_t)l->o.horizon, views = (size_t)(1 + l->o.history);
+    s->batch.state = s->state = soma__calloc(n * views * (size_t)l->n_state, sizeof(float));
     s->batch.actions = s->actions = soma__calloc(n * horizon * (size_t)l->n_actions, sizeof(float));
     s->batch.pad = s->pad = soma__calloc(n, horizon);
     s->batch.tasks = s->tasks = soma__calloc(n, sizeof *s->tasks);
@@ -356,7 +361,7 @@ static bool make_slot(slot *s, const soma_loader *l) {
     s->picks = soma__calloc(n, sizeof *s->picks);
     bool ok = s->state && s->actions && s->pad && s->tasks && s->episode && s->frame && s->picks;
     for (int c = 0; c < l->o.n_cameras; c++) {
-        s->batch.images[c] = s->images[c] = soma__calloc(n, soma__pictures_size(l->pictures, c));
+        s->batch.images[c] = s->images[c] = soma__calloc(n * views, soma__pictures_size(l->pictures, c));
         s->batch.image_present[c] = s->image_present[c] = soma__calloc(n, 1);
         ok = ok && s->images[c] && s->image_present[c];
     }

@@ -19,6 +19,7 @@ typedef struct soma_loader_opts {
     const int64_t *episodes;          // [n_episodes], copied
     int64_t n_episodes;
     int64_t horizon, batch;
+    int64_t history; // frames before a sample's that come with it (default 0); its actions begin with the first of them
     int workers; // threads; at least 1
     int queue;   // batches ready ahead of the trainer
     uint64_t seed;
@@ -35,10 +36,10 @@ soma_loader_opts soma__loader_defaults(void); // 1 worker, queue of 4
 
 typedef struct soma_loader_batch {
     int64_t index;                                     // which batch this is
-    const float *state;                                // [batch, n_state], robot units
+    const float *state;                                // [batch, 1 + history, n_state], robot units; oldest first
     const float *actions;                              // [batch, horizon, n_actions]
-    const uint8_t *pad;                                // [batch, horizon]; 1: past the episode's end
-    const uint8_t *images[SOMA_LOADER_CAMERAS];        // [batch, height, width, 3]; side x side where opts say so
+    const uint8_t *pad;                                // [batch, horizon]; 1: outside of the episode, whose first or last action it repeats
+    const uint8_t *images[SOMA_LOADER_CAMERAS];        // [batch, 1 + history, height, width, 3]; side x side where opts say so
     const uint8_t *image_present[SOMA_LOADER_CAMERAS]; // [batch]; 0: the episode's video is not on the disk, its picture is black
     const char *const *tasks;                          // [batch]
     const int64_t *episode, *frame;                    // [batch]; position in the dataset's episodes, frame in the episode

@@ -21,7 +21,7 @@ soma_scope_spec soma__build_scopes(const soma_build *b, const soma_precision_rul
                              .recompute = b->recompute};
 }
 
-static const soma_family *find_family(const char *type) {
+const soma_family *soma__family_find(const char *type) {
     for (const soma_family *const *f = soma__family_registry; *f; f++)
         for (const char *const *t = (*f)->types; *t; t++)
             if (!strcmp(*t, type)) return *f;
@@ -48,14 +48,14 @@ static soma_status unknown_type(const char *type, const char *where, soma_error 
 soma_status soma__model_new(soma_model **model, const json_t *config, const char *where, soma_error *err) {
     *model = NULL;
     const char *type = type_of(config);
-    const soma_family *family = type ? find_family(type) : NULL;
+    const soma_family *family = type ? soma__family_find(type) : NULL;
     return family ? family->model_new(model, config, where, err) : unknown_type(type, where, err);
 }
 
 soma_status soma__model_recognise(json_t *config, soma_shapes (*shapes)(void *ctx, const soma_family *family), void *ctx, const char *where,
                                   soma_error *err) {
     const char *type = type_of(config);
-    const soma_family *family = type ? find_family(type) : NULL;
+    const soma_family *family = type ? soma__family_find(type) : NULL;
     if (type && !family) return unknown_type(type, where, err);
     for (const soma_family *const *f = soma__family_registry; *f; f++) {
         if (!(*f)->recognise || (family && *f != family)) continue;

@@ -50,6 +50,7 @@ typedef struct soma_model_info {
     int64_t max_tokens, vocab;               // prompt length, ids below vocab
     int64_t n_steps;                         // denoising steps of the published sampler
     int64_t given_max;                       // first actions of a chunk that it may be given and continues; 0: it has not learned that
+    bool no_flow;                            // its steps are none of a flow: no times, no guidance, no mean chunk
     bool step_noise;                         // every step of the sampler adds noise (soma_batch.step_noise)
     double noise;                            // standard deviation of what it starts from: 1, or 0 where only the mean chunk was learned
     bool state_input;                        // false: the state reaches the model in the prompt's text, or not at all
@@ -214,6 +215,8 @@ struct soma_family {
     const char *name;             // "pi0"
     const char *const *types;     // values of model_type that it answers to, NULL at the end
     const char *const *presets;   // NULL at the end; the first is the default
+    const char *normalise;        // the rule (transform/normalise.h) of states and actions where none is asked for; NULL: openpi's
+    bool fits;                    // its sizes are the robot's and its pictures the cameras', whatever the preset: it pads nothing
     const soma_alias *aliases;    // ends with name NULL
     const soma_purpose *purposes; // ends with glob NULL; NULL: none are told
     // Looks at a checkpoint's tensors: adds to `config` what it does not say and they do (the type, sizes), and refuses one that
@@ -233,6 +236,7 @@ struct soma_family {
 
 extern const soma_family *const soma__family_registry[]; // made by CMake, NULL at its end
 
+const soma_family *soma__family_find(const char *type); // which answers to this type; NULL: none does
 // Finds the family by "model_type" (or LeRobot's "type"). `where` names the config in sentences.
 soma_status soma__model_new(soma_model **model, const json_t *config, const char *where, soma_error *err);
 void soma__model_free(soma_model *model); // NULL allowed

@@ -5,6 +5,7 @@
 // done and taken again by the next, and each keeps the plans of the last few sets of cameras and lengths of prompt that it has seen: once
 // these are known, nothing is allocated.
 #include "policy/policy.h"
+#include "policy/history.h"
 #include "policy/plan_set.h"
 #include "policy/published.h"
 
@@ -32,6 +33,8 @@ typedef struct runner {
     soma_writing_work writing; // where chunks are written as tokens
     soma_rtc rtc;              // where they are denoised
     float *x;                  // [n, S, A]
+    float *step_noise;         // [steps, n, S, A], of models that ask for it
+    int64_t noise_steps;       // that it has room for
 } runner;
 
 struct soma_policy {
@@ -64,6 +67,7 @@ struct soma_pilot {
     soma_rtc_schedule schedule;
     float *last; // [S, A] of the model: the chunk before, from `state`
     bool has_last;
+    soma_history history; // of models that look back
 };
 
 #define OPTS_TYPE soma_policy_opts
@@ -109,6 +113,7 @@ static void runner_free(runner *r) {
     soma__writing_work_free(&r->writing);
     soma__rtc_free(&r->rtc);
     soma__free(r->x);
+    soma__free(r->step_noise);
     soma__free(r);
 }
 
@@ -226,7 +231,7 @@ static soma_status describe(soma_policy *p, const json_t *config, soma_error *er
     for (int i = 0; i < r->n_ignored; i++) p->ignored[i] = r->ignored[i];
     for (int i = 0; i < r->n_state_keys; i++) p->state_keys[i] = r->state_keys[i];
     json_t *metadata =
-        json_pack("{s:s, s:i, s:i, s:i, s:f, s:[]}", "model_type", p->model->info.type, "action_horizon", (int)p->model->info.horizon,
+        json_pack("{s:s, s:i, s:i, s:i, s:f, s:[]}", "model_type", p->model->info.type, "action_horizon", (int)(p->model->info.horizon - p->model->info.history),
                   "action_dim", r->n_actions, "state_dim", r->n_state, "control_frequency", r->rate, "cameras");
     for (int i = 0; metadata && i < r->n_cameras; i++)
         json_array_append_new(json_object_get(metadata, "cameras"), json_string(r->cameras[i]));
@@ -237,7 +242,7 @@ static soma_status describe(soma_policy *p, const json_t *config, soma_error *er
     free(text);
     if (!kept) return soma__no_memory(err, "a policy's metadata");
     p->info = (soma_policy_info){.family = p->model->info.type,
-                                 .horizon = (int)p->model->info.horizon,
+                                 .horizon = (int)(p->model->info.horizon - p->model->info.history),
                                  .n_actions = r->n_actions,
                                  .n_state = r->n_state,
                                  .rate = r->rate,
@@ -371,6 +376,8 @@ static soma_status check_rtc(soma_rtc_mode *mode, soma_rtc_schedule *schedule, c
     if (o->rtc_horizon < 0) return soma__fail(err, SOMA_BAD_INPUT, "rtc-horizon %lld: at least 0", (long long)o->rtc_horizon);
     if (*mode && p->model->info.answer.max)
         return soma__fail(err, SOMA_UNSUPPORTED, "rtc: %s writes its chunks as tokens; real-time chunking needs a flow", p->info.family);
+    if (*mode && p->model->info.no_flow)
+        return soma__fail(err, SOMA_UNSUPPORTED, "rtc: %s samples along no flow; real-time chunking needs one", p->info.family);
     if (*mode == SOMA_RTC_GRADIENT && !p->gradient)
         return soma__fail(err, SOMA_BAD_INPUT, "rtc gradient: the policy is to be opened with the option gradient");
     if (*mode == SOMA_RTC_TRAINED && !p->model->info.given_max)
@@ -402,14 +409,18 @@ soma_status soma_pilot_new(soma_pilot **out, const soma_policy *policy, const so
     *pilot = (soma_pilot){.policy = policy, .opts = o, .time = time, .rng = soma__rng((uint64_t)o.seed), .rtc = rtc, .schedule = schedule};
     const soma_model_info *info = &policy->model->info;
     if (rtc) pilot->last = soma__calloc((size_t)(info->horizon * info->action_dim), sizeof *pilot->last);
-    pilot->actions = soma__calloc((size_t)(policy->info.horizon * policy->info.n_actions), sizeof *pilot->actions);
+    pilot->actions = soma__calloc((size_t)(info->horizon * policy->info.n_actions), sizeof *pilot->actions);
     pilot->state = soma__calloc((size_t)policy->info.n_state, sizeof *pilot->state);
     if (!pilot->actions || !pilot->state || (rtc && !pilot->last)) {
         soma_pilot_free(pilot);
         return soma__no_memory(err, "a pilot");
     }
-    *out = pilot;
-    return SOMA_OK;
+    soma_status status = soma__history_new(&pilot->history, &policy->robot, policy->model, err);
+    if (status != SOMA_OK)
+        soma_pilot_free(pilot);
+    else
+        *out = pilot;
+    return status;
 }
 
 void soma_pilot_free(soma_pilot *pilot) {
@@ -417,10 +428,21 @@ void soma_pilot_free(soma_pilot *pilot) {
     soma__free(pilot->actions);
     soma__free(pilot->state);
     soma__free(pilot->last);
+    soma__history_free(&pilot->history);
     soma__free(pilot);
 }
 
-void soma_pilot_reset(soma_pilot *pilot) { pilot->has_last = false; }
+void soma_pilot_reset(soma_pilot *pilot) {
+    pilot->has_last = false;
+    soma__history_forget(&pilot->history);
+}
+
+soma_status soma_pilot_see(soma_pilot *pilot, const soma_obs *obs, soma_error *err) {
+    if (pilot->history.views <= 1) return SOMA_OK;
+    SOMA_TRY(soma__history_see(&pilot->history, &pilot->policy->robot, obs, err));
+    pilot->history.seen = true;
+    return SOMA_OK;
+}
 
 // The plans for what was observed, with their inputs.
 static soma_status feed_plans(const soma_policy *p, runner *r, int64_t steps, soma_error *err) {
@@ -461,6 +483,29 @@ static void continue_chunk(runner *r, const soma_policy *p, const soma_pilot *pi
     soma__rtc_weights(r->rtc.weight + i * S, S, pilot->schedule, obs->delay, horizon);
 }
 
+// The observation as row i. A history that ended some steps ago, when the last chunk was made, is none.
+static soma_status observe_row(runner *r, const soma_policy *p, soma_pilot *pilot, int i, const soma_obs *obs, soma_error *err) {
+    soma_history *h = &pilot->history;
+    if (h->views <= 1) return soma__robot_observe(&p->robot, &r->rows, i, obs, err);
+    if (!h->seen && obs->executed != 1) soma__history_forget(h);
+    SOMA_TRY(soma__history_see(h, &p->robot, obs, err));
+    h->seen = false;
+    soma__history_put(h, &r->rows, i);
+    return SOMA_OK;
+}
+
+static soma_status need_step_noise(runner *r, const soma_policy *p, int64_t steps, soma_error *err) {
+    const int64_t chunk = p->model->info.horizon * p->model->info.action_dim;
+    if (!p->model->info.step_noise || r->noise_steps >= steps) return SOMA_OK;
+    soma__free(r->step_noise);
+    r->noise_steps = 0;
+    r->step_noise = soma__calloc((size_t)(steps * r->n * chunk), sizeof *r->step_noise);
+    if (!r->step_noise) return soma__no_memory(err, "a sampler's noise");
+    r->noise_steps = steps;
+    r->rows.batch.step_noise = r->step_noise;
+    return SOMA_OK;
+}
+
 static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *pilots, const soma_obs *obs, soma_error *err) {
     size_t chunk = (size_t)(p->model->info.horizon * p->model->info.action_dim);
     for (int i = 0; i < r->n; i++) {
@@ -478,8 +523,9 @@ static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *p
         if (obs[i].executed < 0 || obs[i].delay < 0)
             return soma__fail(err, SOMA_BAD_INPUT, "an observation after %d steps with a delay of %d: both are at least 0", obs[i].executed,
                               obs[i].delay);
-        SOMA_TRY(soma__robot_observe(&p->robot, &r->rows, i, &obs[i], err));
+        SOMA_TRY(observe_row(r, p, pilots[i], i, &obs[i], err));
     }
+    SOMA_TRY(need_step_noise(r, p, pilots[0]->opts.steps, err));
     for (int i = 0; i < r->n; i++) { // nothing may fail from here on: the random streams advance
         soma_rng rng = soma__rng_fold(&pilots[i]->rng, pilots[i]->acts++);
         if (!p->model->info.answer.max) continue_chunk(r, p, pilots[i], i, &obs[i]);
@@ -490,6 +536,8 @@ static soma_status observe(runner *r, const soma_policy *p, soma_pilot *const *p
         }
         soma__rng_normals(&rng, r->x + (size_t)i * chunk, chunk);
         for (size_t k = 0; k < chunk; k++) r->x[(size_t)i * chunk + k] *= (float)pilots[i]->opts.noise;
+        for (int64_t k = 0; p->model->info.step_noise && k < pilots[i]->opts.steps; k++)
+            soma__rng_normals(&rng, r->step_noise + (size_t)(k * r->n + i) * chunk, chunk);
     }
     return SOMA_OK;
 }
@@ -512,7 +560,8 @@ soma_status soma_policy_act_many(const soma_policy *policy, int n, soma_pilot *c
             pilots[i]->has_last = true;
         }
         const soma_answer_flaw flaw = p->model->info.answer.max ? r->writing.flaws[i] : SOMA_ANSWER_FINE;
-        actions[i] = (soma_actions){pilots[i]->actions, p->info.horizon, p->info.n_actions, ms, flaw ? soma__answer_flaw_text(flaw) : NULL};
+        const float *first = pilots[i]->actions + p->model->info.history * p->info.n_actions; // of the present
+        actions[i] = (soma_actions){first, p->info.horizon, p->info.n_actions, ms, flaw ? soma__answer_flaw_text(flaw) : NULL};
     }
     runner_give(p, r);
     return status;

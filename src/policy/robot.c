@@ -33,7 +33,7 @@ soma_status soma__robot_check(soma_robot *r, const soma_model *model, const char
     for (int i = 0; i < r->n_actions; i++)
         if (r->delta[i] && i >= r->n_state)
             return soma__fail(err, SOMA_BAD_INPUT, "%s: action %d is relative to a state value that the robot does not have", where, i);
-    SOMA_TRY(soma__text_limit(r->text, info->vocab, where, err));
+    if (info->max_tokens) SOMA_TRY(soma__text_limit(r->text, info->vocab, where, err));
     SOMA_TRY(find_norm(&r->state, r, "state", r->state_rule, r->n_state, err));
     return find_norm(&r->actions, r, "actions", r->action_rule, r->n_actions, err);
 }
@@ -43,14 +43,14 @@ soma_status soma__robot_check(soma_robot *r, const soma_model *model, const char
 soma_status soma__rows_new(soma_rows *rows, const soma_robot *r, const soma_model *model, int64_t n, soma_error *err) {
     const soma_model_info *info = &model->info;
     soma_dtype dtype = soma__robot_image_dtype(r);
-    size_t N = (size_t)n, C = (size_t)info->n_cameras, L = (size_t)soma__prompt_room(info),
-           picture = (size_t)(info->image_size * info->image_size) * 3;
-    *rows = (soma_rows){.model = model, .n = n};
+    const size_t N = (size_t)(n * (1 + info->history)), C = (size_t)info->n_cameras, L = (size_t)soma__prompt_room(info),
+                 picture = (size_t)soma__image_pixels(info) * 3;
+    *rows = (soma_rows){.model = model, .n = n * (1 + info->history)};
     rows->images = soma__calloc(N * C, picture * soma_dtype_size(dtype));
     rows->picture = soma__calloc(dtype == SOMA_F32 ? picture : 1, sizeof *rows->picture);
     rows->image_mask = soma__calloc(N * C, 1);
-    rows->tokens = soma__calloc(N * L, sizeof *rows->tokens);
-    rows->token_mask = soma__calloc(N * L, 1);
+    rows->tokens = soma__calloc(N * L + 1, sizeof *rows->tokens);
+    rows->token_mask = soma__calloc(N * L + 1, 1);
     rows->state = soma__calloc(N * (size_t)info->state_dim, sizeof *rows->state);
     rows->prompts = soma__calloc(N, sizeof *rows->prompts);
     if (!rows->images || !rows->picture || !rows->image_mask || !rows->tokens || !rows->token_mask || !rows->state || !rows->prompts) {
@@ -84,23 +84,24 @@ void soma__rows_free(soma_rows *rows) {
 // ---- observation in
 
 static soma_status set_resizer(const soma_robot *r, soma_rows *rows, int width, int height, soma_error *err) {
-    int side = (int)rows->model->info.image_size;
+    const int out_width = (int)soma__image_width(&rows->model->info), out_height = (int)rows->model->info.image_size;
     if (rows->resizer && rows->in_width == width && rows->in_height == height) return SOMA_OK;
     soma__resizer_free(rows->resizer);
     rows->resizer = NULL;
-    SOMA_TRY(soma__resizer_new(&rows->resizer, r->resize, width, height, side, side, err));
+    SOMA_TRY(soma__resizer_new(&rows->resizer, r->resize, width, height, out_width, out_height, err));
     rows->in_width = width;
     rows->in_height = height;
     return SOMA_OK;
 }
 
 static soma_status put_picture(const soma_robot *r, soma_rows *rows, int64_t slot, const soma_image *image, soma_error *err) {
-    int64_t side = rows->model->info.image_size, n = side * side;
+    const soma_model_info *info = &rows->model->info;
+    const int64_t n = soma__image_pixels(info);
     if (!image->pixels || image->width < 1 || image->height < 1)
         return soma__fail(err, SOMA_BAD_INPUT, "camera \"%s\": a picture of %d x %d pixels", image->camera, image->width, image->height);
     if (rows->batch.image_dtype == SOMA_U8) {
         uint8_t *out = (uint8_t *)rows->images + slot * n * 3;
-        if (image->width == side && image->height == side) {
+        if (image->width == soma__image_width(info) && image->height == info->image_size) {
             memcpy(out, image->pixels, (size_t)n * 3);
             return SOMA_OK;
         }
@@ -139,7 +140,7 @@ soma_status soma__robot_look(uint8_t **rgb, const soma_robot *r, const soma_mode
 }
 
 static void put_black(soma_rows *rows, int64_t slot) {
-    size_t n = (size_t)(rows->model->info.image_size * rows->model->info.image_size) * 3;
+    const size_t n = (size_t)soma__image_pixels(&rows->model->info) * 3;
     if (rows->batch.image_dtype == SOMA_U8)
         memset((uint8_t *)rows->images + (size_t)slot * n, 0, n);
     else
@@ -184,6 +185,7 @@ static soma_status put_pictures(const soma_robot *r, soma_rows *rows, int64_t ro
 // new each time.
 static soma_status put_prompt(const soma_robot *r, soma_rows *rows, int64_t row, const char *prompt, const double *state, soma_error *err) {
     const soma_model_info *info = &rows->model->info;
+    if (!info->max_tokens) return SOMA_OK; // it reads no text
     soma_prompt_form form = soma__robot_prompt_form(r, rows->model);
     bool same = rows->prompts[row] && !strcmp(rows->prompts[row], prompt);
     if (same && !soma__prompt_has_state(form)) return SOMA_OK;

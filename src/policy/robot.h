@@ -87,7 +87,7 @@ soma_prompt_form soma__robot_prompt_form(const soma_robot *robot, const soma_mod
 // The arrays of a batch of n rows, owned; `batch` points into them.
 typedef struct soma_rows {
     const soma_model *model;
-    int64_t n;
+    int64_t n; // observations: with a history 1 + history of them for each row of the batch, oldest first
     soma_batch batch;
     void *images;          // u8 [n, C, H, W, 3] or f32 [n, C, 3, H, W]
     float *picture;        // [H, W, 3], where images are f32

@@ -240,12 +240,14 @@ soma_status soma__robot_stats(soma_norm_stats **stats, const json_t *robot, cons
 // ---- opening
 
 static soma_status open_text(soma_robot *r, const char *from, const soma_model *model, soma_error *err) {
+    if (!model->info.max_tokens) return SOMA_OK; // it reads no text
     soma_status status = soma__text_open(&r->text, from, err);
     if (status != SOMA_NOT_FOUND || !model->info.tokenizer) return status;
-    return soma__fail(err, SOMA_NOT_FOUND,
-                      "%s: no text tokenizer here, in tokenizer/ or in assets/. Released checkpoints of %s come without it: fetch %s, and put "
-                      "it into this folder or name it with --text-tokenizer",
-                      from, model->info.type, model->info.tokenizer);
+    return soma__fail(
+        err, SOMA_NOT_FOUND,
+        "%s: no text tokenizer here, in tokenizer/ or in assets/. Released checkpoints of %s come without it: fetch %s, and put "
+        "it into this folder or name it with --text-tokenizer",
+        from, model->info.type, model->info.tokenizer);
 }
 
 soma_status soma__robot_open(soma_robot *r, const json_t *config, const char *dir, const char *text_path, const soma_model *model,

@@ -45,7 +45,7 @@ static soma_status read_inputs(soma_trace_run *r, soma_error *err) {
     } else if (noisy)
         SOMA_TRY(soma__trace_input(r, (const void **)&r->noise, "noise", SOMA_F32, 3, chunk, err));
     if (info->step_noise && r->noise) SOMA_TRY(soma__trace_input(r, (const void **)&b->step_noise, "step_noise", SOMA_F32, 4, steps, err));
-    const bool timed = info->max_tokens > 0; // families without a prompt draw their times themselves
+    const bool timed = !info->no_flow; // others draw what they need
     r->train = all || (r->noise && soma__safetensors_find(r->in, "actions") && (!timed || soma__safetensors_find(r->in, "train_time")));
     if (r->precision.weight != SOMA_F32) r->train = false; // gradients need f32 weights
     if (!r->train) return SOMA_OK;

@@ -67,29 +67,34 @@ void soma__pass_free(soma_pass *pass) {
     *pass = (soma_pass){0};
 }
 
-// Observation i of the loader's batch into row i.
+static soma_status of_frame(soma_status status, const soma_trainer *t, const soma_loader_batch *batch, int64_t i, soma_error *err) {
+    if (status == SOMA_OK) return SOMA_OK;
+    return soma__fail_in(err, "%s: episode %lld, frame %lld", t->data->path, (long long)batch->episode[i], (long long)batch->frame[i]);
+}
+
+// Observation i of the loader's batch, with those before it that the model looks at, into row i.
 static soma_status fill_row(soma_trainer *t, soma_pass *pass, const soma_pictures *pictures, const soma_loader_batch *batch, int64_t i,
                             soma_error *err) {
     const soma_robot *r = &t->robot;
-    soma_obs obs = {.prompt = batch->tasks[i], .state = batch->state + i * r->n_state, .n_state = r->n_state};
-    for (int c = 0; c < r->n_cameras; c++) {
-        const uint8_t *pixels = batch->images[c] + (size_t)i * soma__pictures_size(pictures, c);
-        if (batch->image_present[c][i])
-            obs.images[obs.n_images++] =
-                (soma_image){r->cameras[c], pixels, soma__pictures_width(pictures, c), soma__pictures_height(pictures, c)};
+    const int64_t views = 1 + t->model->info.history;
+    soma_obs obs;
+    for (int64_t v = i * views; v < (i + 1) * views; v++) {
+        obs = (soma_obs){.prompt = batch->tasks[i], .state = batch->state + v * r->n_state, .n_state = r->n_state};
+        for (int c = 0; c < r->n_cameras; c++) {
+            const uint8_t *pixels = batch->images[c] + (size_t)v * soma__pictures_size(pictures, c);
+            if (batch->image_present[c][i])
+                obs.images[obs.n_images++] =
+                    (soma_image){r->cameras[c], pixels, soma__pictures_width(pictures, c), soma__pictures_height(pictures, c)};
+        }
+        SOMA_TRY(of_frame(soma__robot_observe(r, &pass->rows, v, &obs, err), t, batch, i, err));
     }
-    soma_status status = soma__robot_observe(r, &pass->rows, i, &obs, err);
-    if (status != SOMA_OK)
-        return soma__fail_in(err, "%s: episode %lld, frame %lld", t->data->path, (long long)batch->episode[i], (long long)batch->frame[i]);
     int64_t chunk = t->model->info.horizon * t->model->info.action_dim;
     soma__robot_to_model(r, t->model, obs.state, batch->actions + i * t->model->info.horizon * r->n_actions, pass->actions + i * chunk);
     if (!t->model->info.answer.max) return SOMA_OK;
     int64_t at = i * soma__prompt_room(&t->model->info);
-    status = soma__lesson_fill(&pass->lesson, &t->writing, i, pass->rows.tokens + at, pass->rows.token_mask + at, pass->actions + i * chunk,
-                               err);
-    if (status != SOMA_OK)
-        return soma__fail_in(err, "%s: episode %lld, frame %lld", t->data->path, (long long)batch->episode[i], (long long)batch->frame[i]);
-    return SOMA_OK;
+    const soma_status status = soma__lesson_fill(&pass->lesson, &t->writing, i, pass->rows.tokens + at, pass->rows.token_mask + at,
+                                                 pass->actions + i * chunk, err);
+    return of_frame(status, t, batch, i, err);
 }
 
 // One (noise, time) pair: noise ~ N(0, 1); time = 0.999 Beta(1.5, 1) + 0.001, drawn as U^(1/1.5) (openpi).
@@ -113,9 +118,14 @@ soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loade
             draw(pass, info, i * pass->draws + k, soma__rng_fold(&stream, (uint64_t)(i * pass->draws + k)));
         if (!training || !(t->o.state_noise > 0)) continue;
         soma_rng noise = soma__rng_fold(&stream, UINT32_MAX + (uint64_t)i);
-        for (int d = 0; d < t->robot.n_state && info->state_input; d++)
-            pass->rows.state[i * info->state_dim + d] += (float)(t->o.state_noise * soma__rng_normal(&noise));
+        const int64_t views = 1 + info->history;
+        for (int64_t v = i * views; v < (i + 1) * views; v++)
+            for (int d = 0; d < t->robot.n_state && info->state_input; d++)
+                pass->rows.state[v * info->state_dim + d] += (float)(t->o.state_noise * soma__rng_normal(&noise));
     }
+    soma_rng rest = soma__rng_fold(&stream, UINT64_MAX);
+    pass->rows.batch.seed = soma__rng_below(&rest, INT64_MAX);
+    pass->rows.batch.action_pad = batch->pad;
     SOMA_TRY(t->model->family->prepare(t->model, &pass->rows.batch, &pass->feed, err));
     for (size_t i = 0; i < pass->feed.n_arrays; i++) {
         const soma_feed_array *a = &pass->feed.arrays[i];

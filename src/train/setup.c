@@ -141,7 +141,14 @@ static soma_status new_config(json_t **config, const soma_trainer *t, soma_error
         *config = json_object();
     json_object_set_new(*config, "model_type", json_string(t->o.family));
     json_object_set_new(*config, "preset", json_string(t->o.preset));
-    if (!strcmp(t->o.preset, "base")) return SOMA_OK; // a net of other sizes has the robot's, unless --model gives others
+    const soma_family *family = soma__family_find(t->o.family);
+    const bool fits = family && family->fits, base = !strcmp(t->o.preset, "base");
+    if (base && !fits) return SOMA_OK; // a net of other sizes has the robot's, unless --model gives others
+    if (base && r->n_cameras) {
+        const soma_feature *camera = &t->data->features[t->camera_features[0]];
+        set_unless(*config, "image_height", json_integer(camera->shape[0]));
+        set_unless(*config, "image_width", json_integer(camera->shape[1]));
+    }
     set_unless(*config, "action_dim", json_integer(r->n_actions));
     set_unless(*config, "state_dim", json_integer(SOMA_MAX(r->n_state, 1)));
     json_t *cameras = json_array();
@@ -182,6 +189,8 @@ static soma_status make_model(soma_trainer *t, soma_error *err) {
     set_sampler(config, &t->o);
     if (t->o.horizon) json_object_set_new(config, "action_horizon", json_integer(t->o.horizon));
     soma_status status = soma__model_new(&t->model, config, where, err);
+    if (status == SOMA_OK && t->o.mean_steps && t->model->info.no_flow)
+        status = soma__fail(err, SOMA_BAD_INPUT, "%s learns along no flow: there is no mean chunk for --mean-steps", t->model->info.type);
     if (status == SOMA_OK && t->o.mean_steps && t->model->info.answer.max)
         status =
             soma__fail(err, SOMA_BAD_INPUT, "%s writes its chunks as tokens: there is no mean chunk for --mean-steps", t->model->info.type);
@@ -236,7 +245,9 @@ static soma_status make_robot(soma_trainer *t, soma_error *err) {
     for (int i = 0; i < r->n_actions; i++) r->delta[i] = t->o.delta && !(names && strstr(names[i], "gripper"));
     if (*t->o.robot && t->o.delta) return soma__fail(err, SOMA_BAD_INPUT, "--delta and --robot: the robot says which actions are relative");
     if (*t->o.robot) SOMA_TRY(soma__robot_adopt(r, t->o.robot, t->data->path, err));
-    SOMA_TRY(soma__norm_rule_parse(&r->state_rule, t->o.normalise, err));
+    const soma_family *family = soma__family_find(t->o.family);
+    const bool asked = strcmp(t->o.normalise, soma_train_defaults().normalise) != 0;
+    SOMA_TRY(soma__norm_rule_parse(&r->state_rule, !asked && family && family->normalise ? family->normalise : t->o.normalise, err));
     r->action_rule = r->state_rule;
     return find_cameras(t, err);
 }
@@ -248,6 +259,7 @@ static const char *given_vocabulary(const soma_trainer *t) {
 }
 
 static soma_status make_vocabulary(soma_trainer *t, soma_error *err) {
+    if (!t->model->info.max_tokens) return SOMA_OK; // it reads no text
     const char *given = given_vocabulary(t);
     if (given) return soma__text_open(&t->robot.text, given, err);
     const char **prompts = soma__calloc((size_t)t->n_training, sizeof *prompts);
@@ -261,6 +273,7 @@ static soma_status make_vocabulary(soma_trainer *t, soma_error *err) {
 static soma_status write_vocabulary(const soma_trainer *t, soma_error *err) {
     char path[SOMA_PATH_MAX];
     const char *given = given_vocabulary(t);
+    if (!t->robot.text) return SOMA_OK;
     if (given) return soma__text_copy(given, t->o.out, err);
     SOMA_TRY(soma__path_join(path, t->o.out, "vocab.json", err));
     return soma__text_save(t->robot.text, path, err);
@@ -294,6 +307,7 @@ static soma_status write_folder(soma_trainer *t, soma_error *err) {
 // Pictures that are larger than the model's are kept as the model sees them, where that is what the robot's filter makes of them anyway:
 // more of them fit, and the trainer's thread has less to do.
 int soma__trainer_picture_side(const soma_trainer *t) {
+    if (soma__image_width(&t->model->info) != t->model->info.image_size) return 0;
     int64_t side = t->model->info.image_size, largest = 0;
     for (int c = 0; c < t->robot.n_cameras; c++) largest = SOMA_MAX(largest, t->data->features[t->camera_features[c]].size / 3);
     return t->robot.resize == SOMA_RESIZE_PIL && largest > side * side ? (int)side : 0;
@@ -309,6 +323,7 @@ static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int6
     o.episodes = episodes;
     o.n_episodes = n;
     o.horizon = t->model->info.horizon;
+    o.history = t->model->info.history;
     o.batch = batch;
     o.workers = (int)t->o.workers;
     o.side = soma__trainer_picture_side(t);

@@ -150,6 +150,7 @@ soma_status act_model_new(soma_model **model, const json_t *json, const char *wh
         return status;
     }
     c->model.info.type = "act";
+    c->model.info.no_flow = true;
     c->model.info.state_input = true;
     c->model.family = &soma__family_act;
     *model = &c->model;
@@ -170,6 +171,8 @@ const soma_family soma__family_act = {
     .name = "act",
     .types = (const char *const[]){"act", NULL},
     .presets = (const char *const[]){"base", "nano", NULL},
+    .normalise = "lerobot_mean_std",
+    .fits = true,
     .aliases = act_aliases,
     .purposes = act_purposes,
     .recognise = act_recognise,

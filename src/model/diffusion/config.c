@@ -220,6 +220,7 @@ soma_status diffusion_model_new(soma_model **model, const json_t *json, const ch
         return status;
     }
     c->model.info.type = "diffusion";
+    c->model.info.no_flow = true;
     c->model.info.state_input = true;
     c->model.info.step_noise = c->sampler == DIFFUSION_DDPM;
     c->model.family = &soma__family_diffusion;
@@ -254,6 +255,8 @@ const soma_family soma__family_diffusion = {
     .name = "diffusion",
     .types = (const char *const[]){"diffusion", NULL},
     .presets = (const char *const[]){"base", "nano", NULL},
+    .normalise = "lerobot_min_max", // what is sampled is clipped to -1..1
+    .fits = true,
     .purposes = diffusion_purposes,
     .recognise = diffusion_recognise,
     .model_new = diffusion_model_new,
