@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/opts.h"
+#include "base/rng.h"
 #include "device/cpu/peak.h"
 #include "model/family.h"
 
@@ -80,6 +81,17 @@ SOMA_OPTS_DECLARE(soma_bench_serve_opts, SOMA_BENCH_SERVE_OPTS)
 extern const struct soma_opt_table soma_bench_serve_opts_table;
 soma_bench_serve_opts soma__bench_serve_defaults(void);
 
+#define SOMA_BENCH_RECORD_OPTS(X)                            \
+    X(INT, cameras, 3, "record: cameras")                    \
+    X(INT, camera_width, 640, "record: pixels, even")        \
+    X(INT, camera_height, 480, "record: pixels, even")       \
+    X(REAL, rate, 30, "record: pictures per second of each") \
+    X(REAL, seconds, 3, "record: of filming at that rate")   \
+    X(TEXT, scratch, "", "record: folder for what is recorded; empty: /tmp")
+SOMA_OPTS_DECLARE(soma_bench_record_opts, SOMA_BENCH_RECORD_OPTS)
+extern const struct soma_opt_table soma_bench_record_opts_table;
+soma_bench_record_opts soma__bench_record_defaults(void);
+
 typedef struct soma_spread {
     double median, low, high; // seconds
 } soma_spread;
@@ -126,5 +138,11 @@ void soma__bench_data_print(const json_t *result);
 // The loader: datasets' samples, and how long a trainer waits for them.
 soma_status soma__bench_loader(json_t **out, const soma_bench_opts *opts, const soma_bench_loader_opts *loader, soma_error *err);
 void soma__bench_loader_print(const json_t *result);
+// A square that moves over a slope of colours, with a little noise: neither still nor noise alone, which no codec could do anything with.
+void soma__bench_paint(uint8_t *rgb, int width, int height, int frame, int camera, soma_rng *rng);
+
+// The recorder: cameras that film at their rate, and as fast as it goes.
+soma_status soma__bench_record(json_t **out, const soma_bench_record_opts *record, soma_error *err);
+void soma__bench_record_print(const json_t *result);
 
 #endif

@@ -25,15 +25,14 @@ enum { HORIZON = 16, WINDOWS = 3, SAVED = 200, SIDE = 256, MADE_EPISODES = 8, MA
 
 // ---- a dataset where none is given
 
-// A square that moves over a slope of colours, with a little noise: neither still nor noise alone, which no codec could do anything with.
-static void paint(uint8_t *rgb, int frame, int camera, soma_rng *rng) {
-    for (int y = 0; y < SIDE; y++)
-        for (int x = 0; x < SIDE; x++) {
-            uint8_t *p = rgb + (y * SIDE + x) * 3;
-            bool square = abs(x - (40 + frame) % SIDE) < 30 && abs(y - (80 + camera * 60)) < 30;
+void soma__bench_paint(uint8_t *rgb, int width, int height, int frame, int camera, soma_rng *rng) {
+    for (int y = 0; y < height; y++)
+        for (int x = 0; x < width; x++) {
+            uint8_t *p = rgb + (y * width + x) * 3;
+            bool square = abs(x - (40 + frame) % width) < 30 && abs(y - (80 + camera * 60)) < 30;
             uint64_t noise = soma__rng_u64(rng);
-            p[0] = (uint8_t)(square ? 220 : x / 2 + (int)(noise & 7));
-            p[1] = (uint8_t)(square ? 40 : y / 2 + (int)(noise >> 8 & 7));
+            p[0] = (uint8_t)(square ? 220 : 128 * x / width + (int)(noise & 7));
+            p[1] = (uint8_t)(square ? 40 : 128 * y / height + (int)(noise >> 8 & 7));
             p[2] = (uint8_t)(square ? 60 : 90 + camera * 40 + (int)(noise >> 16 & 7));
         }
 }
@@ -49,7 +48,7 @@ static soma_status make_frames(soma_dataset_writer *w, soma_error *err) {
                 state[i] = (float)(0.01 * f * (i + 1) + 0.1 * e);
                 action[i] = state[i] + 0.01f * (float)soma__rng_normal(&rng);
             }
-            for (int c = 0; c < 2; c++) paint(pictures[c], f + 17 * e, c, &rng);
+            for (int c = 0; c < 2; c++) soma__bench_paint(pictures[c], SIDE, SIDE, f + 17 * e, c, &rng);
             SOMA_TRY(soma__dataset_writer_frame(w, state, action, images, err));
         }
         SOMA_TRY(soma__dataset_writer_episode(w, e % 2 ? "push the square" : "follow the square", err));

@@ -46,6 +46,7 @@ typedef struct options {
     soma_bench_data_opts data;
     soma_bench_loader_opts loader;
     soma_bench_serve_opts serve;
+    soma_bench_record_opts record;
 } options;
 
 static soma_status bench_machine(json_t **out, const options *o, soma_error *err) { return soma__bench_peaks(out, &o->all, err); }
@@ -65,6 +66,7 @@ static soma_status bench_loader(json_t **out, const options *o, soma_error *err)
 static soma_status bench_serve(json_t **out, const options *o, soma_error *err) {
     return soma__bench_serve(out, &o->all, &o->serve, o->policy.policy, err);
 }
+static soma_status bench_record(json_t **out, const options *o, soma_error *err) { return soma__bench_record(out, &o->record, err); }
 
 static const struct subject {
     const char *name;
@@ -80,6 +82,7 @@ static const struct subject {
     {"data", bench_data, soma__bench_data_print},
     {"loader", bench_loader, soma__bench_loader_print},
     {"serve", bench_serve, soma__bench_serve_print},
+    {"record", bench_record, soma__bench_record_print},
 };
 
 static int run(int argc, char **argv) {
@@ -89,12 +92,13 @@ static int run(int argc, char **argv) {
                  soma__bench_text_defaults(),
                  soma__bench_data_defaults(),
                  soma__bench_loader_defaults(),
-                 soma__bench_serve_defaults()};
+                 soma__bench_serve_defaults(),
+                 soma__bench_record_defaults()};
     soma_cmd cmd = {
-        .usage = "[train|machine|kernels|policy|fast|text|data|loader|serve] [options]",
+        .usage = "[train|machine|kernels|policy|fast|text|data|loader|serve|record] [options]",
         .about = "Measures a training step (train, the default), single kernels or a policy's chunk against the machine's own limit,\n"
                  "measured in the same run; that limit alone (machine); FAST, the tokenizer of actions; a tokenizer of text;\n"
-                 "statistics and the opening of large datasets (data); the loader that feeds a trainer; or a server\n"
+                 "statistics and the opening of large datasets (data); the loader that feeds a trainer; recording; or a server\n"
                  "of a policy: what it adds to a call, what requests cost together, many clients against a deadline (serve).\n\n"
                  "Examples:\n  soma bench\n  soma bench machine\n  soma bench kernels --dtype f32\n"
                  "  soma bench policy --family pi0 --preset base --random --profile\n"
@@ -111,13 +115,15 @@ static int run(int argc, char **argv) {
                    {&soma_bench_text_opts_table, &o.text, "text"},
                    {&soma_bench_data_opts_table, &o.data, "data"},
                    {&soma_bench_loader_opts_table, &o.loader, "loader"},
-                   {&soma_bench_serve_opts_table, &o.serve, "serve"}}};
+                   {&soma_bench_serve_opts_table, &o.serve, "serve"},
+                   {&soma_bench_record_opts_table, &o.record, "record"}}};
     int code;
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     const struct subject *subject = subjects;
     while (cmd.n_words && subject < subjects + SOMA_COUNT(subjects) && strcmp(cmd.words[0], subject->name)) subject++;
     if (subject == subjects + SOMA_COUNT(subjects))
-        return soma__cmd_usage(&cmd, "\"%s\" cannot be measured; train, machine, kernels, policy, fast, text, data, loader and serve can",
+        return soma__cmd_usage(&cmd,
+                               "\"%s\" cannot be measured; train, machine, kernels, policy, fast, text, data, loader, serve and record can",
                                cmd.words[0]);
     soma_error err = {0};
     json_t *result;

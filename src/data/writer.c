@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Collects frames into episodes and episodes into shards. An episode's pictures wait in memory until it ends, since it may be dropped; then
-// they are encoded, so that writing a shard costs little at once. Order on the disk: videos, numbers, tasks, episode table, totals. The
+// they are encoded, a thread per camera, so that writing a shard costs little at once. A live recording encodes them at once, since an
+// episode there is a file of its own and is dropped with it. Order on the disk: videos, numbers, tasks, episode table, totals. The
 // episode table is what makes a shard count.
 #include "data/writer_files.h"
 
@@ -8,10 +9,19 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { SHARD_EPISODES = 32, GOP = 2, CRF = 20 };
+enum { SHARD_EPISODES = 32, GOP = 2, CRF = 20, WAITING = 4, SIDE_MAX = 16384 };
 static const char preset[] = "veryfast";
 
-static size_t image_size(const soma_dataset_writer *w) { return (size_t)w->spec.image_width * (size_t)w->spec.image_height * 3; }
+size_t soma__writer_picture_size(const soma_dataset_writer *w, int camera) {
+    const int *size = w->spec.image_sizes[camera];
+    return (size_t)size[0] * (size_t)size[1] * 3;
+}
+
+static size_t frame_size(const soma_dataset_writer *w) {
+    size_t size = 0;
+    for (int c = 0; c < w->spec.n_cameras; c++) size += soma__writer_picture_size(w, c);
+    return size;
+}
 
 // ---- opening
 
@@ -26,12 +36,15 @@ static soma_status check_spec(const char *path, const soma_dataset_spec *s, soma
     if (!(s->fps > 0) || s->n_state < 1 || s->n_actions < 1 || s->n_cameras < 0)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: a dataset needs a rate, a state and actions, not %g Hz, %d, %d", path, s->fps,
                           s->n_state, s->n_actions);
-    if (s->n_cameras && (s->image_width < 2 || s->image_height < 2 || s->image_width % 2 || s->image_height % 2))
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: pictures of %d x %d; H.264 needs an even size", path, s->image_width, s->image_height);
-    for (int c = 0; c < s->n_cameras; c++)
+    for (int c = 0; c < s->n_cameras; c++) {
+        const int width = s->image_sizes ? s->image_sizes[c][0] : s->image_width;
+        const int height = s->image_sizes ? s->image_sizes[c][1] : s->image_height;
+        if (width < 2 || height < 2 || width > SIDE_MAX || height > SIDE_MAX || width % 2 || height % 2)
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: pictures of %d x %d; H.264 needs an even size", path, width, height);
         if (!s->camera_names[c][0] || strpbrk(s->camera_names[c], "/{}") || strstr(s->camera_names[c], ".."))
             return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" cannot be a camera's name, since it names a folder", path,
                               s->camera_names[c]);
+    }
     return SOMA_OK;
 }
 
@@ -72,6 +85,11 @@ static soma_status start(soma_dataset_writer **out, const char *path, const soma
     soma_dataset_spec *s = &w->spec;
     *s = *spec;
     if (!s->shard_episodes) s->shard_episodes = SHARD_EPISODES;
+    if (s->live) s->shard_episodes = 1;
+    int(*sizes)[2] = soma__arena_alloc(&w->arena, sizeof *sizes * (size_t)(s->n_cameras + 1));
+    for (int c = 0; sizes && c < s->n_cameras; c++)
+        for (int i = 0; i < 2; i++) sizes[c][i] = spec->image_sizes ? spec->image_sizes[c][i] : i ? spec->image_height : spec->image_width;
+    s->image_sizes = (const int(*)[2])sizes;
     w->path = soma__arena_strdup(&w->arena, path);
     s->robot_type = soma__arena_strdup(&w->arena, spec->robot_type ? spec->robot_type : "");
     s->state_names = copy_names(&w->arena, spec->state_names, s->n_state);
@@ -80,7 +98,7 @@ static soma_status start(soma_dataset_writer **out, const char *path, const soma
     s->extras = copy_extras(&w->arena, spec);
     for (int i = 0; i < s->n_extras; i++) w->extra_size += soma__extra_size(&spec->extras[i]);
     w->videos = soma__arena_alloc(&w->arena, sizeof *w->videos * (size_t)(s->n_cameras + 1));
-    bool ok = w->path && s->robot_type && s->state_names && s->action_names && s->camera_names && s->extras && w->videos;
+    bool ok = sizes && w->path && s->robot_type && s->state_names && s->action_names && s->camera_names && s->extras && w->videos;
     if (ok) w->features = soma__writer_features(s);
     return w->features ? soma__parquet_open(&w->pq, NULL, err) : soma__no_memory(err, path);
 }
@@ -227,6 +245,8 @@ soma_status soma__dataset_writer_resume(soma_dataset_writer **out, const char *p
 
 int64_t soma__dataset_writer_episodes(const soma_dataset_writer *w) { return w->n_episodes + (int64_t)w->n_open; }
 
+int64_t soma__dataset_writer_frames(const soma_dataset_writer *w) { return w->n_frames; }
+
 // ---- frames
 
 static soma_status failed_before(const soma_dataset_writer *w, soma_error *err) {
@@ -240,22 +260,65 @@ static soma_status check_finite(const soma_dataset_writer *w, const char *what, 
     return SOMA_OK;
 }
 
+static soma_status start_videos(soma_dataset_writer *w, soma_error *err) {
+    for (int c = 0; c < w->spec.n_cameras; c++) {
+        char path[SOMA_PATH_MAX], dir[SOMA_PATH_MAX];
+        const int *size = w->spec.image_sizes[c];
+        const soma_video_spec v = {.width = size[0], .height = size[1], .fps = w->spec.fps, .gop = GOP, .crf = CRF, .preset = preset};
+        SOMA_TRY(soma__writer_path(path, w, "videos", c, "mp4", w->n_shards, err));
+        snprintf(dir, sizeof dir, "%.*s", (int)(strrchr(path, '/') - path), path);
+        SOMA_TRY(soma__dir_make(dir, err));
+        SOMA_TRY(soma__encoder_open(&w->videos[c], path, &v, w->spec.live ? w->spec.live : WAITING, err));
+    }
+    return SOMA_OK;
+}
+
+static void stop_videos(soma_dataset_writer *w) {
+    for (int c = 0; c < w->spec.n_cameras; c++) {
+        soma__encoder_close(w->videos[c]);
+        w->videos[c] = NULL;
+    }
+}
+
+bool soma__dataset_writer_has_room(const soma_dataset_writer *w) {
+    for (int c = 0; c < w->spec.n_cameras; c++)
+        if (w->spec.live && w->videos[c] && !soma__encoder_has_room(w->videos[c])) return false;
+    return true;
+}
+
+static soma_status keep_pictures(soma_dataset_writer *w, const uint8_t *const *images, soma_error *err) {
+    const size_t size = frame_size(w);
+    if (!soma__grow((void **)&w->images, &w->images_room, (w->episode_frames + 1) * size, 1))
+        return soma__no_memory(err, "the pictures of an episode");
+    uint8_t *to = w->images + w->episode_frames * size;
+    for (int c = 0; c < w->spec.n_cameras; c++) {
+        memcpy(to, images[c], soma__writer_picture_size(w, c));
+        to += soma__writer_picture_size(w, c);
+    }
+    return SOMA_OK;
+}
+
+static soma_status film(soma_dataset_writer *w, const uint8_t *const *images, soma_error *err) {
+    soma_status status = w->episode_frames ? SOMA_OK : start_videos(w, err);
+    for (int c = 0; c < w->spec.n_cameras && status == SOMA_OK; c++) status = soma__encoder_put(w->videos[c], images[c], err);
+    w->failed = status != SOMA_OK; // some cameras may have the frame, others not
+    return status;
+}
+
 soma_status soma__dataset_writer_frame(soma_dataset_writer *w, const float *state, const float *action, const uint8_t *const *images,
                                        soma_error *err) {
     if (w->failed) return failed_before(w, err);
     SOMA_TRY(check_finite(w, "state", state, w->spec.n_state, err));
     SOMA_TRY(check_finite(w, "action", action, w->spec.n_actions, err));
-    size_t row = w->shard_frames + w->episode_frames, size = image_size(w), n_cameras = (size_t)w->spec.n_cameras;
-    size_t n_state = (size_t)w->spec.n_state, n_actions = (size_t)w->spec.n_actions;
+    size_t row = w->shard_frames + w->episode_frames, n_state = (size_t)w->spec.n_state, n_actions = (size_t)w->spec.n_actions;
     if (!soma__grow((void **)&w->states, &w->states_room, (row + 1) * n_state, sizeof *w->states) ||
         !soma__grow((void **)&w->actions, &w->actions_room, (row + 1) * n_actions, sizeof *w->actions) ||
-        !soma__grow((void **)&w->extras, &w->extras_room, (row + 1) * w->extra_size, sizeof *w->extras) ||
-        !soma__grow((void **)&w->images, &w->images_room, (w->episode_frames + 1) * n_cameras * size, 1))
+        !soma__grow((void **)&w->extras, &w->extras_room, (row + 1) * w->extra_size, sizeof *w->extras))
         return soma__no_memory(err, "the frames of an episode");
+    SOMA_TRY((w->spec.live ? film : keep_pictures)(w, images, err));
     memcpy(w->states + row * n_state, state, n_state * sizeof *state);
     memcpy(w->actions + row * n_actions, action, n_actions * sizeof *action);
     if (w->extra_size) memset(w->extras + row * w->extra_size, 0, w->extra_size * sizeof *w->extras);
-    for (size_t c = 0; c < n_cameras; c++) memcpy(w->images + (w->episode_frames * n_cameras + c) * size, images[c], size);
     w->episode_frames++;
     return SOMA_OK;
 }
@@ -269,48 +332,34 @@ soma_status soma__dataset_writer_extras(soma_dataset_writer *w, const float *val
     return SOMA_OK;
 }
 
-void soma__dataset_writer_drop(soma_dataset_writer *w) { w->episode_frames = 0; }
+void soma__dataset_writer_drop(soma_dataset_writer *w) {
+    w->episode_frames = 0;
+    if (w->spec.live) stop_videos(w);
+}
 
 // ---- episodes and shards
 
-static soma_status start_videos(soma_dataset_writer *w, soma_error *err) {
-    soma_video_spec v = {
-        .width = w->spec.image_width, .height = w->spec.image_height, .fps = w->spec.fps, .gop = GOP, .crf = CRF, .preset = preset};
-    for (int c = 0; c < w->spec.n_cameras; c++) {
-        char path[SOMA_PATH_MAX], dir[SOMA_PATH_MAX];
-        SOMA_TRY(soma__writer_path(path, w, "videos", c, "mp4", w->n_shards, err));
-        snprintf(dir, sizeof dir, "%.*s", (int)(strrchr(path, '/') - path), path);
-        SOMA_TRY(soma__dir_make(dir, err));
-        SOMA_TRY(soma__video_writer_open(&w->videos[c], path, &v, err));
-    }
-    return SOMA_OK;
-}
-
+// Frame by frame over all cameras, so that their threads work side by side.
 static soma_status encode(soma_dataset_writer *w, uint64_t *histograms, soma_error *err) {
-    size_t size = image_size(w), n_cameras = (size_t)w->spec.n_cameras;
-    for (size_t i = 0; i < w->episode_frames; i++)
-        for (size_t c = 0; c < n_cameras; c++) {
-            const uint8_t *rgb = w->images + (i * n_cameras + c) * size;
-            uint64_t *h = histograms + c * 3 * 256;
-            for (size_t p = 0; p < size; p += 3)
-                for (size_t k = 0; k < 3; k++) h[k * 256 + rgb[p + k]]++;
-            SOMA_TRY(soma__video_writer_frame(w->videos[c], rgb, err));
+    const uint8_t *rgb = w->images;
+    for (size_t i = 0; i < w->episode_frames && !w->spec.live; i++)
+        for (int c = 0; c < w->spec.n_cameras; c++) {
+            SOMA_TRY(soma__encoder_put(w->videos[c], rgb, err));
+            rgb += soma__writer_picture_size(w, c);
         }
+    for (int c = 0; c < w->spec.n_cameras; c++) SOMA_TRY(soma__encoder_drain(w->videos[c], histograms + (size_t)c * 3 * 256, err));
     return SOMA_OK;
 }
 
 static void clear_shard(soma_dataset_writer *w) {
-    for (int c = 0; c < w->spec.n_cameras; c++) {
-        soma__video_writer_close(w->videos[c]);
-        w->videos[c] = NULL;
-    }
+    stop_videos(w);
     for (size_t i = 0; i < w->n_open; i++) soma__free(w->episodes[i].histograms);
     w->n_open = w->shard_frames = w->episode_frames = 0;
 }
 
 static soma_status write_shard(soma_dataset_writer *w, soma_error *err) {
     if (!w->n_open) return SOMA_OK;
-    for (int c = 0; c < w->spec.n_cameras; c++) SOMA_TRY(soma__video_writer_commit(w->videos[c], err));
+    for (int c = 0; c < w->spec.n_cameras; c++) SOMA_TRY(soma__encoder_commit(w->videos[c], err));
     SOMA_TRY(soma__writer_data(w, err));
     SOMA_TRY(soma__writer_tasks(w, err));
     SOMA_TRY(soma__writer_episodes(w, err));
@@ -324,7 +373,7 @@ static soma_status write_shard(soma_dataset_writer *w, soma_error *err) {
 static soma_status end_episode(soma_dataset_writer *w, const char *task, soma_error *err) {
     shard_episode e = {.length = (int64_t)w->episode_frames};
     SOMA_TRY(add_task(w, task ? task : "", &e.task, err));
-    if (!w->n_open) SOMA_TRY(start_videos(w, err));
+    if (!w->n_open && !w->spec.live) SOMA_TRY(start_videos(w, err));
     if (!SOMA_PUSH_ROOM(w->episodes, w->n_open, w->episodes_room)) return soma__no_memory(err, "the episode table");
     e.histograms = soma__calloc((size_t)w->spec.n_cameras * 3 * 256, sizeof *e.histograms);
     if (!e.histograms) return soma__no_memory(err, "the statistics of pictures");
@@ -345,7 +394,7 @@ soma_status soma__dataset_writer_episode(soma_dataset_writer *w, const char *tas
 
 static soma_status finish(soma_dataset_writer *w, soma_error *err) {
     char path[SOMA_PATH_MAX];
-    w->episode_frames = 0;
+    soma__dataset_writer_drop(w);
     SOMA_TRY(write_shard(w, err));
     SOMA_TRY(soma__writer_info(w, err));
     SOMA_TRY(soma__writer_stats(w, err));

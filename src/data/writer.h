@@ -26,8 +26,10 @@ typedef struct soma_dataset_spec {
     const char *const *camera_names;                      // "scene" becomes observation.images.scene
     int n_extras;
     const soma_dataset_extra *extras;
-    int image_width, image_height; // even; the same for every camera
+    int image_width, image_height; // even; of every camera
+    const int (*image_sizes)[2];   // [n_cameras] width and height instead, even; NULL: they have one size
     int shard_episodes;            // episodes per file, and so what a crash can cost; 0: 32, 1: each is on the disk when it ends
+    int live; // pictures are encoded as they come, and at most so many frames wait; an episode is a file. 0: when it ends
 } soma_dataset_spec;
 
 // An existing non-empty folder is refused.
@@ -35,12 +37,15 @@ soma_status soma__dataset_writer_open(soma_dataset_writer **writer, const char *
 // Goes on with a dataset that this writer made with the same spec, finished or not.
 soma_status soma__dataset_writer_resume(soma_dataset_writer **writer, const char *path, const soma_dataset_spec *spec, soma_error *err);
 int64_t soma__dataset_writer_episodes(const soma_dataset_writer *writer); // episodes ended so far, those before `resume` included
+int64_t soma__dataset_writer_frames(const soma_dataset_writer *writer);   // of the episodes on the disk
 // One frame: state [n_state], action [n_actions], images[c] u8 [height, width, 3]; all borrowed for the call. Values that
-// are not finite are refused and the frame is not added. The pictures of the open episode are kept in memory.
+// are not finite are refused and the frame is not added. The pictures of the open episode are kept in memory, or, with spec.live,
+// encoded by a thread per camera: then a frame waits where the encoders are behind by that many.
 soma_status soma__dataset_writer_frame(soma_dataset_writer *writer, const float *state, const float *action, const uint8_t *const *images,
                                        soma_error *err);
 // The extras of the frame that was added last, one behind the other in the spec's order; a frame that is given none has zeros.
 soma_status soma__dataset_writer_extras(soma_dataset_writer *writer, const float *values, soma_error *err);
+bool soma__dataset_writer_has_room(const soma_dataset_writer *writer);                                    // the next frame would not wait
 soma_status soma__dataset_writer_episode(soma_dataset_writer *writer, const char *task, soma_error *err); // ends the episode
 void soma__dataset_writer_drop(soma_dataset_writer *writer); // forgets the frames since the last episode's end
 // Writes the open shard and the statistics, makes everything durable; close alone leaves the open shard out. After a failed call the

@@ -51,11 +51,12 @@ static json_t *vector_feature(const char *dtype, int n, const char *const *names
     return json_pack("{s:s, s:[i], s:o}", "dtype", dtype, "shape", n, "names", list);
 }
 
-static json_t *camera_feature(const soma_dataset_spec *s) {
-    return json_pack("{s:s, s:[i, i, i], s:[s, s, s], s:{s:i, s:i, s:s, s:s, s:b, s:o, s:i, s:b}}", "dtype", "video", "shape",
-                     s->image_height, s->image_width, 3, "names", "height", "width", "channels", "info", "video.height", s->image_height,
-                     "video.width", s->image_width, "video.codec", "h264", "video.pix_fmt", "yuv420p", "video.is_depth_map", 0, "video.fps",
-                     number(s->fps), "video.channels", 3, "has_audio", 0);
+static json_t *camera_feature(const soma_dataset_spec *s, int camera) {
+    const int width = s->image_sizes[camera][0], height = s->image_sizes[camera][1];
+    return json_pack("{s:s, s:[i, i, i], s:[s, s, s], s:{s:i, s:i, s:s, s:s, s:b, s:o, s:i, s:b}}", "dtype", "video", "shape", height,
+                     width, 3, "names", "height", "width", "channels", "info", "video.height", height, "video.width", width, "video.codec",
+                     "h264", "video.pix_fmt", "yuv420p", "video.is_depth_map", 0, "video.fps", number(s->fps), "video.channels", 3,
+                     "has_audio", 0);
 }
 
 static json_t *extra_feature(const soma_dataset_extra *x) {
@@ -73,7 +74,7 @@ json_t *soma__writer_features(const soma_dataset_spec *s) {
     for (int c = 0; ok && c < s->n_cameras; c++) {
         char key[300];
         camera_key(key, s, c);
-        ok = !json_object_get(all, key) && !json_object_set_new(all, key, camera_feature(s));
+        ok = !json_object_get(all, key) && !json_object_set_new(all, key, camera_feature(s, c));
     }
     for (int i = 0; ok && i < s->n_extras; i++) ok = !json_object_set_new(all, s->extras[i].name, extra_feature(&s->extras[i]));
     for (size_t i = 0; ok && i < SOMA_COUNT(scalars); i++)

@@ -5,9 +5,9 @@
 
 #include "base/arena.h"
 #include "base/file.h"
+#include "data/encoder.h"
 #include "data/writer.h"
 #include "format/parquet.h"
-#include "format/video.h"
 
 typedef struct shard_episode {
     int64_t length, task; // frames; position in tasks
@@ -26,7 +26,7 @@ struct soma_dataset_writer {
     bool failed;
 
     // the open shard
-    soma_video_writer **videos; // [n_cameras]
+    soma_encoder **videos; // [n_cameras]
     shard_episode *episodes;
     size_t n_open, episodes_room; // episodes
     size_t shard_frames;          // of ended episodes
@@ -37,7 +37,7 @@ struct soma_dataset_writer {
 
     // the open episode, behind the shard's frames
     size_t episode_frames;
-    uint8_t *images; // [episode_frames, n_cameras, height, width, 3]
+    uint8_t *images; // [episode_frames], each the pictures of all cameras; not with spec.live
     size_t images_room;
 };
 
@@ -48,6 +48,7 @@ static inline size_t soma__extra_size(const soma_dataset_extra *x) {
     return n;
 }
 
+size_t soma__writer_picture_size(const soma_dataset_writer *w, int camera); // bytes
 // "data/chunk-000/file-012.parquet" below the dataset's folder; camera -1: no camera.
 soma_status soma__writer_path(char out[SOMA_PATH_MAX], const soma_dataset_writer *w, const char *folder, int camera, const char *ending,
                               int64_t shard, soma_error *err);
