@@ -108,6 +108,7 @@ soma_status soma_policy_open_json(soma_policy **policy, const char *path, const 
 soma_status soma_pilot_new(soma_pilot **pilot, const soma_policy *policy, const soma_pilot_opts *opts, soma_error *err);
 soma_status soma_pilot_new_json(soma_pilot **pilot, const soma_policy *policy, const char *options, soma_error *err); // {"seed": 7}
 void soma_pilot_free(soma_pilot *pilot); // NULL allowed
+const soma_policy *soma_pilot_policy(const soma_pilot *pilot);
 // Forgets the episode so far; the random stream goes on unless `seed` is given anew by a new pilot.
 void soma_pilot_reset(soma_pilot *pilot);
 // What the robot sees in a control step for which no chunk is asked: some policies (diffusion) look at the step before the present one, too,
@@ -138,7 +139,22 @@ typedef struct soma_chunk_report {
     int64_t chunks, seams;               // that arrived; at which there was something to compare
     double delay, delay_mean, delay_max; // from the observation to the chunk's arrival: the last one, all
     double seam, seam_mean, seam_max;
+    double step_ms; // length of a control step: a delay of 2 is a latency of twice this; 0: simulated
 } soma_chunk_report;
+
+// One robot in real time: a thread of the drive's own asks the pilot while the robot moves, and every call of soma_drive_step tells the
+// action of that moment. Called faster than the policy's rate it gives what lies between two actions; when a chunk is late it repeats the
+// last one. Delays are measured and, with the pilot's rtc, told to the policy.
+typedef struct soma_drive soma_drive;
+// `pilot` is the drive's until it is freed. rate: actions of a chunk in a second; 0: as the policy says. NULL opts: defaults.
+soma_status soma_drive_new(soma_drive **drive, soma_pilot *pilot, const soma_chunk_opts *opts, double rate, soma_error *err);
+void soma_drive_free(soma_drive *drive);  // NULL allowed; waits for the chunk that is being made
+void soma_drive_reset(soma_drive *drive); // a new episode begins with the next step
+// What is seen now; the action [n_actions] in robot units, borrowed until the next call. An episode's first step waits for its chunk, in
+// `open` every step that needs one does; else it takes microseconds. A refused observation or a failed chunk is told by the step that
+// finds it, `action` is then the last one, and the next step asks anew.
+soma_status soma_drive_step(soma_drive *drive, const soma_obs *obs, const float **action, soma_error *err);
+soma_chunk_report soma_drive_read(const soma_drive *drive);
 
 #ifdef __cplusplus
 }

@@ -432,6 +432,8 @@ void soma_pilot_free(soma_pilot *pilot) {
     soma__free(pilot);
 }
 
+const soma_policy *soma_pilot_policy(const soma_pilot *pilot) { return pilot->policy; }
+
 void soma_pilot_reset(soma_pilot *pilot) {
     pilot->has_last = false;
     soma__history_forget(&pilot->history);

@@ -103,6 +103,10 @@ bool soma__timeline_wants(const soma_timeline *c, double now) {
     return now - since >= (double)SOMA_MIN(c->opts.execute, newest->n) - 1e-9;
 }
 
+void soma__timeline_expect(soma_timeline *c, double delay) {
+    if (!c->n_delays) c->expected = delay;
+}
+
 void soma__timeline_ask(soma_timeline *c, double now, int *executed, int *delay) {
     *executed = c->asked_before ? (int)lround(now - c->asked) : 0;
     *delay = (int)ceil(c->expected - 1e-9);

@@ -21,6 +21,8 @@ void soma__timeline_reset(soma_timeline *line); // a new episode, at moment 0; w
 
 // Is a chunk to be asked for, from an observation of this moment? Never while one is under way.
 bool soma__timeline_wants(const soma_timeline *line, double now);
+// A delay to expect as long as none was measured.
+void soma__timeline_expect(soma_timeline *line, double delay);
 // It was asked for: what the observation is to say of it (soma_obs.executed and .delay).
 void soma__timeline_ask(soma_timeline *line, double now, int *executed, int *delay);
 // It is there: values [n, n_actions], copied; n at most the horizon.
