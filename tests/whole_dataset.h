@@ -29,7 +29,7 @@ static soma_status read_whole(const soma_dataset *d, int *n_read, soma_error *er
 }
 
 // Opens and reads the dataset with the n-th allocation failing, for every n; each failure must come back. How many there were.
-static int fail_each_allocation(const char *path) {
+static inline int fail_each_allocation(const char *path) {
     for (int n = 0;; n++) {
         soma_dataset *d;
         soma_error err = {0};

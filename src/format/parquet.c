@@ -12,6 +12,9 @@
 #include <unistd.h>
 
 enum { MAX_DEPTH = 8 };
+// What one read may hold: 2 GiB of numbers or texts. A file of a few kilobytes can say that it has a billion equal rows.
+#define MAX_VALUES ((size_t)1 << 28)
+#define MAX_TEXT ((size_t)1 << 31)
 
 struct soma_parquet {
     duckdb_database database;
@@ -121,6 +124,9 @@ typedef struct table {
     soma_arena arena;
     reading *readings;
     soma_column *columns;
+    size_t text;    // bytes of all texts
+    size_t most;    // values of a column
+    bool too_large; // a limit was reached
 } table;
 
 static bool is_number(duckdb_type type) {
@@ -182,6 +188,10 @@ static double number_at(duckdb_type type, const void *data, idx_t i) {
 
 static bool add_text(table *t, reading *r, duckdb_string_t *s) {
     uint32_t len = duckdb_string_t_length(*s);
+    if ((t->text += len) > MAX_TEXT) {
+        t->too_large = true;
+        return false;
+    }
     char *copy = soma__arena_alloc(&t->arena, (size_t)len + 1);
     if (!copy) return false;
     memcpy(copy, duckdb_string_t_data(s), len);
@@ -206,6 +216,10 @@ static bool collect(table *t, reading *r, duckdb_vector vector, int depth, idx_t
                 return false;
         return true;
     }
+    if (count > t->most || r->n_values + count > t->most) {
+        t->too_large = true;
+        return false;
+    }
     bool number = r->c.kind == SOMA_COLUMN_NUMBER;
     void **items = number ? (void **)&r->numbers : (void **)&r->texts;
     if (!soma__grow(items, &r->room, r->n_values + count, number ? sizeof *r->numbers : sizeof *r->texts)) return false;
@@ -224,6 +238,10 @@ static bool collect(table *t, reading *r, duckdb_vector vector, int depth, idx_t
 
 static bool collect_chunk(table *t, duckdb_data_chunk chunk) {
     idx_t n = duckdb_data_chunk_get_size(chunk);
+    if ((size_t)t->t.n_rows + n > t->most) {
+        t->too_large = true;
+        return false;
+    }
     for (int c = 0; c < t->t.n_columns; c++) {
         reading *r = &t->readings[c];
         duckdb_vector vector = duckdb_data_chunk_get_vector(chunk, (idx_t)c);
@@ -289,22 +307,44 @@ static void make_query(soma_str *sql, const soma_parquet_query *q) {
     if (q->offset > 0) soma__str_printf(sql, " OFFSET %lld", (long long)q->offset);
 }
 
-// The rows of a query as a table; takes `sql`. path NULL: the user's own SQL, not a file.
-static soma_status fetch(soma_table **out, soma_parquet *pq, soma_str *sql, const char *path, soma_error *err) {
-    *out = NULL;
+static soma_status fail_query(soma_error *err, const char *path, const char *text) {
+    return path ? fail_duckdb(err, path, text) : soma__fail(err, SOMA_BAD_INPUT, "%.900s", text ? text : "the query is refused");
+}
+
+static soma_status take_rows(soma_table **out, duckdb_result *result, const char *path, size_t most, soma_error *err) {
+    table *t = soma__calloc(1, sizeof *t);
+    if (t) t->most = most ? SOMA_MIN(most, MAX_VALUES) : MAX_VALUES;
+    *out = t ? &t->t : NULL;
+    bool ok = t && fill_table(t, result);
+    if (t && t->too_large)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: holds more than %zu values or %zu bytes of text, which is more than is wanted",
+                          path ? path : "the answer", t->most, MAX_TEXT);
+    if (!ok) return soma__no_memory(err, "the rows of a query");
+    const char *text = duckdb_result_error(result); // what was wrong may come up after the first rows
+    return text && *text ? fail_query(err, path, text) : SOMA_OK;
+}
+
+// Rows are taken as they are read, so that DuckDB never holds more than a chunk of them.
+static soma_status stream(soma_table **out, soma_parquet *pq, const char *sql, const char *path, size_t most, soma_error *err) {
+    duckdb_prepared_statement statement = NULL;
     duckdb_result result;
-    soma_status status = sql->failed ? soma__no_memory(err, "a query") : SOMA_OK;
-    if (status == SOMA_OK) {
-        if (duckdb_query(pq->connection, sql->text, &result) != DuckDBSuccess) {
-            const char *text = duckdb_result_error(&result);
-            status = path ? fail_duckdb(err, path, text) : soma__fail(err, SOMA_BAD_INPUT, "%.900s", text ? text : "the query is refused");
-        } else {
-            table *t = soma__calloc(1, sizeof *t);
-            *out = t ? &t->t : NULL;
-            if (!t || !fill_table(t, &result)) status = soma__no_memory(err, "the rows of a query");
-        }
+    soma_status status = SOMA_OK;
+    if (duckdb_prepare(pq->connection, sql, &statement) != DuckDBSuccess) {
+        status = fail_query(err, path, statement ? duckdb_prepare_error(statement) : NULL);
+    } else {
+        status = duckdb_execute_prepared_streaming(statement, &result) == DuckDBSuccess
+                     ? take_rows(out, &result, path, most, err)
+                     : fail_query(err, path, duckdb_result_error(&result));
         duckdb_destroy_result(&result);
     }
+    duckdb_destroy_prepare(&statement);
+    return status;
+}
+
+// The rows of a query as a table; takes `sql`. path NULL: the user's own SQL, not a file.
+static soma_status fetch(soma_table **out, soma_parquet *pq, soma_str *sql, const char *path, size_t most, soma_error *err) {
+    *out = NULL;
+    soma_status status = sql->failed ? soma__no_memory(err, "a query") : stream(out, pq, sql->text, path, most, err);
     soma__str_free(sql);
     if (status == SOMA_OK) return SOMA_OK;
     soma__table_free(*out);
@@ -315,7 +355,7 @@ static soma_status fetch(soma_table **out, soma_parquet *pq, soma_str *sql, cons
 static soma_status run_query(soma_table **out, soma_parquet *pq, const soma_parquet_query *q, soma_error *err) {
     soma_str sql = {0};
     make_query(&sql, q);
-    return fetch(out, pq, &sql, q->path, err);
+    return fetch(out, pq, &sql, q->path, q->max_values, err);
 }
 
 // After a refusal: when the reason is a column that is not there, a sentence with those that are.
@@ -534,7 +574,7 @@ soma_status soma__parquet_select(soma_table **out, soma_parquet *pq, const char 
     soma__str_add(&sql, "\n)"); // a comment at the question's end ends there
     *out = NULL;
     soma_status status = sql.failed ? SOMA_OK : check_single(pq, sql.text, err);
-    if (status == SOMA_OK) return fetch(out, pq, &sql, NULL, err);
+    if (status == SOMA_OK) return fetch(out, pq, &sql, NULL, 0, err);
     soma__str_free(&sql);
     return status;
 }

@@ -46,6 +46,7 @@ typedef struct soma_parquet_query {
     int n_columns;
     const char *where; // column that must equal `equals`; NULL: all rows
     int64_t equals;
+    size_t max_values;     // more values of a column, or rows, are refused; 0: the most that one read may hold, 2^28
     int64_t offset, limit; // of the rows that are left, in the file's order; limit -1: no limit
 } soma_parquet_query;
 

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { N_TABLES = 8, N_VIDEOS = 8, PICTURES_AT_ONCE = 64 };
+enum { N_TABLES = 8, N_VIDEOS = 8, PICTURES_AT_ONCE = 64, SLACK = 1000 };
 
 typedef struct kept_table {
     const char *file, *column; // the dataset's own strings: compared by address
@@ -61,8 +61,9 @@ static void reader_close(soma_dataset_reader *r) {
 // ---- parquet
 
 // One column of a file, from row `first`, at most `limit` rows (-1: all).
+// `size` values per row are usual: a file with many times what the whole dataset should have is refused before it fills the memory.
 static soma_status get_column(soma_dataset_reader *r, const soma_column **out, int64_t *n_rows, const char *file, const char *column,
-                              int64_t first, int64_t limit, soma_error *err) {
+                              int64_t size, int64_t first, int64_t limit, soma_error *err) {
     kept_table *k = &r->tables[0];
     bool found = false;
     for (int i = 0; i < N_TABLES && !found; i++) {
@@ -76,6 +77,7 @@ static soma_status get_column(soma_dataset_reader *r, const soma_column **out, i
         soma__table_free(k->table);
         *k = (kept_table){.file = file, .column = column, .first = first, .limit = limit};
         soma_parquet_query q = {.path = path, .columns = &column, .n_columns = 1, .offset = first, .limit = limit};
+        q.max_values = (size_t)(2 * (SOMA_MIN(r->l->d.n_frames, INT32_MAX) + SLACK) * size);
         SOMA_TRY(soma__parquet_read(&k->table, r->pq, &q, err));
     }
     k->used = ++r->clock;
@@ -91,7 +93,7 @@ static soma_status count_rows(soma_dataset_reader *r, rows *at, int64_t *found, 
     const soma_column *c;
     int64_t n_rows;
     *found = 0;
-    SOMA_TRY(get_column(r, &c, &n_rows, file, "episode_index", at->begin, at->limit, err));
+    SOMA_TRY(get_column(r, &c, &n_rows, file, "episode_index", 1, at->begin, at->limit, err));
     if (c->kind != SOMA_COLUMN_NUMBER || c->list)
         return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"episode_index\" holds no numbers", r->l->d.path, file);
     for (int64_t i = 0; i < n_rows; i++) {
@@ -138,7 +140,7 @@ static soma_status read_vectors(soma_dataset_reader *r, int64_t episode, int fea
     int64_t n_rows;
     SOMA_CHECK(f->kind == SOMA_FEATURE_VECTOR, "read_vectors reads vector features");
     SOMA_TRY(find_rows(r, &at, episode, err));
-    SOMA_TRY(get_column(r, &c, &n_rows, file, whole->name, at.begin, at.limit, err));
+    SOMA_TRY(get_column(r, &c, &n_rows, file, whole->name, whole->size, at.begin, at.limit, err));
     if (c->kind != SOMA_COLUMN_NUMBER || n_rows < at.first + r->l->episodes[episode].n_frames)
         return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"%s\" holds no numbers", r->l->d.path, file, f->name);
     for (int64_t i = 0; i < r->l->episodes[episode].n_frames; i++) {
@@ -162,7 +164,7 @@ static soma_status read_inline(soma_dataset_reader *r, int64_t episode, int64_t 
     int64_t n_rows;
     SOMA_TRY(find_rows(r, &at, episode, err));
     int64_t row = at.begin + at.first + frame, window = row / PICTURES_AT_ONCE * PICTURES_AT_ONCE;
-    SOMA_TRY(get_column(r, &c, &n_rows, file, f->name, window, PICTURES_AT_ONCE, err));
+    SOMA_TRY(get_column(r, &c, &n_rows, file, f->name, 1, window, PICTURES_AT_ONCE, err));
     soma_text picture = {0};
     if (c->kind == SOMA_COLUMN_TEXT && !c->list && row - window < n_rows) picture = c->texts[c->starts[row - window]];
     char where[SOMA_PATH_MAX + 200];
