@@ -136,7 +136,7 @@ soma_chunk_opts soma_chunk_defaults(void);
 // that moment: the largest difference of any dimension, in robot units.
 typedef struct soma_chunk_report {
     int64_t steps, held;                 // actions that were asked for; of these, so many found no chunk and repeated the last one
-    int64_t chunks, seams;               // that arrived; at which there was something to compare
+    int64_t chunks, delays, seams;       // that arrived; while the robot moved or stood; at which there was something to compare
     double delay, delay_mean, delay_max; // from the observation to the chunk's arrival: the last one, all
     double seam, seam_mean, seam_max;
     double step_ms; // length of a control step: a delay of 2 is a latency of twice this; 0: simulated

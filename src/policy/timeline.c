@@ -167,11 +167,10 @@ static void note_delay(soma_timeline *c, double delay) {
     c->delays[c->n_delays++ % DELAYS] = delay;
     c->expected = 0;
     for (int i = 0; i < SOMA_MIN(c->n_delays, DELAYS); i++) c->expected = fmax(c->expected, c->delays[i]);
-    r->chunks++;
     r->delay = delay;
     r->delay_max = fmax(r->delay_max, delay);
     c->delay_sum += delay;
-    r->delay_mean = c->delay_sum / (double)r->chunks;
+    r->delay_mean = c->delay_sum / (double)++r->delays;
 }
 
 static void note_seam(soma_timeline *c, const float *is) {
@@ -185,6 +184,7 @@ static void note_seam(soma_timeline *c, const float *is) {
 
 void soma__timeline_arrive(soma_timeline *c, double now, const float *values, int n) {
     SOMA_CHECK(c->under_way && n > 0 && n <= c->horizon, "a chunk that was asked for, of at most the horizon");
+    c->report.chunks++;
     const bool compared = sample(c, c->mode == OPEN ? c->asked : now, c->was);
     chunk *k = &c->ring[c->newest = (c->newest + 1) % c->depth];
     c->n_chunks = SOMA_MIN(c->n_chunks + 1, c->depth);
@@ -204,7 +204,7 @@ static double mean_of(double a, int64_t n_a, double b, int64_t n_b) {
 }
 
 void soma__chunk_report_add(soma_chunk_report *sum, soma_chunk_report more) {
-    sum->delay_mean = mean_of(sum->delay_mean, sum->chunks, more.delay_mean, more.chunks);
+    sum->delay_mean = mean_of(sum->delay_mean, sum->delays, more.delay_mean, more.delays);
     sum->seam_mean = mean_of(sum->seam_mean, sum->seams, more.seam_mean, more.seams);
     sum->delay_max = fmax(sum->delay_max, more.delay_max);
     sum->seam_max = fmax(sum->seam_max, more.seam_max);
@@ -213,5 +213,6 @@ void soma__chunk_report_add(soma_chunk_report *sum, soma_chunk_report more) {
     sum->steps += more.steps;
     sum->held += more.held;
     sum->chunks += more.chunks;
+    sum->delays += more.delays;
     sum->seams += more.seams;
 }
