@@ -57,7 +57,9 @@ static void test_versions(void **state) {
                  {"pi0", new, NULL, "lerobot_pi0", "lerobot"},
                  {"pi05", new, five, "pi05", "lerobot"},
                  {"pi0_fast", new, fast, "lerobot_pi0_fast", "lerobot"},
-                 {"pi05", ours, five, "pi05", "lerobot"}};
+                 {"pi05", ours, five, "pi05", "lerobot"},
+                 {"smolvla", old, "smolvla_new_line_processor", "smolvla", "smolvla"}, // always was so
+                 {"smolvla", new, NULL, "smolvla", "smolvla"}};
     for (size_t i = 0; i < SOMA_COUNT(cases); i++) {
         json_t *robot = robot_of(cases[i].type, cases[i].fields, cases[i].step);
         assert_string_equal(json_string_value(json_object_get(robot, "prompt_form")), cases[i].form);
@@ -107,6 +109,11 @@ static void test_border(void **state) {
         assert_true(then[i] == (border ? -3.0f : now[i]));
         if (border) assert_true(now[i] == -1.0f);
     }
+    soma_resizer *r; // SmolVLA's picture lies at the bottom
+    assert_int_equal(soma__resizer_new(&r, SOMA_RESIZE_SMOLVLA, 4, 2, 4, 4, NULL), SOMA_OK);
+    soma__resizer_f32(r, in, then);
+    soma__resizer_free(r);
+    for (int i = 0; i < 4 * 4 * 3; i++) assert_true(then[i] == (i < 24 ? -1.0f : now[i - 12]));
 }
 
 int main(void) {

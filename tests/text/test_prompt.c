@@ -90,6 +90,8 @@ static void test_other_forms(void **state) {
     check_text(SOMA_PROMPT_LEROBOT_PI0, " Put_it ", NULL, 0, " Put_it \n");
     check_text(SOMA_PROMPT_LEROBOT_PI0, "put it\n", NULL, 0, "put it\n");
     check_text(SOMA_PROMPT_LEROBOT_PI0, "", NULL, 0, "\n");
+    check_text(SOMA_PROMPT_SMOLVLA, " Put_it ", NULL, 0, " Put_it \n");
+    check_text(SOMA_PROMPT_SMOLVLA, "put it\n", NULL, 0, "put it\n");
     check_text(SOMA_PROMPT_LEROBOT_FAST, " Put_it\nthere ", x, 2, "Task: Put it there, State: 0 192;\n");
     check_text(SOMA_PROMPT_FAST, " Put_IT\nThere ", x, 2, "Task: put it\nthere, State: 0 192;\n");
     if (soma__unicode_lower(0xd6) == 0xf6) // the tables are there
