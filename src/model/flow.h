@@ -16,7 +16,7 @@ static inline int64_t soma__flow_each(const soma_model_info *info) { return info
 
 // TRAIN: inputs "actions", "noise", "time", "loss_weight"; R rows for each of the B observations.
 typedef struct soma_flow_lesson {
-    soma_tensor *x_t, *time, *velocity; // [B R, S, A], [B R], what is learned [B R, S, A]
+    soma_tensor *x_t, *time, *velocity; // [B R, S, A], [B R] or [B R S], what is learned [B R, S, A]
     soma_tensor *weight;                // [B R, S, A]; sums to one
 } soma_flow_lesson;
 soma_flow_lesson soma__flow_lesson(soma_graph *g, const soma_model_info *info, int64_t B, int64_t R);
