@@ -50,6 +50,7 @@ struct soma_video {
     AVPacket *packet;
     AVFrame *frame; // the newest decoded one
     struct SwsContext *scale;
+    uint8_t *wide; // a picture whose rows are whole blocks; NULL: the pictures' own are
     int stream, width, height;
     double time;   // of `frame`; NAN: there is none
     double wanted; // frames before this time are only decoded for the sake of others
@@ -116,6 +117,7 @@ soma_status soma__video_open(soma_video **out, const char *path, soma_error *err
 void soma__video_close(soma_video *v) {
     if (!v) return;
     sws_freeContext(v->scale);
+    soma__free(v->wide);
     av_frame_free(&v->frame);
     av_packet_free(&v->packet);
     avcodec_free_context(&v->codec);
@@ -206,9 +208,15 @@ static soma_status to_rgb(soma_video *v, uint8_t *rgb, soma_error *err) {
     if (!v->scale) return soma__fail(err, SOMA_UNSUPPORTED, "%s: a pixel format that cannot become RGB", v->path);
     const int *matrix = sws_getCoefficients(f->colorspace == AVCOL_SPC_UNSPECIFIED ? SWS_CS_DEFAULT : (int)f->colorspace);
     sws_setColorspaceDetails(v->scale, matrix, f->color_range == AVCOL_RANGE_JPEG, matrix, 1, 0, 1 << 16, 1 << 16);
-    uint8_t *planes[4] = {rgb};
-    int strides[4] = {3 * v->width};
+    // libswscale writes whole blocks of 16 pixels, of the last row too: a width that is none would be written over its end
+    const int block = 16, width = (v->width + block - 1) / block * block;
+    if (width != v->width && !v->wide && !(v->wide = soma__alloc((size_t)width * (size_t)v->height * 3)))
+        return soma__no_memory(err, v->path);
+    uint8_t *planes[4] = {v->wide ? v->wide : rgb};
+    int strides[4] = {3 * width};
     sws_scale(v->scale, (const uint8_t *const *)f->data, f->linesize, 0, f->height, planes, strides);
+    const size_t row = 3 * (size_t)v->width;
+    for (int y = 0; v->wide && y < v->height; y++) memcpy(rgb + (size_t)y * row, v->wide + (size_t)y * 3 * (size_t)width, row);
     return SOMA_OK;
 }
 
