@@ -3,6 +3,7 @@
 // /healthz want a key when keys are configured.
 #include "serve/inside.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,17 +23,23 @@ static bool has_key(const soma_server *s, struct lws *wsi) {
     return colon && soma__keys_have(&s->keys, colon + 1, (size_t)(plain + n - colon - 1));
 }
 
-static int refuse(struct lws *wsi, unsigned status, const char *sentence) {
-    unsigned char head[LWS_PRE + 1024], *start = head + LWS_PRE, *at = start, *end = head + sizeof head;
-    static const char realm[] = "Basic realm=\"soma: a key of this server as the password\"";
-    unsigned char body[LWS_PRE + 256];
-    const size_t size = strlen(sentence);
-    memcpy(body + LWS_PRE, sentence, size);
-    if (lws_add_http_common_headers(wsi, status, "text/plain", size, &at, end)) return -1;
-    if (status == HTTP_STATUS_UNAUTHORIZED &&
-        lws_add_http_header_by_token(wsi, WSI_TOKEN_HTTP_WWW_AUTHENTICATE, (const unsigned char *)realm, sizeof realm - 1, &at, end))
-        return -1;
-    if (!lws_finalize_write_http_header(wsi, start, &at, end)) lws_write(wsi, body + LWS_PRE, size, LWS_WRITE_HTTP_FINAL);
+// Written here, because libwebsockets answers a request for a websocket as HTTP/1.0, which Python's clients take for no HTTP at all.
+int soma__http_refuse(struct lws *wsi, unsigned status, const char *sentence) {
+    static const struct {
+        unsigned status;
+        const char *words, *header;
+    } known[] = {{401, "Unauthorized", "www-authenticate: Basic realm=\"soma: a key of this server as the password\"\r\n"},
+                 {403, "Forbidden", ""},
+                 {405, "Method Not Allowed", ""},
+                 {426, "Upgrade Required", "upgrade: websocket\r\n"},
+                 {503, "Service Unavailable", ""}};
+    size_t i = 0;
+    while (i + 1 < SOMA_COUNT(known) && known[i].status != status) i++;
+    unsigned char text[LWS_PRE + 1024];
+    int n = snprintf((char *)text + LWS_PRE, sizeof text - LWS_PRE,
+                     "HTTP/1.1 %u %s\r\n%scontent-type: text/plain\r\ncontent-length: %zu\r\nconnection: close\r\n\r\n%s", status,
+                     known[i].words, known[i].header, strlen(sentence), sentence);
+    lws_write(wsi, text + LWS_PRE, (size_t)SOMA_MIN(n, (int)(sizeof text - LWS_PRE - 1)), LWS_WRITE_HTTP_FINAL);
     return -1;
 }
 
@@ -40,7 +47,7 @@ bool soma__http_allowed(soma_server *s, struct lws *wsi) {
     if (!s->keys.n || has_key(s, wsi)) return true;
     atomic_fetch_add(&s->metrics.unauthorized, 1);
     soma__event(s->events, SOMA_LOG_WARN, "unauthorized", NULL, "a client came without one of the server's keys");
-    refuse(wsi, HTTP_STATUS_UNAUTHORIZED, "this server wants the header \"Authorization: Api-Key KEY\"");
+    soma__http_refuse(wsi, HTTP_STATUS_UNAUTHORIZED, "this server wants the header \"Authorization: Api-Key KEY\"");
     return false;
 }
 
@@ -208,10 +215,10 @@ int soma__http_request(soma_server *s, struct lws *wsi, const char *path) {
         const struct page *p = &pages[i];
         if (strcmp(path, p->path)) continue;
         if (p->kind != OPEN && !soma__http_allowed(s, wsi)) return -1;
-        if (post != (p->kind == BUTTON)) return refuse(wsi, HTTP_STATUS_METHOD_NOT_ALLOWED, post ? "GET this" : "POST this");
+        if (post != (p->kind == BUTTON)) return soma__http_refuse(wsi, HTTP_STATUS_METHOD_NOT_ALLOWED, post ? "GET this" : "POST this");
         if (p->kind >= OWN && !from_here(s, wsi, post))
-            return refuse(wsi, HTTP_STATUS_FORBIDDEN,
-                          "this is for pages of this server; a program adds the header \"X-Soma: 1\" to a POST");
+            return soma__http_refuse(wsi, HTTP_STATUS_FORBIDDEN,
+                                     "this is for pages of this server; a program adds the header \"X-Soma: 1\" to a POST");
         soma_str body = {0};
         soma__answer_begin(&body);
         unsigned status = p->put(s, wsi, &body);
@@ -220,6 +227,5 @@ int soma__http_request(soma_server *s, struct lws *wsi, const char *path) {
         return result;
     }
     if (!soma__http_allowed(s, wsi)) return -1;
-    lws_return_http_status(wsi, 426 /* Upgrade Required */, "this is a websocket server");
-    return lws_http_transaction_completed(wsi) ? -1 : 0;
+    return soma__http_refuse(wsi, 426, "this is a websocket server, and there is no page of this name");
 }

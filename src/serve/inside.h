@@ -167,5 +167,7 @@ int soma__groot_event(struct lws *wsi, enum lws_callback_reasons reason, void *s
 int soma__http_request(soma_server *s, struct lws *wsi, const char *path);
 // Whether the request that `wsi` begins with may go on; it was answered with 401 otherwise.
 bool soma__http_allowed(soma_server *s, struct lws *wsi);
+// Answers a request that goes no further with a sentence; what the callback returns.
+int soma__http_refuse(struct lws *wsi, unsigned status, const char *sentence);
 
 #endif

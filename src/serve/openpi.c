@@ -105,9 +105,8 @@ static int admit(soma_server *s, struct lws *wsi) {
     if (!soma__http_allowed(s, wsi)) return -1;
     if (!s->draining && !soma__server_full(s)) return 0;
     atomic_fetch_add(&s->metrics.refused, 1);
-    lws_return_http_status(wsi, HTTP_STATUS_SERVICE_UNAVAILABLE,
-                           s->draining ? "this server ends" : "this server has as many clients as it takes");
-    return -1;
+    return soma__http_refuse(wsi, HTTP_STATUS_SERVICE_UNAVAILABLE,
+                             s->draining ? "this server ends" : "this server has as many clients as it takes");
 }
 
 int soma__openpi_event(struct lws *wsi, enum lws_callback_reasons reason, void *session, void *in, size_t len) {
