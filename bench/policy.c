@@ -77,6 +77,7 @@ static void subject_close(subject *s) {
     soma__free((void *)s->batch.tokens);
     soma__free((void *)s->batch.token_mask);
     soma__free((void *)s->batch.state);
+    soma__free((void *)s->batch.step_noise);
     soma__free(s->x);
     soma__free(s->logits);
     soma__free(s->ids);
@@ -88,12 +89,13 @@ static void subject_close(subject *s) {
 // One observation: the first cameras see noise, the prompt has as many tokens as were asked for.
 static soma_status observe(subject *s, soma_error *err) {
     const soma_model_info *info = &model_of(s)->info;
-    const int64_t pixels = info->n_cameras * info->image_size * info->image_size * 3, room = soma__prompt_room(info);
+    const int64_t seen = 1 + info->history, pixels = seen * info->n_cameras * soma__image_pixels(info) * 3, room = soma__prompt_room(info);
+    const size_t noise = info->step_noise ? (size_t)(info->n_steps * info->horizon * info->action_dim) : 0;
     const int64_t n_views = SOMA_MIN(s->p->views, info->n_cameras), n_tokens = SOMA_MIN(s->p->tokens, room);
-    uint8_t *images = soma__calloc((size_t)pixels, 1), *views = soma__calloc((size_t)info->n_cameras, 1),
-            *mask = soma__calloc((size_t)room, 1);
-    int32_t *tokens = soma__calloc((size_t)room, sizeof *tokens);
-    float *state = soma__calloc((size_t)info->state_dim, sizeof *state);
+    uint8_t *images = soma__calloc((size_t)pixels, 1), *views = soma__calloc((size_t)(seen * info->n_cameras), 1),
+            *mask = soma__calloc((size_t)room + 1, 1);
+    int32_t *tokens = soma__calloc((size_t)room + 1, sizeof *tokens);
+    float *state = soma__calloc((size_t)(seen * info->state_dim), sizeof *state), *each = soma__calloc(noise + 1, sizeof *each);
     s->batch = (soma_batch){.n = 1,
                             .draws = 1,
                             .image_dtype = SOMA_U8,
@@ -101,15 +103,17 @@ static soma_status observe(subject *s, soma_error *err) {
                             .image_mask = views,
                             .tokens = tokens,
                             .token_mask = mask,
-                            .state = state};
+                            .state = state,
+                            .step_noise = each};
     s->x = soma__calloc((size_t)(info->horizon * info->action_dim), sizeof *s->x);
-    s->logits = soma__calloc((size_t)info->vocab, sizeof *s->logits);
+    s->logits = soma__calloc((size_t)info->vocab + 1, sizeof *s->logits);
     s->ids = soma__calloc((size_t)info->answer.max + 1, sizeof *s->ids);
-    if (!images || !views || !mask || !tokens || !state || !s->x || !s->logits || !s->ids)
+    if (!images || !views || !mask || !tokens || !state || !each || !s->x || !s->logits || !s->ids)
         return soma__no_memory(err, "a made-up observation");
     soma_rng rng = soma__rng(1);
     for (int64_t i = 0; i < pixels; i++) images[i] = (uint8_t)soma__rng_u64(&rng);
-    memset(views, 1, (size_t)n_views);
+    soma__rng_normals(&rng, each, noise);
+    for (int64_t i = 0; i < seen; i++) memset(views + i * info->n_cameras, 1, (size_t)n_views);
     memset(mask, 1, (size_t)n_tokens);
     for (int64_t i = 0; i < n_tokens; i++) tokens[i] = (int32_t)soma__rng_below(&rng, (uint64_t)info->vocab);
     s->saving = soma__batch_saving(info, &s->batch, info->n_steps);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The four drivers. What they share is small: memory per seat, and a plan that fits the task.
 #include "eval/driver.h"
+
 #include "format/wire.h"
+#include "policy/policy.h"
 
 #include <math.h>
 #include <string.h>
@@ -60,15 +62,26 @@ static bool knows_camera(const soma_policy_info *info, const char *camera) {
     return false;
 }
 
+// The seat's observation, less the cameras that the policy does not know.
+static soma_obs known_to(const pilots *p, const soma_seat *seat) {
+    soma_obs obs = seat->obs;
+    obs.n_images = 0;
+    for (int c = 0; c < seat->obs.n_images; c++)
+        if (knows_camera(&p->info, seat->obs.images[c].camera)) obs.images[obs.n_images++] = seat->obs.images[c];
+    return obs;
+}
+
+static soma_status pilots_see(void *ctx, soma_seat *seat, soma_error *err) {
+    const pilots *p = ctx;
+    const soma_obs obs = known_to(p, seat);
+    return soma_pilot_see(p->pilots[seat->index], &obs, err);
+}
+
 static soma_status pilots_act(void *ctx, soma_seat **seats, int n, soma_error *err) {
     pilots *p = ctx;
     for (int i = 0; i < n; i++) {
         p->called[i] = p->pilots[seats[i]->index];
-        p->obs[i] = seats[i]->obs;
-        p->obs[i].n_images = 0;
-        for (int c = 0; c < seats[i]->obs.n_images; c++) {
-            if (knows_camera(&p->info, seats[i]->obs.images[c].camera)) p->obs[i].images[p->obs[i].n_images++] = seats[i]->obs.images[c];
-        }
+        p->obs[i] = known_to(p, seats[i]);
     }
     SOMA_TRY(soma_policy_act_many(p->policy, n, p->called, p->obs, p->plans, err));
     for (int i = 0; i < n; i++) {
@@ -99,6 +112,7 @@ soma_status soma__driver_policy(soma_driver *driver, const soma_policy *policy, 
         return soma__no_memory(err, "the pilots");
     }
     *driver = (soma_driver){.name = "policy", .seats = seats, .ctx = p, .begin = pilots_begin, .act = pilots_act, .close = pilots_close};
+    if (soma__policy_model(policy)->info.history) driver->see = pilots_see;
     return SOMA_OK;
 }
 

@@ -22,7 +22,9 @@ typedef struct soma_driver {
     void *ctx;
     soma_status (*begin)(void *ctx, int seat, soma_error *err);               // an episode begins in this seat; NULL: nothing to do
     soma_status (*act)(void *ctx, soma_seat **seats, int n, soma_error *err); // for these seats at once
-    void (*close)(void *ctx);                                                 // NULL: nothing to do
+    // What the seat sees in a control step without a chunk; NULL: nobody looks back. Different seats' may run at once.
+    soma_status (*see)(void *ctx, soma_seat *seat, soma_error *err);
+    void (*close)(void *ctx); // NULL: nothing to do
 } soma_driver;
 
 // Each checks that sizes fit the task. Release with soma__driver_close.

@@ -92,26 +92,29 @@ static soma_status keep_pictures(const loop *l, uint8_t **out, const soma_env_ob
 }
 
 // Draws what the driver will see. A blind driver's seat is drawn at its first moment only.
-static soma_status look(const loop *l, place *p, soma_error *err) {
+// What is seen now, for who drives and for the film.
+static soma_status observe(const loop *l, place *p, soma_error *err) {
     soma_rollout *e = p->episode;
-    int executed, delay;
-    soma__timeline_ask(p->line, e->outcome.steps, &executed, &delay);
-    p->arrival = e->outcome.steps ? e->outcome.steps + (int)l->opts->delay : 0;
-    if (l->driver->blind && e->first && !e->film) return SOMA_OK;
     soma_env_obs obs;
     SOMA_TRY(l->task->observe(p->env, &obs, err));
     if (!e->first) SOMA_TRY(keep_pictures(l, &e->first, &obs, err));
     if (e->film) film_look(l, e->film, &obs);
     p->seen = e->outcome.steps;
-    p->seat.obs = (soma_obs){.prompt = e->prompt,
-                             .state = obs.state,
-                             .n_state = l->task->n_state,
-                             .n_images = l->task->n_cameras,
-                             .executed = executed,
-                             .delay = delay};
-    for (int c = 0; c < l->task->n_cameras; c++) {
+    p->seat.obs = (soma_obs){.prompt = e->prompt, .state = obs.state, .n_state = l->task->n_state, .n_images = l->task->n_cameras};
+    for (int c = 0; c < l->task->n_cameras; c++)
         p->seat.obs.images[c] = (soma_image){l->task->camera_names[c], obs.images[c], (int)l->opts->image, (int)l->opts->image};
-    }
+    return SOMA_OK;
+}
+
+static soma_status look(const loop *l, place *p, soma_error *err) {
+    const soma_rollout *e = p->episode;
+    int executed, delay;
+    soma__timeline_ask(p->line, e->outcome.steps, &executed, &delay);
+    p->arrival = e->outcome.steps ? e->outcome.steps + (int)l->opts->delay : 0;
+    if (l->driver->blind && e->first && !e->film) return SOMA_OK;
+    SOMA_TRY(observe(l, p, err));
+    p->seat.obs.executed = executed;
+    p->seat.obs.delay = delay;
     return SOMA_OK;
 }
 
@@ -128,15 +131,14 @@ static soma_status move(const loop *l, place *p, soma_error *err) {
     const size_t n = (size_t)l->task->n_actions;
     while (!e->outcome.done) {
         const int now = e->outcome.steps;
-        soma_env_obs obs;
         if (p->arrival >= 0 && now >= p->arrival) {
             soma__timeline_arrive(p->line, now, plan->values, SOMA_MIN(plan->horizon, l->task->max_steps));
             p->arrival = -1;
         }
         if (soma__timeline_wants(p->line, now)) return SOMA_OK;
-        if (e->film && p->seen != now) {
-            SOMA_TRY(l->task->observe(p->env, &obs, err));
-            film_look(l, e->film, &obs);
+        if ((e->film || l->driver->see) && p->seen != now) {
+            SOMA_TRY(observe(l, p, err));
+            if (l->driver->see) SOMA_TRY(l->driver->see(l->driver->ctx, &p->seat, err));
         }
         soma__timeline_action(p->line, now, p->action);
         SOMA_TRY(l->task->step(p->env, p->action, err));
