@@ -12,6 +12,7 @@
 #define SOMA_SERVE_SERVER_H
 
 #include "base/opts.h"
+#include "format/msgpack.h"
 
 #include "serve/live.h"
 
@@ -52,6 +53,8 @@ typedef struct soma_server_policy {
     // One turn: obs[i] of pilots[i], all different, into actions[i] (borrowed until pilots[i]'s next turn), or a sentence into errors[i],
     // whose code is SOMA_OK when called. The failure of one must not be the failure of another.
     void (*act)(void *ctx, int n, void *const *pilots, const soma_obs *obs, soma_actions *actions, soma_error *errors);
+    // In act's place: any message of openpi's websocket, and an answer of its own, packed into `answer`. NULL: messages are observations.
+    soma_status (*message)(void *ctx, void *pilot, const soma_msg *message, soma_arena *arena, soma_str *answer, soma_error *err);
     void (*reset)(void *pilot); // a new episode; NULL: nothing to forget
     // The action [n_actions] that holds the robot of `obs` where it is; `last`: what it was last sent, NULL: nothing yet. False, or NULL:
     // it is not known how.

@@ -130,6 +130,13 @@ static void answer(soma_server *s, soma_client *c, const soma_obs *obs, soma_act
     soma__live_saw(s->live, &(soma_live_exchange){c->id, c->protocol->name, c->peer, obs, actions, s->policy.look, s->policy.ctx});
 }
 
+static soma_status answer_message(soma_server *s, soma_client *c, soma_error *err) {
+    if (!c->pilot) SOMA_TRY(s->policy.open(s->policy.ctx, &c->pilot, err));
+    soma__answer_begin(&c->answer);
+    SOMA_TRY(s->policy.message(s->policy.ctx, c->pilot, c->message, &c->arena, &c->answer, err));
+    return c->answer.failed ? soma__no_memory(err, "an answer") : SOMA_OK;
+}
+
 static void run_turn(soma_server *s, soma_client *const *clients, int n) {
     soma_client *ready[SOMA_SERVER_TURN];
     void *pilots[SOMA_SERVER_TURN];
@@ -141,6 +148,10 @@ static void run_turn(soma_server *s, soma_client *const *clients, int n) {
     for (int i = 0; i < n; i++) {
         soma_client *c = clients[i];
         c->error = (soma_error){0};
+        if (s->policy.message) {
+            answer_message(s, c, &c->error);
+            continue;
+        }
         if (prepare(s, c, &obs[n_ready], &c->error)) continue;
         errors[n_ready] = (soma_error){0};
         pilots[n_ready] = c->pilot;
