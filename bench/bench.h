@@ -113,6 +113,10 @@ void soma__bench_peaks_print(const json_t *result);
 // A policy's chunk beside the machine's limit.
 soma_status soma__bench_policy(json_t **out, const soma_bench_opts *opts, const soma_bench_policy_opts *policy, soma_error *err);
 void soma__bench_policy_print(const json_t *result);
+// The same for each family and dtype of lists "pi0,pi05" and "bf16,int8", one after the other: {what: "policies", policies: [..]}. Of one of
+// each, what soma__bench_policy gives.
+soma_status soma__bench_policies(json_t **out, const soma_bench_opts *opts, const soma_bench_policy_opts *policy, soma_error *err);
+void soma__bench_policies_print(const json_t *result);
 
 soma_status soma__bench_train(json_t **out, const soma_bench_opts *opts, soma_error *err);   // one training step, op by op
 soma_status soma__bench_kernels(json_t **out, const soma_bench_opts *opts, soma_error *err); // the ops that the time goes to

@@ -52,7 +52,7 @@ typedef struct options {
 static soma_status bench_machine(json_t **out, const options *o, soma_error *err) { return soma__bench_peaks(out, &o->all, err); }
 static soma_status bench_kernels(json_t **out, const options *o, soma_error *err) { return soma__bench_kernels(out, &o->all, err); }
 static soma_status bench_policy(json_t **out, const options *o, soma_error *err) {
-    return soma__bench_policy(out, &o->all, &o->policy, err);
+    return soma__bench_policies(out, &o->all, &o->policy, err);
 }
 static soma_status bench_train(json_t **out, const options *o, soma_error *err) { return soma__bench_train(out, &o->all, err); }
 static soma_status bench_fast(json_t **out, const options *o, soma_error *err) { return soma__bench_fast(out, &o->all, &o->fast, err); }
@@ -76,7 +76,7 @@ static const struct subject {
     {"train", bench_train, print_train},
     {"machine", bench_machine, soma__bench_peaks_print},
     {"kernels", bench_kernels, print_kernels},
-    {"policy", bench_policy, soma__bench_policy_print},
+    {"policy", bench_policy, soma__bench_policies_print},
     {"fast", bench_fast, soma__bench_fast_print},
     {"text", bench_text, soma__bench_text_print},
     {"data", bench_data, soma__bench_data_print},
@@ -102,6 +102,7 @@ static int run(int argc, char **argv) {
                  "of a policy: what it adds to a call, what requests cost together, many clients against a deadline (serve).\n\n"
                  "Examples:\n  soma bench\n  soma bench machine\n  soma bench kernels --dtype f32\n"
                  "  soma bench policy --family pi0 --preset base --random --profile\n"
+                 "  soma bench policy --family pi0,pi05,pi0_fast --preset base --random --dtype bf16,int8\n"
                  "  soma bench fast --tokenizer tokenizer\n"
                  "  soma bench text --text-tokenizer tokenizer.json --text book.txt\n"
                  "  soma bench data --threads 1 --repeats 3\n"

@@ -62,6 +62,23 @@ static void policy_tells_its_keys(void **state) {
     }
 }
 
+static void policies_are_one_table(void **state) {
+    json_t *v = bench("policy --random --family pi0,pi0_fast --dtype bf16,int4w --preset nano --threads 1 --repeats 1 --answer 4"), *row;
+    static const char *const wanted[][2] = {{"pi0", "bf16"}, {"pi0", "int4w"}, {"pi0_fast", "bf16"}, {"pi0_fast", "int4w"}};
+    size_t i;
+    assert_int_equal(json_array_size(json_object_get(v, "policies")), SOMA_COUNT(wanted));
+    json_array_foreach(json_object_get(v, "policies"), i, row) {
+        assert_string_equal(json_string_value(json_object_get(row, "family")), wanted[i][0]);
+        assert_string_equal(json_string_value(json_object_get(row, "dtype")), wanted[i][1]);
+        assert_true(real(row, "limit_share") > 0 && real(row, "step_limit_s") > 0);
+    }
+    json_decref(v);
+    assert_int_equal(run_soma(NULL, "bench policy --random --family pi0,pi05 --preset nano --threads 1 --repeats 1 2>&1"), 0);
+    assert_non_null(strstr(said, "\n  pi05 "));
+    assert_int_equal(run_soma(NULL, "bench policy --random --family pi0,nobody --preset nano --threads 1 --repeats 1 2>&1"), 1);
+    assert_non_null(strstr(said, "nobody"));
+}
+
 static void what_cannot_be_measured_is_told(void **state) {
     assert_int_equal(run_soma(NULL, "bench nothing 2>&1"), 2);
     assert_non_null(strstr(said, "machine"));
@@ -128,6 +145,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(machine_has_a_row_for_each_number_of_threads),
         cmocka_unit_test(policy_tells_its_keys),
+        cmocka_unit_test(policies_are_one_table),
         cmocka_unit_test(loader_reads_from_files_memory_and_folder),
         cmocka_unit_test(serve_tells_its_keys),
         cmocka_unit_test(what_cannot_be_measured_is_told),
