@@ -209,20 +209,21 @@ static void test_dataset(void **state) {
 
 // ---- a policy, of a size that opens in a blink
 
-static const char config[] =
-    "{\"model_type\": \"pi0\", \"preset\": \"nano\", \"action_dim\": 2, \"state_dim\": 2, \"action_horizon\": 3, \"max_token_len\": 8, "
-    "\"camera_order\": "
-    "[\"scene\"], \"paligemma\": {\"width\": 16, \"depth\": 2, \"mlp_dim\": 16, \"num_heads\": 2, \"num_kv_heads\": 1, \"head_dim\": 8}, "
-    "\"action_expert\": {\"width\": 16, \"depth\": 2, \"mlp_dim\": 16, \"num_heads\": 2, \"num_kv_heads\": 1, \"head_dim\": 8}, "
-    "\"vision\": "
-    "{\"hidden_size\": 16, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, \"intermediate_size\": 16, \"patch_size\": 8, "
-    "\"image_size\": 16}, "
-    "\"robot\": {\"n_state\": 2, \"n_actions\": 2, \"rate\": 20, \"normalise\": \"openpi_zscore\", \"cameras\": [\"scene\"], \"delta\": "
-    "[false, false]}}";
+#define POLICY(type, stacks)                                                                                                              \
+    "{\"model_type\": \"" type                                                                                                            \
+    "\", \"preset\": \"nano\", \"action_dim\": 2, \"state_dim\": 2, \"action_horizon\": 3, \"max_token_len\": 8, "                        \
+    "\"camera_order\": [\"scene\"], " stacks ", \"vision\": {\"hidden_size\": 16, \"num_hidden_layers\": 1, \"num_attention_heads\": 2, " \
+    "\"intermediate_size\": 16, \"patch_size\": 8, \"image_size\": 16}, \"robot\": {\"n_state\": 2, \"n_actions\": 2, \"rate\": 20, "     \
+    "\"normalise\": \"openpi_zscore\", \"cameras\": [\"scene\"], \"delta\": [false, false]}}"
+static const char pi0[] = POLICY(
+    "pi0", "\"paligemma\": {\"width\": 16, \"depth\": 2, \"mlp_dim\": 16, \"num_heads\": 2, \"num_kv_heads\": 1, \"head_dim\": 8}, "
+           "\"action_expert\": {\"width\": 16, \"depth\": 2, \"mlp_dim\": 16, \"num_heads\": 2, \"num_kv_heads\": 1, \"head_dim\": 8}"),
+                  smolvla[] = POLICY("smolvla", "\"num_vlm_layers\": 2, \"text\": {\"width\": 16, \"mlp_dim\": 16, \"num_heads\": 2, "
+                                                "\"num_kv_heads\": 1, \"head_dim\": 8}, \"expert\": {\"width\": 16, \"mlp_dim\": 16}");
 static const char norm_stats[] =
     "{\"norm_stats\": {\"state\": {\"mean\": [0, 0], \"std\": [1, 1]}, \"actions\": {\"mean\": [0, 0], \"std\": [1, 1]}}}";
 
-static soma_status make_policy(soma_error *err) {
+static soma_status make_policy(const char *config, soma_error *err) {
     static const char *const prompts[] = {"touch the red cube"};
     soma_text *text;
     json_t *json;
@@ -231,12 +232,12 @@ static soma_status make_policy(soma_error *err) {
     soma_graph *graphs[2];
     soma_params *params;
     SOMA_TRY(soma__dir_make(in_root("policy"), err));
-    SOMA_TRY(soma__file_write(in_root("policy/config.json"), config, sizeof config - 1, err));
+    SOMA_TRY(soma__file_write(in_root("policy/config.json"), config, strlen(config), err));
     SOMA_TRY(soma__file_write(in_root("policy/norm_stats.json"), norm_stats, sizeof norm_stats - 1, err));
     SOMA_TRY(soma__text_from_prompts(&text, prompts, 1, err));
     SOMA_TRY(soma__text_save(text, in_root("policy/vocab.json"), err));
     soma__text_close(text);
-    SOMA_TRY(soma__json_parse(&json, config, sizeof config - 1, "config", err));
+    SOMA_TRY(soma__json_parse(&json, config, strlen(config), "config", err));
     SOMA_TRY(soma__model_new(&model, json, "config", err));
     SOMA_TRY(soma__device_open(&device, "cpu", &(soma_device_opts){.threads = 1}, err));
     for (int i = 0; i < 2; i++) {
@@ -277,18 +278,22 @@ static soma_status act(soma_error *err) {
     return status;
 }
 
-static void test_policy(void **state) {
+static void act_without(const char *config, const char *what) {
     soma_error err = {0};
-    if (make_policy(&err)) fail_msg("%s", err.text);
+    if (make_policy(config, &err)) fail_msg("%s", err.text);
     if (act(&err)) fail_msg("%s", err.text);
-    each_allocation("opening a policy and acting", 1, act);
-    each_read("opening a policy and acting", act);
+    each_allocation(what, 1, act);
+    each_read(what, act);
 }
+
+static void test_pi0(void **state) { act_without(pi0, "opening a policy and acting"); }
+static void test_smolvla(void **state) { act_without(smolvla, "opening a SmolVLA and acting"); }
 
 static int setup(void **state) { return mkdtemp(root) == NULL; }
 static int teardown(void **state) { return soma__dir_remove(root, NULL); }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small), cmocka_unit_test(test_dataset), cmocka_unit_test(test_policy)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small), cmocka_unit_test(test_dataset), cmocka_unit_test(test_pi0),
+                                       cmocka_unit_test(test_smolvla)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
