@@ -123,13 +123,9 @@ static soma_status serve(soma_server **server, char address[64], subject *s, dou
 
 // ---- what is measured
 
-static int by_value(const void *a, const void *b) {
-    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
-}
-
 // In milliseconds; sorts the seconds. 0 where there are none.
 static double quantile(double *seconds, int64_t n, double q) {
-    qsort(seconds, (size_t)n, sizeof *seconds, by_value);
+    if (n) soma__bench_spread(seconds, n);
     return n ? 1e3 * seconds[SOMA_MIN(n - 1, (int64_t)(q * (double)n))] : 0;
 }
 

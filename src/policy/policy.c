@@ -43,6 +43,7 @@ struct soma_policy {
     soma_robot robot;
     soma_precision precision;
     bool gradient;       // plans have what real-time chunking's gradient needs
+    bool flow;           // chunks come of a flow's velocity
     soma_time_rule time; // of the project that the checkpoint is from
     soma_params *params;
     soma_writing writing;    // where chunks are written as tokens
@@ -230,9 +231,9 @@ static soma_status describe(soma_policy *p, const json_t *config, soma_error *er
     for (int i = 0; i < r->n_cameras; i++) p->camera_names[i] = r->cameras[i];
     for (int i = 0; i < r->n_ignored; i++) p->ignored[i] = r->ignored[i];
     for (int i = 0; i < r->n_state_keys; i++) p->state_keys[i] = r->state_keys[i];
-    json_t *metadata =
-        json_pack("{s:s, s:i, s:i, s:i, s:f, s:[]}", "model_type", p->model->info.type, "action_horizon", (int)(p->model->info.horizon - p->model->info.history),
-                  "action_dim", r->n_actions, "state_dim", r->n_state, "control_frequency", r->rate, "cameras");
+    json_t *metadata = json_pack("{s:s, s:i, s:i, s:i, s:f, s:[]}", "model_type", p->model->info.type, "action_horizon",
+                                 (int)(p->model->info.horizon - p->model->info.history), "action_dim", r->n_actions, "state_dim",
+                                 r->n_state, "control_frequency", r->rate, "cameras");
     for (int i = 0; metadata && i < r->n_cameras; i++)
         json_array_append_new(json_object_get(metadata, "cameras"), json_string(r->cameras[i]));
     if (metadata && json_object_get(config, "metadata")) json_object_update(metadata, json_object_get(config, "metadata"));
@@ -317,6 +318,7 @@ soma_status soma_policy_open(soma_policy **out, const char *path, const soma_pol
     if (status == SOMA_OK) status = describe(p, c.config, err);
     runner *first = NULL;
     if (status == SOMA_OK) status = runner_new(&first, p, 1, err);
+    if (status == SOMA_OK) p->flow = soma__plan_find(first->sets->plans[1], "v_t");
     if (status == SOMA_OK) runner_give(p, first);
     if (status == SOMA_OK && !p->base && !p->params->packed && (*o.cache || p->params->size >= KEPT_SIZE))
         snprintf(p->cache, sizeof p->cache, "%s", c.cache);
@@ -374,8 +376,8 @@ static soma_status check_rtc(soma_rtc_mode *mode, soma_rtc_schedule *schedule, c
     SOMA_TRY(soma__rtc_schedule(schedule, o->rtc_schedule, err));
     if (!(o->rtc_weight >= 0)) return soma__fail(err, SOMA_BAD_INPUT, "rtc-weight %g: at least 0", o->rtc_weight);
     if (o->rtc_horizon < 0) return soma__fail(err, SOMA_BAD_INPUT, "rtc-horizon %lld: at least 0", (long long)o->rtc_horizon);
-    if (*mode && p->model->info.answer.max)
-        return soma__fail(err, SOMA_UNSUPPORTED, "rtc: %s writes its chunks as tokens; real-time chunking needs a flow", p->info.family);
+    if (*mode && !p->flow)
+        return soma__fail(err, SOMA_UNSUPPORTED, "rtc: %s has no flow that could be drawn towards the chunk before", p->info.family);
     if (*mode && p->model->info.no_flow)
         return soma__fail(err, SOMA_UNSUPPORTED, "rtc: %s samples along no flow; real-time chunking needs one", p->info.family);
     if (*mode == SOMA_RTC_GRADIENT && !p->gradient)
@@ -480,7 +482,8 @@ static void continue_chunk(runner *r, const soma_policy *p, const soma_pilot *pi
     memset(target + left * A, 0, sizeof *target * (size_t)((S - left) * A));
     soma__robot_anchor(&p->robot, p->model, pilot->state, obs->state, target, left);
     const int64_t horizon = pilot->opts.rtc_horizon ? SOMA_MIN(pilot->opts.rtc_horizon, left) : left;
-    r->rtc.delay[i] = SOMA_MIN(obs->delay, left);
+    const int64_t most = pilot->rtc == SOMA_RTC_TRAINED ? SOMA_MIN(left, p->model->info.given_max) : left;
+    r->rtc.delay[i] = SOMA_MIN(obs->delay, most);
     r->rtc.most[i] = (float)pilot->opts.rtc_weight;
     soma__rtc_weights(r->rtc.weight + i * S, S, pilot->schedule, obs->delay, horizon);
 }
