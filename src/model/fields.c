@@ -108,3 +108,23 @@ soma_status soma__check_gemma(const soma_gemma *c, const char *where, soma_error
         return soma__fail(err, SOMA_BAD_INPUT, "%s: num_heads is a multiple of num_kv_heads, and head_dim is even", where);
     return SOMA_OK;
 }
+
+soma_status soma__config_new(soma_model **model, size_t size, soma_config_read *read, const json_t *json, const char *where,
+                             soma_error *err) {
+    void *config = soma__alloc(size);
+    *model = NULL;
+    if (!config) return soma__no_memory(err, "a model's config");
+    soma_status status = read(config, json, where, err);
+    if (status == SOMA_OK)
+        *model = config;
+    else
+        soma__free(config);
+    return status;
+}
+
+json_t *soma__config_json(const soma_model *model, const char *preset, const soma_field *fields, size_t n) {
+    json_t *out = json_pack("{s:s, s:s}", "model_type", model->info.type, "preset", preset);
+    if (out && soma__cameras_write(&model->info, out) && soma__fields_write(model, fields, n, out)) return out;
+    json_decref(out);
+    return NULL;
+}

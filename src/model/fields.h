@@ -38,6 +38,13 @@ typedef struct soma_field {
 soma_status soma__fields_read(void *config, const soma_field *fields, size_t n, const json_t *json, const char *where, soma_error *err);
 bool soma__fields_write(const void *config, const soma_field *fields, size_t n, json_t *out); // false when memory is out
 
+// A family's config of `size` bytes, the model its first member, as `read` fills it; where that refuses nothing is left behind.
+typedef soma_status soma_config_read(void *config, const json_t *json, const char *where, soma_error *err);
+soma_status soma__config_new(soma_model **model, size_t size, soma_config_read *read, const json_t *json, const char *where,
+                             soma_error *err);
+// Type, preset, cameras and fields; a new reference, NULL when memory is out.
+json_t *soma__config_json(const soma_model *model, const char *preset, const soma_field *fields, size_t n);
+
 // The list "camera_order" into `names`, of which `info` then speaks. Absent: kept.
 typedef char soma_camera_name[64];
 soma_status soma__cameras_read(soma_camera_name names[SOMA_MODEL_CAMERAS], soma_model_info *info, const json_t *json, const char *where,

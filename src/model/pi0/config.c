@@ -100,7 +100,8 @@ static soma_status check_sizes(const pi0_config *c, const char *where, soma_erro
     return SOMA_OK;
 }
 
-static soma_status read_config(pi0_config *c, const json_t *json, const char *where, soma_error *err) {
+static soma_status read_config(void *config, const json_t *json, const char *where, soma_error *err) {
+    pi0_config *c = config;
     const char *type = "pi0", *preset = "base";
     SOMA_TRY(soma__optional(soma__json_string(&type, json, json_object_get(json, "model_type") ? "model_type" : "type", where, err), err));
     SOMA_TRY(soma__optional(soma__json_string(&preset, json, "preset", where, err), err));
@@ -116,18 +117,7 @@ static soma_status read_config(pi0_config *c, const json_t *json, const char *wh
     SOMA_TRY(soma__fields_read(c, fields, SOMA_COUNT(fields), json, where, err));
     SOMA_TRY(soma__cameras_read(c->cameras, &c->model.info, json, where, err));
     if (!c->model.info.state_dim) c->model.info.state_dim = c->model.info.action_dim;
-    return check_sizes(c, where, err);
-}
-
-soma_status pi0_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
-    pi0_config *c = soma__alloc(sizeof *c);
-    *model = NULL;
-    if (!c) return soma__no_memory(err, "a model's config");
-    soma_status status = read_config(c, json, where, err);
-    if (status != SOMA_OK) {
-        soma__free(c);
-        return status;
-    }
+    SOMA_TRY(check_sizes(c, where, err));
     soma_model_info *info = &c->model.info;
     info->type = c->pi05 ? "pi05" : "pi0";
     info->image_size = c->vision.image;
@@ -137,16 +127,15 @@ soma_status pi0_model_new(soma_model **model, const json_t *json, const char *wh
     c->language.eps = c->expert.eps = c->rms_eps;
     c->language.theta = c->expert.theta = c->rope_theta;
     c->model.family = &soma__family_pi0;
-    *model = &c->model;
     return SOMA_OK;
 }
 
+soma_status pi0_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
+    return soma__config_new(model, sizeof(pi0_config), read_config, json, where, err);
+}
+
 json_t *pi0_config_json(const soma_model *model) {
-    const pi0_config *c = (const pi0_config *)model;
-    json_t *out = json_pack("{s:s, s:s}", "model_type", model->info.type, "preset", c->preset);
-    if (out && soma__cameras_write(&model->info, out) && soma__fields_write(c, fields, SOMA_COUNT(fields), out)) return out;
-    json_decref(out);
-    return NULL;
+    return soma__config_json(model, ((const pi0_config *)model)->preset, fields, SOMA_COUNT(fields));
 }
 
 const soma_family soma__family_pi0 = {

@@ -70,7 +70,8 @@ static soma_status check_sizes(const pi0_fast_config *c, const char *where, soma
     return SOMA_OK;
 }
 
-static soma_status read_config(pi0_fast_config *c, const json_t *json, const char *where, soma_error *err) {
+static soma_status read_config(void *config, const json_t *json, const char *where, soma_error *err) {
+    pi0_fast_config *c = config;
     const char *preset = "base";
     SOMA_TRY(soma__optional(soma__json_string(&preset, json, "preset", where, err), err));
     const pi0_fast_config *start = NULL;
@@ -88,18 +89,7 @@ static soma_status read_config(pi0_fast_config *c, const json_t *json, const cha
     SOMA_TRY(soma__fields_read(c, fields, SOMA_COUNT(fields), json, where, err));
     SOMA_TRY(soma__cameras_read(c->cameras, &c->model.info, json, where, err));
     if (!c->model.info.state_dim) c->model.info.state_dim = c->model.info.action_dim;
-    return check_sizes(c, where, err);
-}
-
-soma_status pi0_fast_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
-    pi0_fast_config *c = soma__alloc(sizeof *c);
-    *model = NULL;
-    if (!c) return soma__no_memory(err, "a model's config");
-    soma_status status = read_config(c, json, where, err);
-    if (status != SOMA_OK) {
-        soma__free(c);
-        return status;
-    }
+    SOMA_TRY(check_sizes(c, where, err));
     c->model.info.type = "pi0_fast";
     c->model.info.image_size = c->vision.image;
     c->model.info.form = c->model.info.answer.lerobot ? SOMA_PROMPT_LEROBOT_FAST : SOMA_PROMPT_FAST;
@@ -107,16 +97,15 @@ soma_status pi0_fast_model_new(soma_model **model, const json_t *json, const cha
     c->language.eps = c->rms_eps;
     c->language.theta = c->rope_theta;
     c->model.family = &soma__family_pi0_fast;
-    *model = &c->model;
     return SOMA_OK;
 }
 
+soma_status pi0_fast_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
+    return soma__config_new(model, sizeof(pi0_fast_config), read_config, json, where, err);
+}
+
 json_t *pi0_fast_config_json(const soma_model *model) {
-    const pi0_fast_config *c = (const pi0_fast_config *)model;
-    json_t *out = json_pack("{s:s, s:s}", "model_type", model->info.type, "preset", c->preset);
-    if (out && soma__cameras_write(&model->info, out) && soma__fields_write(c, fields, SOMA_COUNT(fields), out)) return out;
-    json_decref(out);
-    return NULL;
+    return soma__config_json(model, ((const pi0_fast_config *)model)->preset, fields, SOMA_COUNT(fields));
 }
 
 const soma_family soma__family_pi0_fast = {

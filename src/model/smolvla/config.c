@@ -107,7 +107,8 @@ static soma_status check_sizes(const smolvla_config *c, const char *where, soma_
     return SOMA_OK;
 }
 
-static soma_status read_config(smolvla_config *c, const json_t *json, const char *where, soma_error *err) {
+static soma_status read_config(void *config, const json_t *json, const char *where, soma_error *err) {
+    smolvla_config *c = config;
     const char *preset = "base", *mode = "cross_attn";
     SOMA_TRY(soma__optional(soma__json_string(&preset, json, "preset", where, err), err));
     SOMA_TRY(soma__optional(soma__json_string(&mode, json, "attention_mode", where, err), err));
@@ -123,18 +124,7 @@ static soma_status read_config(smolvla_config *c, const json_t *json, const char
     c->self_every = SOMA_MAX(c->self_every, 0);
     if (!c->model.info.state_dim) c->model.info.state_dim = c->model.info.action_dim;
     SOMA_TRY(refuse_others(c, json, where, err));
-    return check_sizes(c, where, err);
-}
-
-soma_status smolvla_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
-    smolvla_config *c = soma__alloc(sizeof *c);
-    *model = NULL;
-    if (!c) return soma__no_memory(err, "a model's config");
-    soma_status status = read_config(c, json, where, err);
-    if (status != SOMA_OK) {
-        soma__free(c);
-        return status;
-    }
+    SOMA_TRY(check_sizes(c, where, err));
     soma_model_info *info = &c->model.info;
     info->type = "smolvla";
     info->image_size = c->vision.image;
@@ -151,16 +141,15 @@ soma_status smolvla_model_new(soma_model **model, const json_t *json, const char
     c->expert.mlp = mlp;
     c->vision.eps = (float)c->vision_eps;
     c->model.family = &soma__family_smolvla;
-    *model = &c->model;
     return SOMA_OK;
 }
 
+soma_status smolvla_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
+    return soma__config_new(model, sizeof(smolvla_config), read_config, json, where, err);
+}
+
 json_t *smolvla_config_json(const soma_model *model) {
-    const smolvla_config *c = (const smolvla_config *)model;
-    json_t *out = json_pack("{s:s, s:s}", "model_type", model->info.type, "preset", c->preset);
-    if (out && soma__cameras_write(&model->info, out) && soma__fields_write(c, fields, SOMA_COUNT(fields), out)) return out;
-    json_decref(out);
-    return NULL;
+    return soma__config_json(model, ((const smolvla_config *)model)->preset, fields, SOMA_COUNT(fields));
 }
 
 const soma_family soma__family_smolvla = {
