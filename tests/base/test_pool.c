@@ -9,6 +9,7 @@
 
 #include "base/pool.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
@@ -84,6 +85,45 @@ static void sleepers_wake(void **state) {
     soma__pool_free(pool); // while they sleep
 }
 
+// Between calls the machine is given back: a pool that waits takes next to nothing of the processors.
+static void waiting_costs_nothing(void **state) {
+    static work w;
+    w.n_threads = 4;
+    soma_pool *pool = pool_of(4);
+    soma__pool_run(pool, 100, touch, &w);
+    nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL); // the spinning ends
+    const clock_t before = clock();
+    nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
+    const double seconds = (double)(clock() - before) / CLOCKS_PER_SEC; // of all threads
+    soma__pool_free(pool);
+    assert_true(seconds < 0.02);
+}
+
+typedef struct {
+    atomic_int processors; // that a worker may run on; 0: none has said so
+} placed;
+
+static void tell_place(void *ctx, int64_t item, int thread) {
+    placed *p = ctx;
+    cpu_set_t set;
+    if (thread && !sched_getaffinity(0, sizeof set, &set)) atomic_store(&p->processors, CPU_COUNT(&set));
+    for (int i = 0; i < 2000 && !atomic_load(&p->processors); i++) nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+// A pool of as many threads as processors keeps each worker on one; a pool of any other size leaves them to the system.
+static void workers_are_pinned(void **state) {
+    soma_pool *all = pool_of(0), *other = pool_of(soma__pool_threads(all) + 1);
+    placed in_all = {0}, in_other = {0};
+    soma__pool_run(other, 100, tell_place, &in_other);
+    assert_int_equal(atomic_load(&in_other.processors), soma__pool_threads(all));
+    if (soma__pool_threads(all) > 1) {
+        soma__pool_run(all, 100, tell_place, &in_all);
+        assert_int_equal(atomic_load(&in_all.processors), 1);
+    }
+    soma__pool_free(all);
+    soma__pool_free(other);
+}
+
 typedef struct {
     soma_pool *inner[4];
     atomic_int total;
@@ -130,9 +170,12 @@ static void refusals(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_item_once), cmocka_unit_test(many_short_rounds), cmocka_unit_test(sleepers_wake),
-        cmocka_unit_test(pools_nest),      cmocka_unit_test(refusals),
-    };
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_item_once),
+                                       cmocka_unit_test(many_short_rounds),
+                                       cmocka_unit_test(sleepers_wake),
+                                       cmocka_unit_test(waiting_costs_nothing),
+                                       cmocka_unit_test(workers_are_pinned),
+                                       cmocka_unit_test(pools_nest),
+                                       cmocka_unit_test(refusals)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
