@@ -64,6 +64,8 @@ class _Obs(c.Structure):
         ("n_state", c.c_int),
         ("n_images", c.c_int),
         ("images", _Image * MAX_CAMERAS),
+        ("executed", c.c_int),
+        ("delay", c.c_int),
     ]
 
 
@@ -97,6 +99,7 @@ def _lib():
         ("soma_pilot_new_json", c.c_int, [out, handle, c.c_char_p, c.POINTER(_Error)]),
         ("soma_pilot_free", None, [handle]),
         ("soma_pilot_reset", None, [handle]),
+        ("soma_pilot_see", c.c_int, [handle, c.POINTER(_Obs), c.POINTER(_Error)]),
         ("soma_pilot_act", c.c_int, [handle, c.POINTER(_Obs), c.POINTER(_Actions), c.POINTER(_Error)]),
     ]:
         function = getattr(lib, name)
@@ -149,26 +152,42 @@ class Pilot:
         _call(self._lib.soma_pilot_new_json, c.byref(self._handle), policy._handle, json.dumps(options).encode())
         self.model_ms, self.flaw = 0.0, None
 
-    def act(self, state, images=None, prompt=""):
-        """One observation to one chunk, [horizon, n_actions] in robot units, a view that the next act overwrites."""
-        images = images or {}
+    def act(self, state, images=None, prompt="", executed=0, delay=0):
+        """One observation to one chunk, [horizon, n_actions] in robot units, a view that the next act overwrites.
+
+        executed, delay: control steps, of a pilot with rtc (soma_obs of soma.h).
+        """
+        obs, kept = self._obs(state, images or {}, prompt)
+        obs.executed, obs.delay = executed, delay
+        plan = _Actions()
+        _call(self._lib.soma_pilot_act, self._handle, c.byref(obs), c.byref(plan))
+        del kept
+        self.model_ms, self.flaw = plan.model_ms, plan.flaw.decode() if plan.flaw else None
+        memory = (c.c_float * (plan.horizon * plan.n_actions)).from_address(c.addressof(plan.values.contents))
+        memory.pilot = self  # who owns it lives as long as the array does
+        return np.frombuffer(memory, np.float32).reshape(plan.horizon, plan.n_actions)
+
+    def see(self, state, images=None, prompt=""):
+        """What the robot sees in a step for which no chunk is asked, for policies that look back."""
+        obs, kept = self._obs(state, images or {}, prompt)
+        _call(self._lib.soma_pilot_see, self._handle, c.byref(obs))
+        del kept
+
+    @staticmethod
+    def _obs(state, images, prompt):
+        """The struct, and the arrays that it points to, which must outlive the call."""
         if len(images) > MAX_CAMERAS:
             raise ValueError(f"{len(images)} pictures: at most {MAX_CAMERAS} are possible")
         state = np.ascontiguousarray(state, np.float32).reshape(-1)
         obs = _Obs(prompt.encode(), state.ctypes.data, state.size, len(images))
-        kept = []  # what ctypes points to must outlive the call
+        kept = [state]
         for i, (camera, picture) in enumerate(images.items()):
             if getattr(picture, "dtype", None) != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
                 raise ValueError(f"{camera}: a picture is an array of uint8 [height, width, 3]")
             picture = np.ascontiguousarray(picture)
             kept.append(picture)
             obs.images[i] = _Image(camera.encode(), picture.ctypes.data, picture.shape[1], picture.shape[0])
-        plan = _Actions()
-        _call(self._lib.soma_pilot_act, self._handle, c.byref(obs), c.byref(plan))
-        self.model_ms, self.flaw = plan.model_ms, plan.flaw.decode() if plan.flaw else None
-        memory = (c.c_float * (plan.horizon * plan.n_actions)).from_address(c.addressof(plan.values.contents))
-        memory.pilot = self  # who owns it lives as long as the array does
-        return np.frombuffer(memory, np.float32).reshape(plan.horizon, plan.n_actions)
+        return obs, kept
 
     def reset(self):
         """Forgets the episode so far."""

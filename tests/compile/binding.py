@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Python binding answers as examples/act.c does on the same checkpoint, copies nothing, and hands on what soma refuses.
 
-    binding.py LIBSOMA POLICY ACT_PROGRAM
+    binding.py LIBSOMA POLICY ACT_PROGRAM SIZES_PROGRAM
 """
 
+import ctypes
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import sys
 import numpy as np
 import soma
 
-soma.library, path, program = sys.argv[1:4]
+soma.library, path, program, sizes = sys.argv[1:5]
 
 
 def refuses(call, *words):
@@ -23,6 +24,10 @@ def refuses(call, *words):
         return
     raise AssertionError(f"not refused: {words}")
 
+
+structs = [soma._Error, soma._Info, soma._Image, soma._Obs, soma._Actions]
+in_c = [int(x) for x in subprocess.run([sizes], capture_output=True, check=True).stdout.split()]
+assert [ctypes.sizeof(s) for s in structs] == in_c, in_c
 
 said = subprocess.run([program, path], capture_output=True, text=True, check=True).stdout
 wanted = [float(x) for x in re.findall(r"first action (-?[\d.]+)", said)]

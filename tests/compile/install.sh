@@ -56,7 +56,17 @@ EOF
 
 from_python() {
     python3 -c 'import numpy' 2>/dev/null || { echo "python3 with numpy is not installed"; return 77; }
-    PYTHONPATH=$prefix/share/soma/python export_path python3 "$source/tests/compile/binding.py" "$lib/libsoma.so" "$scratch/policy" "$scratch/act"
+    cat >"$scratch/sizes.c" <<EOF
+#include <soma/soma.h>
+#include <stdio.h>
+int main(void) {
+    printf("%zu %zu %zu %zu %zu\\n", sizeof(soma_error), sizeof(soma_policy_info), sizeof(soma_image), sizeof(soma_obs), sizeof(soma_actions));
+    return 0;
+}
+EOF
+    "$cc" "$scratch/sizes.c" -I"$prefix/include" -o "$scratch/sizes" || return 1
+    PYTHONPATH=$prefix/share/soma/python export_path python3 "$source/tests/compile/binding.py" "$lib/libsoma.so" "$scratch/policy" \
+        "$scratch/act" "$scratch/sizes"
 }
 
 case_of installs installs
