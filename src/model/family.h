@@ -205,6 +205,7 @@ typedef struct soma_tuning {
 // How LeRobot writes a policy of the family, beyond what all of its configs have.
 typedef struct soma_lerobot {
     const char *tokenizer; // the name of the text tokenizer; NULL: there is no text
+    bool bare;             // names of weights have no "model." in front
     const char *new_line;  // the step that ends the prompt with a newline; NULL: the prompt tells the state instead
     // Fields of config.json; a new reference, NULL when memory is out. *own: LeRobot cannot be told these sizes, and its loader will refuse
     // the fields that tell them to soma.

@@ -139,7 +139,8 @@ static soma_status write_weights(merging *m, soma_error *err) {
     for (size_t i = 0; i < all->n_slots && status == SOMA_OK; i++) {
         const soma_slot *slot = &all->slots[i];
         const char *openpi = soma__openpi_name(room, slot->name, m->side.model->family->aliases);
-        const char *name = soma__arena_printf(&m->names, "%s%s", m->o->lerobot ? "model." : "", openpi);
+        const char *name =
+            soma__arena_printf(&m->names, "%s%s", m->o->lerobot && !m->side.model->family->lerobot.bare ? "model." : "", openpi);
         if (!name) status = soma__no_memory(err, "a checkpoint's table");
         if (strcmp(openpi, slot->name) && !m->o->lerobot) json_object_set_new(metadata, slot->name, json_string(openpi)); // the tied name
         m->tensors[i] = (soma_safetensor){.name = name, .dtype = m->o->dtype, .n_dims = slot->n_dims};

@@ -82,8 +82,27 @@ static const char *mode_of(soma_norm_rule rule) {
     return "IDENTITY";
 }
 
+// The pictures' mean and deviation for each camera, of families that take them so: adds to the n tensors. `values` [2][3] and `names` hold
+// what they point to.
+static size_t add_picture_stats(soma_safetensor *tensors, size_t n, float values[2][3], char names[][96], const soma_model *model,
+                                const soma_robot *robot) {
+    static const char *const keys[] = {"image_mean", "image_std"}, *const lists[] = {"mean", "std"};
+    json_t *config = model && model->family->fits ? model->family->config(model) : NULL;
+    for (int i = 0; config && i < 2; i++) {
+        for (size_t c = 0; c < 3; c++) values[i][c] = (float)json_number_value(json_array_get(json_object_get(config, keys[i]), c));
+        for (int k = 0; k < robot->n_cameras; k++) {
+            char *name = names[i * SOMA_MAX_CAMERAS + k];
+            snprintf(name, 96, "observation.images.%s.%s", robot->cameras[k], lists[i]);
+            tensors[n++] = (soma_safetensor){.name = name, .dtype = SOMA_F32, .n_dims = 3, .shape = {3, 1, 1}, .data = values[i]};
+        }
+    }
+    json_decref(config);
+    return n;
+}
+
+// model, robot: whose pictures' statistics go along; NULL: none.
 static soma_status save_stats(const char *dir, const char *file, const char *feature, const soma_norm *norm, soma_norm_rule rule,
-                              soma_error *err) {
+                              const soma_model *model, const soma_robot *robot, soma_error *err) {
     const struct {
         const char *name;
         const double *values;
@@ -92,7 +111,9 @@ static soma_status save_stats(const char *dir, const char *file, const char *fea
                  {"q01", norm->q01, false},   {"q99", norm->q99, rule == SOMA_NORM_QUANTILE},
                  {"min", norm->min, false},   {"max", norm->max, false},
                  {"q10", norm->q10, false},   {"q90", norm->q90, false}};
-    soma_safetensor tensors[SOMA_COUNT(lists)];
+    soma_safetensor tensors[SOMA_COUNT(lists) + 2 * SOMA_MAX_CAMERAS];
+    float pictures[2][3];
+    char camera_names[2 * SOMA_MAX_CAMERAS][96];
     float values[SOMA_COUNT(lists)][SOMA_ROBOT_MAX_DIMS];
     char names[SOMA_COUNT(lists)][64], path[SOMA_PATH_MAX];
     size_t n = 0;
@@ -103,6 +124,7 @@ static soma_status save_stats(const char *dir, const char *file, const char *fea
         tensors[n] = (soma_safetensor){.name = names[n], .dtype = SOMA_F32, .n_dims = 1, .shape = {norm->size}, .data = values[n]};
         n++;
     }
+    n = add_picture_stats(tensors, n, pictures, camera_names, model, robot);
     SOMA_TRY(soma__path_join(path, dir, file, err));
     return soma__safetensors_write(path, tensors, n, NULL, err);
 }
@@ -111,19 +133,20 @@ static json_t *vector(const char *type, int n) { return json_pack("{s:s, s:[i]}"
 
 static json_t *features_json(const soma_model *model, const soma_robot *robot, bool inputs, bool outputs) {
     json_t *out = json_object();
-    const int side = (int)model->info.image_size;
+    const int height = (int)model->info.image_size, width = (int)soma__image_width(&model->info);
     for (int i = 0; inputs && i < robot->n_cameras; i++) {
         char key[128];
         snprintf(key, sizeof key, "observation.images.%s", robot->cameras[i]);
-        json_object_set_new(out, key, json_pack("{s:s, s:[i, i, i]}", "type", "VISUAL", "shape", 3, side, side));
+        json_object_set_new(out, key, json_pack("{s:s, s:[i, i, i]}", "type", "VISUAL", "shape", 3, height, width));
     }
     if (inputs && robot->n_state) json_object_set_new(out, "observation.state", vector("STATE", robot->n_state));
     if (outputs) json_object_set_new(out, "action", vector("ACTION", robot->n_actions));
     return out;
 }
 
-static json_t *map_json(const soma_robot *robot) {
-    return json_pack("{s:s, s:s, s:s}", "VISUAL", "IDENTITY", "STATE", mode_of(robot->state_rule), "ACTION", mode_of(robot->action_rule));
+static json_t *map_json(const soma_model *model, const soma_robot *robot) {
+    return json_pack("{s:s, s:s, s:s}", "VISUAL", model->family->fits ? "MEAN_STD" : "IDENTITY", "STATE", mode_of(robot->state_rule),
+                     "ACTION", mode_of(robot->action_rule));
 }
 
 // LeRobot tells relative actions by names; these say which stay absolute.
@@ -181,10 +204,12 @@ static soma_status save_steps(const soma_export_opts *o, const soma_model *model
         add_step(before, "relative_actions_processor", change, NULL);
     else
         json_decref(change);
-    json_t *tokens = json_pack("{s:I, s:s, s:s, s:s, s:b, s:s}", "max_length", (json_int_t)model->info.max_tokens, "task_key", "task",
-                               "padding_side", "right", "padding", "max_length", "truncation", 1, "tokenizer_name", habits->tokenizer);
+    const bool text = model->info.max_tokens > 0;
+    json_t *tokens =
+        json_pack("{s:I, s:s, s:s, s:s, s:b, s:s}", "max_length", (json_int_t)model->info.max_tokens, "task_key", "task", "padding_side",
+                  "right", "padding", "max_length", "truncation", 1, "tokenizer_name", text ? habits->tokenizer : "");
     json_t *norm =
-        json_pack("{s:f, s:o, s:o}", "eps", 1e-8, "features", features_json(model, robot, true, true), "norm_map", map_json(robot));
+        json_pack("{s:f, s:o, s:o}", "eps", 1e-8, "features", features_json(model, robot, true, true), "norm_map", map_json(model, robot));
     if (new_line) {
         add_step(before, new_line, json_object(), NULL);
         add_step(before, "tokenizer_processor", tokens, NULL);
@@ -193,13 +218,14 @@ static soma_status save_steps(const soma_export_opts *o, const soma_model *model
     snprintf(file, sizeof file, before_file, (int)json_array_size(before));
     add_step(before, "normalizer_processor", norm, stats ? file : NULL);
     if (!new_line) {
-        add_state_step(before, model, robot);
-        add_step(before, "tokenizer_processor", tokens, NULL);
+        if (text) add_state_step(before, model, robot);
+        if (text) add_step(before, "tokenizer_processor", json_incref(tokens), NULL);
         if (writes(model)) add_answer_step(before, model);
         add_step(before, "device_processor", device_json(), NULL);
+        json_decref(tokens);
     }
     json_t *back =
-        json_pack("{s:f, s:o, s:o}", "eps", 1e-8, "features", features_json(model, robot, false, true), "norm_map", map_json(robot));
+        json_pack("{s:f, s:o, s:o}", "eps", 1e-8, "features", features_json(model, robot, false, true), "norm_map", map_json(model, robot));
     add_step(after, "unnormalizer_processor", back, stats ? after_file : NULL);
     if (relative) add_step(after, "absolute_actions_processor", json_pack("{s:b}", "enabled", 1), NULL);
     add_step(after, "device_processor", device_json(), NULL);
@@ -211,8 +237,8 @@ static soma_status save_steps(const soma_export_opts *o, const soma_model *model
     else
         json_decref(end);
     if (!stats) return status;
-    if (status == SOMA_OK) status = save_stats(o->out, file, "observation.state", robot->state, robot->state_rule, err);
-    if (status == SOMA_OK) status = save_stats(o->out, after_file, "action", robot->actions, robot->action_rule, err);
+    if (status == SOMA_OK) status = save_stats(o->out, file, "observation.state", robot->state, robot->state_rule, model, robot, err);
+    if (status == SOMA_OK) status = save_stats(o->out, after_file, "action", robot->actions, robot->action_rule, NULL, NULL, err);
     return status;
 }
 
@@ -220,11 +246,14 @@ static soma_status lerobot_sides(const soma_export_opts *o, const soma_model *mo
     const soma_model_info *info = &model->info;
     bool own = false;
     json_t *config =
-        json_pack("{s:s, s:i, s:o, s:o, s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:i, s:I, s:o}", "type", info->type, "n_obs_steps", 1,
+        json_pack("{s:s, s:I, s:o, s:o, s:s, s:b, s:b, s:o}", "type", info->type, "n_obs_steps", (json_int_t)(1 + info->history),
                   "input_features", features_json(model, robot, true, false), "output_features", features_json(model, robot, false, true),
-                  "device", "cpu", "use_amp", 0, "push_to_hub", 0, "chunk_size", (json_int_t)info->horizon, "n_action_steps",
-                  (json_int_t)info->horizon, "max_state_dim", (json_int_t)info->state_dim, "max_action_dim", (json_int_t)info->action_dim,
-                  "empty_cameras", 0, "tokenizer_max_length", (json_int_t)info->max_tokens, "normalization_mapping", map_json(robot));
+                  "device", "cpu", "use_amp", 0, "push_to_hub", 0, "normalization_mapping", map_json(model, robot));
+    json_t *padded = json_pack("{s:I, s:I, s:I, s:I, s:i, s:I}", "chunk_size", (json_int_t)info->horizon, "n_action_steps",
+                               (json_int_t)info->horizon, "max_state_dim", (json_int_t)info->state_dim, "max_action_dim",
+                               (json_int_t)info->action_dim, "empty_cameras", 0, "tokenizer_max_length", (json_int_t)info->max_tokens);
+    if (config && padded && !model->family->fits) json_object_update(config, padded);
+    json_decref(padded);
     json_t *fields = model->family->lerobot.fields(model, o->dtype, &own);
     if (!config || !fields || json_object_update(config, fields)) {
         json_decref(config), json_decref(fields);
@@ -252,7 +281,7 @@ static soma_status check_lerobot(const soma_export_opts *o, const soma_model *mo
                           "%s: it writes openpi's form of answers, which LeRobot does not read; a policy for LeRobot is trained with "
                           "\"lerobot_form\": true in --model",
                           o->policy);
-    if (!writes(model) && model->info.noise != 1)
+    if (!writes(model) && model->info.noise != 1 && !model->info.no_flow)
         return soma__fail(
             err, SOMA_UNSUPPORTED,
             "%s: it answers with the mean chunk, from no noise, which LeRobot cannot be told; --layout openpi keeps it for soma",
@@ -270,7 +299,7 @@ soma_status soma__export_sides(const soma_export_opts *o, const soma_model *mode
     if (o->lerobot) SOMA_TRY(check_lerobot(o, model, robot, err));
     if (!o->lerobot && writes(model))
         soma__log(SOMA_LOG_WARN, "%s: openpi's PyTorch code has no pi0-FAST: this folder is for soma", o->out);
-    else if (!writes(model) && model->info.noise != 1)
+    else if (!writes(model) && model->info.noise != 1 && !model->info.no_flow)
         soma__log(SOMA_LOG_WARN, "%s: it answers with the mean chunk, from no noise; openpi's sampler starts from noise", o->out);
     SOMA_TRY(o->lerobot ? lerobot_sides(o, model, robot, err) : openpi_sides(o, model, robot, err));
     if (writes(model)) SOMA_TRY(copy_action_tokenizer(vocabulary, o->out, err));

@@ -33,6 +33,8 @@ soma_status soma__robot_check(soma_robot *r, const soma_model *model, const char
     for (int i = 0; i < r->n_actions; i++)
         if (r->delta[i] && i >= r->n_state)
             return soma__fail(err, SOMA_BAD_INPUT, "%s: action %d is relative to a state value that the robot does not have", where, i);
+    if (model->family && model->family->fits && soma__robot_image_dtype(r) != SOMA_U8)
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: %s takes pictures at their cameras' size: \"resize\" is \"pil\"", where, info->type);
     if (info->max_tokens) SOMA_TRY(soma__text_limit(r->text, info->vocab, where, err));
     SOMA_TRY(find_norm(&r->state, r, "state", r->state_rule, r->n_state, err));
     return find_norm(&r->actions, r, "actions", r->action_rule, r->n_actions, err);

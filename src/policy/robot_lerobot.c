@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/str.h"
+#include "format/safetensors.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,10 +17,12 @@
 
 typedef struct reading {
     const json_t *config;
-    json_t *robot;             // what is being made
-    json_t *stats;             // {"state": file, "actions": file}
-    const char *rules[2];      // state, actions; NULL: not told yet
-    json_t *renames;           // of the observation's keys, from -> to
+    json_t *robot;        // what is being made
+    json_t *stats;        // {"state": file, "actions": file}
+    const char *rules[2]; // state, actions; NULL: not told yet
+    json_t *renames;      // of the observation's keys, from -> to
+    const char *dir;
+    bool fits;                 // of a family that takes pictures by mean and deviation (soma_family.fits)
     char where[SOMA_PATH_MAX]; // the file whose steps are read
 } reading;
 
@@ -74,8 +77,10 @@ static soma_status read_features(reading *r, const char *where, soma_error *err)
         }
     const json_t *outputs = json_object_get(r->config, "output_features");
     if (status == SOMA_OK) status = width_of(&n_actions, json_object_get(outputs, "action"), "action", where, err);
-    if (status == SOMA_OK && json_array_size(order) && !json_object_get(r->config, "camera_order"))
-        json_object_set_new(r->robot, "model", json_pack("{s:O}", "camera_order", order));
+    if (status == SOMA_OK && json_array_size(order) && !json_object_get(r->config, "camera_order")) {
+        if (!json_object_get(r->robot, "model")) json_object_set_new(r->robot, "model", json_object());
+        json_object_set(json_object_get(r->robot, "model"), "camera_order", order);
+    }
     json_object_set_new(r->robot, "n_state", json_integer(n_state));
     json_object_set_new(r->robot, "n_actions", json_integer(n_actions));
     json_object_set_new(r->robot, "cameras", cameras);
@@ -117,13 +122,78 @@ static bool normalises_state(const json_t *config) {
     return !json_is_array(keys);
 }
 
+// The statistics of a camera's pictures, under the name that a step's file gives them, or that LeRobot gave them in model.safetensors
+// before it had steps. False: there are none.
+static bool picture_list(double out[3], const soma_safetensors *st, const char *key, const char *list) {
+    char name[256];
+    snprintf(name, sizeof name, "%s.%s", key, list);
+    const soma_safetensor *t = soma__safetensors_find(st, name);
+    if (!t) {
+        int at = snprintf(name, sizeof name, "normalize_inputs.buffer_");
+        for (const char *k = key; *k && at + 1 < (int)sizeof name; k++) name[at++] = *k == '.' ? '_' : *k;
+        snprintf(name + at, sizeof name - (size_t)at, ".%s", list);
+        t = soma__safetensors_find(st, name);
+    }
+    if (!t || t->n_values != 3) return false;
+    float values[3];
+    soma__to_f32(values, t->dtype, t->data, 3);
+    for (int i = 0; i < 3; i++) out[i] = values[i];
+    return true;
+}
+
+// All cameras of one mean and deviation (ImageNet's, unless somebody trained otherwise), for the model.
+static soma_status read_picture_lists(double lists[2][3], const reading *r, const soma_safetensors *st, soma_error *err) {
+    static const char *const names[] = {"mean", "std"};
+    const char *key;
+    json_t *feature;
+    bool any = false;
+    json_object_foreach(json_object_get(r->config, "input_features"), key, feature) {
+        const char *type = json_string_value(json_object_get(feature, "type"));
+        if (!type || strcmp(type, "VISUAL")) continue;
+        for (int i = 0; i < 2; i++) {
+            double found[3] = {i, i, i};
+            if (!picture_list(found, st, key, names[i]))
+                soma__log(SOMA_LOG_WARN, "%s: no %s of \"%.80s\": its pictures pass as they are", soma__safetensors_path(st), names[i],
+                          key);
+            for (int c = 0; c < 3; c++) {
+                if (any && fabs(found[c] - lists[i][c]) > 1e-4)
+                    return soma__fail(err, SOMA_UNSUPPORTED, "%s: \"%.80s\" has statistics of its own; cameras that share theirs are known",
+                                      soma__safetensors_path(st), key);
+                lists[i][c] = found[c];
+            }
+        }
+        any = true;
+    }
+    return SOMA_OK;
+}
+
+static soma_status take_pictures(reading *r, const char *mode, const char *file, soma_error *err) {
+    double lists[2][3] = {{0, 0, 0}, {1, 1, 1}}; // IDENTITY: 0..1
+    if (mode && strcmp(mode, "IDENTITY") && strcmp(mode, "MEAN_STD"))
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: pictures are normalised by %.40s; MEAN_STD and IDENTITY are known", r->where, mode);
+    if (mode && !strcmp(mode, "MEAN_STD") && file) {
+        char path[SOMA_PATH_MAX];
+        soma_safetensors *st;
+        SOMA_TRY(soma__path_join(path, r->dir, file, err));
+        SOMA_TRY(soma__safetensors_open(&st, path, err));
+        soma_status status = read_picture_lists(lists, r, st, err);
+        soma__safetensors_close(st);
+        SOMA_TRY(status);
+    }
+    json_t *model = json_pack("{s:[f,f,f], s:[f,f,f]}", "image_mean", lists[0][0], lists[0][1], lists[0][2], "image_std", lists[1][0],
+                              lists[1][1], lists[1][2]);
+    return json_object_set_new(r->robot, "model", model) ? soma__no_memory(err, "a robot") : SOMA_OK;
+}
+
 // which: 0 the state (the normaliser), 1 the actions (the un-normaliser)
 static soma_status take_normaliser(reading *r, const json_t *step, int which, soma_error *err) {
     const json_t *config = json_object_get(step, "config"), *map = json_object_get(config, "norm_map"),
                  *file = json_object_get(step, "state_file");
     const char *visual = json_string_value(json_object_get(map, "VISUAL"));
     const json_t *eps = json_object_get(config, "eps");
-    if (!which && visual && strcmp(visual, "IDENTITY"))
+    if (!which && r->fits)
+        SOMA_TRY(take_pictures(r, visual, json_string_value(file), err));
+    else if (!which && visual && strcmp(visual, "IDENTITY"))
         return soma__fail(err, SOMA_UNSUPPORTED, "%s: pictures are normalised by %.40s; these models take them as they are", r->where,
                           visual);
     if (json_is_number(eps) && fabs(json_number_value(eps) - 1e-8) > 1e-12)
@@ -234,20 +304,32 @@ static soma_status fill_gaps(reading *r, const char *where, soma_error *err) {
             SOMA_LOG_WARN,
             "%s: saved by LeRobot 0.4 and read as it does (prompts, borders); where it was only converted there, docs/checkpoints.md helps",
             where);
-    json_object_set_new(r->robot, "resize", json_string(old ? habits[own].resize_04 : habits[own].resize));
+    json_object_set_new(r->robot, "resize", json_string(r->fits ? "pil" : old ? habits[own].resize_04 : habits[own].resize));
     json_object_set_new(r->robot, "absent", json_string("masked"));
     if (json_object_size(r->stats)) json_object_set(r->robot, "norm_stats", r->stats);
     return SOMA_OK;
 }
 
+// Folders from before LeRobot had processors: the statistics lie among the weights.
+static soma_status take_weights_word(reading *r, const char *where, soma_error *err) {
+    const json_t *map = json_object_get(r->config, "normalization_mapping");
+    snprintf(r->where, sizeof r->where, "%s", where);
+    json_object_set_new(r->stats, "state", json_string("model.safetensors"));
+    json_object_set_new(r->stats, "actions", json_string("model.safetensors"));
+    return take_pictures(r, json_string_value(json_object_get(map, "VISUAL")), "model.safetensors", err);
+}
+
 soma_status soma__robot_from_lerobot(json_t **robot, const json_t *config, const char *dir, soma_error *err) {
-    reading r = {.config = config, .robot = json_object(), .stats = json_object()};
+    const char *type = json_string_value(json_object_get(config, "type"));
+    const soma_family *family = type ? soma__family_find(type) : NULL;
+    reading r = {.config = config, .robot = json_object(), .stats = json_object(), .dir = dir, .fits = family && family->fits};
     json_t *before = NULL, *after = NULL;
     char where[SOMA_PATH_MAX];
     *robot = NULL;
     soma_status status = r.robot && r.stats ? soma__path_join(where, dir, "config.json", err) : soma__no_memory(err, "a robot");
     if (status == SOMA_OK) status = read_steps(&r, &before, dir, "policy_preprocessor.json", err);
     if (status == SOMA_OK) status = read_steps(&r, &after, dir, "policy_postprocessor.json", err);
+    if (status == SOMA_OK && r.fits && !before) status = take_weights_word(&r, where, err);
     if (status == SOMA_OK) status = read_features(&r, where, err);
     if (status == SOMA_OK) status = fill_gaps(&r, where, err);
     if (status == SOMA_OK) *robot = json_incref(r.robot);

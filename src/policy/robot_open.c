@@ -148,7 +148,8 @@ static soma_status read_lists(soma_norm *norm, const soma_safetensors *st, const
 }
 
 static soma_status stats_of_tensors(soma_norm_stats **stats, const json_t *files, const char *dir, soma_error *err) {
-    static const char *const keys[] = {"state", "actions"}, *const features[] = {"observation.state", "action"};
+    static const char *const keys[] = {"state", "actions"}, *const features[] = {"observation.state", "action"},
+                             *const among_weights[] = {"normalize_inputs.buffer_observation_state", "unnormalize_outputs.buffer_action"};
     soma_arena arena = {0};
     soma_norm norms[2];
     size_t n = 0;
@@ -162,6 +163,7 @@ static soma_status stats_of_tensors(soma_norm_stats **stats, const json_t *files
         if (status == SOMA_OK) status = soma__safetensors_open(&st, path, err);
         norms[n] = (soma_norm){.key = keys[i]};
         if (status == SOMA_OK) status = read_lists(&norms[n], st, features[i], &arena, err);
+        if (status == SOMA_OK && !norms[n].size) status = read_lists(&norms[n], st, among_weights[i], &arena, err);
         n += norms[n].size > 0;
         soma__safetensors_close(st);
     }

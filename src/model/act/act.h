@@ -17,8 +17,7 @@ typedef struct act_config {
     int64_t depth, decoder_depth, vae_depth; // layers
     int64_t latent, n_action_steps;          // what of a chunk LeRobot executes before it asks again
     bool vae, pre_norm;
-    double kl_weight, dropout, ensemble,
-        lr_backbone; // dropout, lr_backbone: of LeRobot's trainer; ensemble: 0 without (temporal_ensemble_coeff)
+    double kl_weight, dropout, lr_backbone; // dropout, lr_backbone: of LeRobot's trainer alone
 } act_config;
 
 soma_status act_model_new(soma_model **model, const json_t *config, const char *where, soma_error *err);
@@ -26,6 +25,7 @@ json_t *act_config_json(const soma_model *model);
 void act_build(const soma_model *model, const soma_build *build, soma_graph *graph);
 soma_status act_prepare(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
 soma_status act_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
+json_t *act_lerobot(const soma_model *model, soma_dtype dtype, bool *own); // fields of LeRobot's config.json
 extern const soma_family soma__family_act;
 extern const soma_alias act_aliases[];
 extern const soma_purpose act_purposes[];

@@ -180,4 +180,5 @@ const soma_family soma__family_act = {
     .config = act_config_json,
     .build = act_build,
     .prepare = act_prepare,
+    .lerobot = {.fields = act_lerobot},
 };

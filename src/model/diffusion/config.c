@@ -263,4 +263,5 @@ const soma_family soma__family_diffusion = {
     .config = diffusion_config_json,
     .build = diffusion_build,
     .prepare = diffusion_prepare,
+    .lerobot = {.bare = true, .fields = diffusion_lerobot},
 };

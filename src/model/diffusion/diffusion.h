@@ -33,6 +33,7 @@ json_t *diffusion_config_json(const soma_model *model);
 void diffusion_build(const soma_model *model, const soma_build *build, soma_graph *graph);
 soma_status diffusion_prepare(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
 soma_status diffusion_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
+json_t *diffusion_lerobot(const soma_model *model, soma_dtype dtype, bool *own); // fields of LeRobot's config.json
 extern const soma_family soma__family_diffusion;
 extern const soma_purpose diffusion_purposes[];
 

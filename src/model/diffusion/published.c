@@ -4,6 +4,7 @@
 #include "model/recognise.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #define UNET "diffusion.unet."
 
@@ -30,7 +31,7 @@ const soma_purpose diffusion_purposes[] = {
         "", "spatial_softmax_num_keypoints", NULL, e "pool.nets.weight", 0                                                                \
     }
 
-static const soma_size_row shared[] = {BACKBONE("diffusion.rgb_encoder.")}, own[] = {BACKBONE("diffusion.rgb_encoder.0.")};
+static const soma_size_row together[] = {BACKBONE("diffusion.rgb_encoder.")}, each[] = {BACKBONE("diffusion.rgb_encoder.0.")};
 static const soma_size_row sizes[] = {
     {"", "action_dim", NULL, UNET "final_conv.1.weight", 0},
     {"", "kernel_size", NULL, UNET "down_modules.0.0.conv1.block.0.weight", 2},
@@ -63,9 +64,28 @@ soma_status diffusion_recognise(json_t *config, const soma_shapes *tensors, cons
     if (!ours) return SOMA_OK;
     soma__finding_type(&f, "diffusion", UNET "final_conv.1.weight");
     soma__finding_sizes(&f, sizes, SOMA_COUNT(sizes));
-    soma__finding_sizes(&f, apart ? own : shared, SOMA_COUNT(shared));
+    soma__finding_sizes(&f, apart ? each : together, SOMA_COUNT(together));
     if (!json_object_get(config, "use_separate_rgb_encoder_per_camera"))
         json_object_set_new(config, "use_separate_rgb_encoder_per_camera", json_boolean(apart));
     find_widths(&f);
     return soma__finding_end(&f, where, err);
+}
+
+// As configuration_diffusion.py has them.
+json_t *diffusion_lerobot(const soma_model *model, soma_dtype dtype, bool *own) {
+    static const int64_t widths[] = {64, 128, 256, 512}, blocks[] = {2, 2, 2, 2}, deeper[] = {3, 4, 6, 3};
+    static const char *const drop[] = {"model_type",   "preset",      "camera_order", "action_dim", "state_dim",
+                                       "image_height", "image_width", "image_mean",   "image_std",  "backbone"};
+    const diffusion_config *c = (const diffusion_config *)model;
+    const bool deep = !memcmp(c->backbone.blocks, deeper, sizeof deeper);
+    json_t *out = model->family->config(model); // LeRobot's keys, but for a few of our own
+    (void)dtype;
+    *own = memcmp(c->backbone.widths, widths, sizeof widths) || (!deep && memcmp(c->backbone.blocks, blocks, sizeof blocks));
+    for (size_t i = 0; out && i < SOMA_COUNT(drop); i++) json_object_del(out, drop[i]);
+    if (!out || json_object_set_new(out, "vision_backbone", json_string(deep ? "resnet34" : "resnet18")) ||
+        json_object_set_new(out, "pretrained_backbone_weights", json_null()) || json_object_set_new(out, "use_group_norm", json_true())) {
+        json_decref(out);
+        return NULL;
+    }
+    return out;
 }
