@@ -259,6 +259,7 @@ struct soma_video_writer {
     AVPacket *packet;
     AVFrame *frame;
     struct SwsContext *scale;
+    uint8_t *rgb; // a picture with room behind its end, since libswscale reads whole blocks of 16 bytes
     int64_t n_frames;
     bool created; // the temporary file exists
 };
@@ -277,7 +278,8 @@ static soma_status open_encoder(soma_video_writer *w, const soma_video_spec *spe
     w->codec = avcodec_alloc_context3(codec);
     w->packet = av_packet_alloc();
     w->frame = av_frame_alloc();
-    if (!w->codec || !w->packet || !w->frame) return soma__no_memory(err, w->path);
+    w->rgb = soma__calloc((size_t)spec->width * (size_t)spec->height * 3 + 64, 1);
+    if (!w->codec || !w->packet || !w->frame || !w->rgb) return soma__no_memory(err, w->path);
     AVCodecContext *c = w->codec;
     c->width = spec->width;
     c->height = spec->height;
@@ -358,7 +360,8 @@ static soma_status encode(soma_video_writer *w, const AVFrame *frame, soma_error
 soma_status soma__video_writer_frame(soma_video_writer *w, const uint8_t *rgb, soma_error *err) {
     int code = av_frame_make_writable(w->frame);
     if (code < 0) return fail_av(err, w->path, "make a frame", code);
-    const uint8_t *planes[4] = {rgb};
+    memcpy(w->rgb, rgb, (size_t)w->codec->width * (size_t)w->codec->height * 3);
+    const uint8_t *planes[4] = {w->rgb};
     int strides[4] = {3 * w->codec->width};
     sws_scale(w->scale, planes, strides, 0, w->codec->height, w->frame->data, w->frame->linesize);
     w->frame->pts = w->n_frames++;
@@ -378,6 +381,7 @@ void soma__video_writer_close(soma_video_writer *w) {
     if (!w) return;
     if (w->format && w->format->pb) avio_closep(&w->format->pb);
     if (w->created) unlink(w->temporary);
+    soma__free(w->rgb);
     sws_freeContext(w->scale);
     av_frame_free(&w->frame);
     av_packet_free(&w->packet);

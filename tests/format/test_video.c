@@ -79,6 +79,34 @@ static void exact_frames(void **state) {
         }
 }
 
+// libswscale works in blocks: widths that are none are whole to their last column, and nothing is written behind the picture.
+static void any_width(void **state) {
+    enum { GUARD = 256 };
+    for (int width = 2; width <= 70; width += width < 36 ? 2 : 8)
+        for (int height = 2; height <= 18; height += 16) {
+            const size_t size = (size_t)(width * height) * 3;
+            const soma_video_spec spec = {.width = width, .height = height, .fps = FPS, .gop = 2, .crf = 10, .preset = "veryfast"};
+            soma_video_writer *w;
+            soma_error err = {0};
+            char path[SOMA_PATH_MAX];
+            uint8_t *rgb = malloc(size + GUARD);
+            in_dir(path, "width.mp4");
+            memset(rgb, 180, size + GUARD);
+            assert_int_equal(soma__video_writer_open(&w, path, &spec, &err), SOMA_OK);
+            for (int f = 0; f < 2; f++) assert_int_equal(soma__video_writer_frame(w, rgb, &err), SOMA_OK);
+            assert_int_equal(soma__video_writer_commit(w, &err), SOMA_OK);
+            soma__video_writer_close(w);
+            soma_video *v = open_video(path);
+            memset(rgb, 0, size + GUARD);
+            if (soma__video_read(v, 1 / FPS, 0.4 / FPS, rgb, &err)) fail_msg("%s", err.text);
+            for (size_t i = 0; i < size; i++)
+                if (abs(rgb[i] - 180) > 4) fail_msg("%d x %d: byte %zu is %d", width, height, i, rgb[i]);
+            for (size_t i = size; i < size + GUARD; i++) assert_int_equal(rgb[i], 0);
+            soma__video_close(v);
+            free(rgb);
+        }
+}
+
 static void refused_read(soma_video *v, double seconds, const char *word, const char *word2) {
     static uint8_t rgb[W * H * 3];
     soma_error err = {0};
@@ -210,8 +238,8 @@ static void real_codecs(void **state) {
 int main(void) {
     if (!mkdtemp(dir)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(exact_frames), cmocka_unit_test(ends_early),  cmocka_unit_test(cut_files),
-        cmocka_unit_test(bad_specs),    cmocka_unit_test(real_codecs),
+        cmocka_unit_test(exact_frames), cmocka_unit_test(any_width), cmocka_unit_test(ends_early),
+        cmocka_unit_test(cut_files),    cmocka_unit_test(bad_specs), cmocka_unit_test(real_codecs),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     soma__dir_remove(dir, NULL);
