@@ -226,7 +226,7 @@ static void names_need_no_weights(void **state) {
     ok(soma__trace_run(&trace, m.folder, NULL, &(soma_trace_opts){.dtype = "f32", .names_only = true}, m.device, &err), &err);
     assert_int_equal(trace.n_tensors, ran.n_tensors); // what is listed is what is given
     for (size_t i = 0; i < trace.n_tensors; i++) assert_string_equal(trace.tensors[i].name, ran.tensors[i].name);
-    assert_int_equal(trace.n_inputs, 10);
+    assert_int_equal(trace.n_inputs, 11);
     soma__trace_free(&trace);
     soma__trace_free(&ran);
     soma__safetensors_close(inputs);
