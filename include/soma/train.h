@@ -50,6 +50,11 @@ extern "C" {
     X(REAL, weight_decay, 1e-10, "AdamW, decoupled")                                                                                   \
     X(REAL, clip, 1.0, "largest norm of the whole gradient; 0: none")                                                                  \
     X(REAL, ema, 0.99, "moving average of the weights, which is what is served; 0: none")                                              \
+    X(TEXT, augment, "", "pictures changed at random: openpi, or crop=0.95,degrees=5,brightness=0.3,contrast=0.4,saturation=0.5")      \
+    X(REAL, drop_camera, 0, "share of the pictures that are left out, never all of a sample; the policy may then act without")         \
+    X(REAL, drop_state, 0, "share of the samples whose state is left out (zero, which is its mean)")                                   \
+    X(REAL, drop_prompt, 0, "share of the samples whose prompt is empty")                                                              \
+    X(TEXT, prompts, "first", "of an episode with several instructions: first, or any at random")                                      \
     X(REAL, state_noise, 0, "standard deviation of noise on the normalised state")                                                     \
     X(INT, seed, 0, "initial weights, order of the data, noise")                                                                       \
     X(TEXT, holdout, "", "episodes kept out of training, separated by commas; empty: as many as --holdout-share says")                 \

@@ -36,6 +36,8 @@ typedef struct soma_episode {
     const char *task;   // the instruction; "" when there is none
     bool present;       // its frame data is on the disk
     bool video_present; // the pictures of every camera that has any in this copy of the dataset are on the disk
+    int n_others;       // further instructions that describe it as well
+    const char *const *others;
 } soma_episode;
 
 // Statistics of one vector feature, over frames; [size] each. NULL where the dataset does not have them.

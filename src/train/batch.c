@@ -45,6 +45,7 @@ soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t 
     b->actions = pass->actions;
     b->noise = pass->noise;
     b->time = pass->time;
+    SOMA_TRY(soma__change_room_new(&pass->room, &t->changes, t->model, err));
     if (!info->answer.max) return SOMA_OK;
     SOMA_TRY(soma__lesson_new(&pass->lesson, &t->writing, n, err));
     b->tokens = pass->lesson.tokens;
@@ -64,7 +65,16 @@ void soma__pass_free(soma_pass *pass) {
     soma__free(pass->noise);
     soma__free(pass->time);
     soma__lesson_free(&pass->lesson);
+    soma__change_room_free(&pass->room);
     *pass = (soma_pass){0};
+}
+
+#define CHANGES (UINT64_MAX - 1) // the stream of what is changed at random, beside those of noise
+
+static uint32_t cameras_there(const soma_trainer *t, const soma_loader_batch *batch, int64_t i) {
+    uint32_t there = 0;
+    for (int c = 0; c < t->robot.n_cameras; c++) there |= (uint32_t)(batch->image_present[c][i] != 0) << c;
+    return there;
 }
 
 static soma_status of_frame(soma_status status, const soma_trainer *t, const soma_loader_batch *batch, int64_t i, soma_error *err) {
@@ -72,21 +82,24 @@ static soma_status of_frame(soma_status status, const soma_trainer *t, const som
     return soma__fail_in(err, "%s: episode %lld, frame %lld", t->data->path, (long long)batch->episode[i], (long long)batch->frame[i]);
 }
 
-// Observation i of the loader's batch, with those before it that the model looks at, into row i.
+// Observation i of the loader's batch, with those before it that the model looks at, into row i, as `change` says.
 static soma_status fill_row(soma_trainer *t, soma_pass *pass, const soma_pictures *pictures, const soma_loader_batch *batch, int64_t i,
-                            soma_error *err) {
+                            uint32_t there, const soma_change *change, soma_error *err) {
     const soma_robot *r = &t->robot;
     const int64_t views = 1 + t->model->info.history;
     soma_obs obs;
     for (int64_t v = i * views; v < (i + 1) * views; v++) {
-        obs = (soma_obs){.prompt = batch->tasks[i], .state = batch->state + v * r->n_state, .n_state = r->n_state};
+        obs = (soma_obs){.prompt = soma__change_prompt(&t->changes, change, &t->data->episodes[batch->episode[i]]),
+                         .state = batch->state + v * r->n_state,
+                         .n_state = r->n_state};
         for (int c = 0; c < r->n_cameras; c++) {
             const uint8_t *pixels = batch->images[c] + (size_t)v * soma__pictures_size(pictures, c);
-            if (batch->image_present[c][i])
+            if ((there & ~change->cameras) >> c & 1)
                 obs.images[obs.n_images++] =
                     (soma_image){r->cameras[c], pixels, soma__pictures_width(pictures, c), soma__pictures_height(pictures, c)};
         }
         SOMA_TRY(of_frame(soma__robot_observe(r, &pass->rows, v, &obs, err), t, batch, i, err));
+        soma__change_row(&t->changes, change, &pass->room, r, &pass->rows, v, there);
     }
     int64_t chunk = t->model->info.horizon * t->model->info.action_dim;
     soma__robot_to_model(r, t->model, obs.state, batch->actions + i * t->model->info.horizon * r->n_actions, pass->actions + i * chunk);
@@ -113,7 +126,10 @@ soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loade
     const soma_model_info *info = &t->model->info;
     soma_rng all = soma__rng(training ? (uint64_t)t->o.seed : 1), stream = soma__rng_fold(&all, (uint64_t)index);
     for (int64_t i = 0; i < pass->n; i++) {
-        SOMA_TRY(fill_row(t, pass, soma__loader_pictures(loader), batch, i, err));
+        const uint32_t there = cameras_there(t, batch, i);
+        const soma_rng own = soma__rng_fold(&stream, CHANGES), row = soma__rng_fold(&own, (uint64_t)i);
+        const soma_change change = training ? soma__change_draw(&t->changes, row, &t->robot, there) : (soma_change){0};
+        SOMA_TRY(fill_row(t, pass, soma__loader_pictures(loader), batch, i, there, &change, err));
         for (int64_t k = 0; k < pass->draws; k++)
             draw(pass, info, i * pass->draws + k, soma__rng_fold(&stream, (uint64_t)(i * pass->draws + k)));
         if (!training || !(t->o.state_noise > 0)) continue;

@@ -358,11 +358,14 @@ soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, 
     SOMA_OPTS_CHECK(opts);
     *t = (soma_trainer){.o = *opts, .best = INFINITY};
     soma_status status = check_options(&t->o, err);
+    if (status == SOMA_OK) status = soma__changes_parse(&t->changes, &t->o, err);
     if (status == SOMA_OK) status = soma__dataset_open(&t->data, t->o.data, err);
     if (status == SOMA_OK) status = make_robot(t, err);
     if (status == SOMA_OK && (run || !t->o.skip_bad)) status = screen(t, err);
     if (status == SOMA_OK) status = split(t, err);
+    t->robot.cameras_optional |= t->changes.drop_camera > 0;
     if (status == SOMA_OK) status = make_model(t, err);
+    if (status == SOMA_OK) status = soma__changes_check(&t->changes, &t->robot, t->model, err);
     if (status == SOMA_OK) status = soma__trainer_adapt(t, err);
     if (status != SOMA_OK) soma__trainer_close(t);
     return status;

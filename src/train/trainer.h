@@ -12,6 +12,7 @@
 #include "policy/policy.h"
 #include "policy/published.h"
 #include "policy/written.h"
+#include "train/change.h"
 #include "train/optimiser.h"
 
 #include <soma/train.h>
@@ -29,6 +30,7 @@ typedef struct soma_pass {
     soma_feed feed;
     float *actions, *noise, *time; // [n, S, A], [n draws, S, A], [n draws]
     soma_lesson lesson;            // where chunks are written as tokens
+    soma_change_room room;
 } soma_pass;
 
 typedef struct soma_trainer {
@@ -39,6 +41,7 @@ typedef struct soma_trainer {
     int64_t n_training, n_heldout;
     soma_model *model;
     soma_robot robot;
+    soma_changes changes; // of observations, at random
     soma_writing writing; // where chunks are written as tokens
     soma_device *device;
     soma_adapter_set change; // what is trained of a checkpoint: pairs, and what is frozen

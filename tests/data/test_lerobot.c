@@ -300,6 +300,7 @@ static void version_2(void **state) {
     assert_int_equal(d->features[soma__dataset_feature(d, "depth")].kind, SOMA_FEATURE_OTHER);
     assert_int_equal(d->features[soma__dataset_feature(d, "note")].kind, SOMA_FEATURE_OTHER);
     assert_string_equal(d->features[0].names[1], "b");
+    assert_true(d->episodes[0].n_others == 1 && !strcmp(d->episodes[0].others[0], "valid") && d->episodes[1].n_others == 0);
     assert_int_equal(soma__dataset_feature(d, "absent"), -1);
     soma_dataset_reader *r;
     float out[16];

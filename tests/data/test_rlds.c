@@ -43,7 +43,7 @@ static void picture(uint8_t *rgb, int e, int f) {
 }
 
 static void put_episode(FILE *file, int e) {
-    soma_str fields = {0}, example = {0}, texts = {0}, png = {0}, jpeg = {0};
+    soma_str fields = {0}, example = {0}, texts = {0}, again = {0}, png = {0}, jpeg = {0};
     float action[2 * 16], state[3 * 16];
     int64_t last[16];
     soma_error err = {0};
@@ -65,10 +65,12 @@ static void put_episode(FILE *file, int e) {
         put_bytes(&jpeg, 1, coded, coded_size);
         free(coded);
         put_bytes(&texts, 1, e % 2 ? "stack" : "sweep", 5);
+        put_bytes(&again, 1, "pile up", e ? 7 : 0); // a second instruction, which the first episode leaves empty
     }
     put_list(&fields, "steps/observation/wrist", 1, &png);
     put_list(&fields, "steps/observation/scene", 1, &jpeg);
     put_list(&fields, "steps/language_instruction", 1, &texts);
+    put_list(&fields, "steps/language_instruction_2", 1, &again);
     put_floats(&fields, "steps/action", action, (size_t)n * 2);
     put_floats(&fields, "steps/observation/state", state, (size_t)n * 3);
     put_ints(&fields, "steps/is_last", last, (size_t)n);
@@ -122,6 +124,8 @@ static void whole(void **state) {
     assert_int_equal(d->n_absent, 1);
     assert_string_equal(d->absent[0], "toy-val.tfrecord-00000-of-00001");
     assert_int_equal(d->n_faults, 0);
+    assert_int_equal(d->episodes[0].n_others, 0);
+    assert_true(d->episodes[1].n_others == 1 && !strcmp(d->episodes[1].others[0], "pile up"));
     assert_int_equal(d->n_features, 7);
     int action = soma__dataset_feature(d, "action"), position = soma__dataset_feature(d, "observation.state");
     int wrist = soma__dataset_feature(d, "observation.wrist"), scene = soma__dataset_feature(d, "observation.scene");

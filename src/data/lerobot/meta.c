@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FEATURES = 1000, MAX_EPISODES = 10000000, MAX_LENGTH = 100000000, LINES_MAX = 1 << 30 };
+enum { MAX_FEATURES = 1000, MAX_EPISODES = 10000000, MAX_LENGTH = 100000000, LINES_MAX = 1 << 30, MAX_OTHERS = 1000 };
 
 // ---- features
 
@@ -267,20 +267,33 @@ static lerobot_video *start_videos(lerobot *l, int64_t i) {
     return videos;
 }
 
+// Room for the instructions behind the first of `n`; NULL when there are none, or no memory.
+static const char **start_others(lerobot *l, soma_episode *e, size_t n) {
+    if (n < 2) return NULL;
+    e->n_others = (int)SOMA_MIN(n - 1, (size_t)MAX_OTHERS);
+    const char **others = soma__arena_alloc(&l->arena, (size_t)e->n_others * sizeof *others);
+    e->others = others;
+    return others;
+}
+
 // ---- v2: meta/episodes.jsonl, a file per episode
 
 static soma_status place_v2(lerobot *l, placing *p, int64_t i, const json_t *line, const char *where, soma_error *err) {
     soma_episode *e = &l->episodes[i];
     SOMA_TRY(soma__json_int(&e->index, line, "episode_index", 0, INT32_MAX, where, err));
     SOMA_TRY(soma__json_int(&e->n_frames, line, "length", 0, MAX_LENGTH, where, err));
-    e->task = copy(l, json_string_value(json_array_get(json_object_get(line, "tasks"), 0)));
+    const json_t *tasks = json_object_get(line, "tasks");
+    e->task = copy(l, json_string_value(json_array_get(tasks, 0)));
+    const char **others = start_others(l, e, json_array_size(tasks));
+    for (int k = 0; k < e->n_others && others; k++)
+        if (!(others[k] = copy(l, json_string_value(json_array_get(tasks, (size_t)k + 1))))) others = NULL;
     slots s = {.episode_index = e->index, .episode_chunk = e->index / l->chunks_size};
     SOMA_TRY(know_file(l, &p->data, l->data_path, &s, err));
     l->places[i].data = p->data.path;
     e->present = p->data.present;
     e->video_present = true; // until mark_pictures
     lerobot_video *videos = start_videos(l, i);
-    if (!videos || !e->task) return soma__no_memory(err, where);
+    if (!videos || !e->task || (e->n_others && !others)) return soma__no_memory(err, where);
     for (int f = 0; f < l->d.n_features; f++)
         if (lerobot_is_video(&l->features[f])) SOMA_TRY(place_video(l, p, &videos[f], f, &s, err));
     count_episode(l, e);
@@ -425,6 +438,9 @@ static soma_status place_v3(lerobot *l, placing *p, int64_t i, const soma_table 
     const soma_column *tasks = soma__table_column(t, "tasks");
     bool named = tasks && tasks->kind == SOMA_COLUMN_TEXT && tasks->starts[row + 1] > tasks->starts[row];
     e->task = copy(l, named ? tasks->texts[tasks->starts[row]].data : "");
+    const char **others = start_others(l, e, named ? tasks->starts[row + 1] - tasks->starts[row] : 0);
+    for (int k = 0; k < e->n_others && others; k++)
+        if (!(others[k] = copy(l, tasks->texts[tasks->starts[row] + (size_t)k + 1].data))) others = NULL;
     slots s = {.chunk_index = (int64_t)chunk, .file_index = (int64_t)file};
     SOMA_TRY(know_file(l, &p->data, l->data_path, &s, err));
     l->places[i].data = p->data.path;
@@ -432,7 +448,7 @@ static soma_status place_v3(lerobot *l, placing *p, int64_t i, const soma_table 
     e->present = p->data.present;
     e->video_present = true; // until mark_pictures
     lerobot_video *videos = start_videos(l, i);
-    if (!videos || !e->task) return soma__no_memory(err, "the episode table");
+    if (!videos || !e->task || (e->n_others && !others)) return soma__no_memory(err, "the episode table");
     SOMA_TRY(place_videos_v3(l, p, videos, t, row, err));
     count_episode(l, e);
     return SOMA_OK;

@@ -112,15 +112,39 @@ static soma_status settle_pictures(rlds *l, const soma_example *e, const char *w
     return SOMA_OK;
 }
 
-static soma_status read_task(rlds *l, soma_episode *ep, const soma_example *e, const char *where, soma_error *err) {
+// A text of the first frame; *out is left alone where the record has none.
+static soma_status read_text(const char **out, rlds *l, const soma_example *e, const char *key, const char *where, soma_error *err) {
     soma_span text;
-    const soma_example_list *list = l->task ? soma__example_find(e, l->task) : NULL;
-    if (!list || !ep->n_frames) return SOMA_OK;
+    const soma_example_list *list = soma__example_find(e, key);
+    if (!list) return SOMA_OK;
     SOMA_TRY(soma__example_bytes(&text, 0, e, list, where, err));
     char *copy = soma__arena_alloc(&l->arena, SOMA_MIN(text.size, MAX_TASK) + 1);
     if (!copy) return soma__no_memory(err, where);
     memcpy(copy, text.data, SOMA_MIN(text.size, MAX_TASK));
-    ep->task = copy;
+    *out = copy;
+    return SOMA_OK;
+}
+
+// The instruction, and where a record has several (language_instruction_2, ..._3, as DROID's) the others that are not empty.
+static soma_status read_task(rlds *l, soma_episode *ep, const soma_example *e, const char *where, soma_error *err) {
+    enum { FIRST = 2, LAST = 9 };
+    const char *found[LAST - FIRST + 1];
+    char key[400];
+    int n = 0;
+    if (!l->task || !ep->n_frames) return SOMA_OK;
+    SOMA_TRY(read_text(&ep->task, l, e, l->task, where, err));
+    for (int i = FIRST; i <= LAST; i++) {
+        const char *text = NULL;
+        snprintf(key, sizeof key, "%.380s_%d", l->task, i);
+        SOMA_TRY(read_text(&text, l, e, key, where, err));
+        if (text && *text) found[n++] = text;
+    }
+    if (!n) return SOMA_OK;
+    const char **others = soma__arena_alloc(&l->arena, sizeof *others * (size_t)n);
+    if (!others) return soma__no_memory(err, where);
+    memcpy(others, found, sizeof *others * (size_t)n);
+    ep->others = others;
+    ep->n_others = n;
     return SOMA_OK;
 }
 
