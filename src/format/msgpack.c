@@ -210,7 +210,7 @@ soma_status soma__msg_parse(const soma_msg **value, soma_arena *arena, const voi
     struct unpack_context ctx = {.user = {.arena = arena, .str_keys = str_keys}};
     unpack_init(&ctx);
     size_t used = 0;
-    int result = unpack_execute(&ctx, data, size, &used);
+    int result = unpack_execute(&ctx, size ? data : "", size, &used); // no message at all may be NULL
     reader *r = &ctx.user;
     if (r->error.code == SOMA_NO_MEMORY) return soma__no_memory(err, "a message");
     if (r->error.code) return soma__fail(err, SOMA_BAD_INPUT, "msgpack, byte %zu of %zu: %s", used, size, r->error.text);

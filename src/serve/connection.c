@@ -210,7 +210,8 @@ static int write_answer(soma_server *s, soma_client *c) {
     if (!c->whole || s->draining) return result;
     c->whole = false;
     take_request(s, c);
-    lws_rx_flow_control(c->wsi, 1);
+    if (c->protocol->resume) c->protocol->resume(s, c);
+    if (!c->whole) lws_rx_flow_control(c->wsi, 1);
     return result;
 }
 

@@ -57,16 +57,6 @@ static int write_message(soma_client *c, const soma_str *message) {
 
 static int end(soma_client *c, enum lws_close_status code, const char *reason) { return -1; }
 
-const soma_protocol soma__groot = {.index = 1,
-                                   .name = "groot",
-                                   .take = take,
-                                   .observe = observe,
-                                   .put_actions = put_actions,
-                                   .put_sentence = soma__groot_put_error,
-                                   .forgives = true,
-                                   .write = write_message,
-                                   .end = end};
-
 // A pickle is no msgpack, and its sentence is not the parser's.
 static void on_message(soma_server *s, soma_client *c) {
     const char *pickle = soma__groot_pickle(c->incoming.text, c->incoming.len);
@@ -76,26 +66,48 @@ static void on_message(soma_server *s, soma_client *c) {
         soma__client_whole(s, c);
 }
 
-// What is left of the bytes when a message is whole and the one before is not answered yet; it waits where it is.
-static void receive(soma_server *s, soma_client *c, const unsigned char *bytes, size_t len) {
-    c->heard = soma__seconds();
-    while (len && !c->complaint[0]) {
+// Up to a message that has to wait: what is behind it waits with it.
+static void feed(soma_server *s, soma_client *c, const unsigned char *bytes, size_t len) {
+    while (len && !c->whole && !c->complaint[0]) {
         soma_error error = {0};
         soma_zmtp_found found = soma__zmtp_feed(&c->zmtp, &bytes, &len, &c->incoming, &error);
         if (found == SOMA_ZMTP_REFUSED) soma__client_complain(s, c, "%s", error.text);
-        if (found == SOMA_ZMTP_MESSAGE && c->whole)
-            soma__client_complain(s, c, "a third request came before the first was answered");
-        else if (found == SOMA_ZMTP_MESSAGE)
-            on_message(s, c);
+        if (found == SOMA_ZMTP_MESSAGE) on_message(s, c);
         if (found == SOMA_ZMTP_PING) {
             c->pong_size = soma__zmtp_pong(c->pong, c->zmtp.head, c->zmtp.n_head);
             lws_callback_on_writable(c->wsi);
         }
     }
+    if (c->whole && !c->complaint[0]) soma__str_add_bytes(&c->stash, bytes, len);
     c->midway = c->complaint[0] || c->zmtp.stage != SOMA_ZMTP_TRAFFIC || soma__zmtp_midway(&c->zmtp);
     if (c->midway && !c->started) c->started = c->heard;
     if (!c->midway && !c->whole) c->started = 0;
 }
+
+static void receive(soma_server *s, soma_client *c, const unsigned char *bytes, size_t len) {
+    c->heard = soma__seconds();
+    if (c->stash.len + len > (size_t)s->opts.max_message || c->stash.failed)
+        soma__client_complain(s, c, "more came behind a request that is not answered yet than this server keeps");
+    feed(s, c, bytes, len);
+}
+
+static void resume(soma_server *s, soma_client *c) {
+    soma_str stash = c->stash;
+    c->stash = (soma_str){0};
+    feed(s, c, (const unsigned char *)stash.text, stash.len);
+    soma__str_free(&stash);
+}
+
+const soma_protocol soma__groot = {.index = 1,
+                                   .name = "groot",
+                                   .take = take,
+                                   .observe = observe,
+                                   .put_actions = put_actions,
+                                   .put_sentence = soma__groot_put_error,
+                                   .resume = resume,
+                                   .forgives = true,
+                                   .write = write_message,
+                                   .end = end};
 
 static int writeable(soma_server *s, soma_client *c) {
     unsigned char room[LWS_PRE + SOMA_ZMTP_HEAD];

@@ -40,6 +40,7 @@ typedef struct soma_protocol {
     // P: into c->answer, behind LWS_PRE bytes
     void (*put_actions)(soma_server *s, soma_client *c, const soma_actions *actions, double infer_ms);
     void (*put_sentence)(soma_str *answer, const char *sentence); // S
+    void (*resume)(soma_server *s, soma_client *c);               // S: the message that waited has its turn; NULL: nothing is behind it
     bool forgives;                                                // a refused request leaves the connection open
     int (*write)(soma_client *c, const soma_str *message);        // S: hands one message to the network; nonzero: the connection ends
     int (*end)(soma_client *c, enum lws_close_status code, const char *reason); // S: what the callback returns to close it
@@ -56,6 +57,7 @@ struct soma_client {
     struct lws *wsi;
     soma_str incoming;
     soma_zmtp zmtp;         // GR00T's framing
+    soma_str stash;         // GR00T: bytes behind a whole message that waits
     bool whole;             // incoming is a whole message that waits for its turn
     double started;         // of the incoming message; 0: none
     bool greeted, closing;  // metadata sent; complaint sent

@@ -55,6 +55,7 @@ static void free_client(soma_server *s, soma_client *c) {
     soma__live_gone(s->live, c->id);
     soma__free(c->chunk);
     soma__str_free(&c->incoming);
+    soma__str_free(&c->stash);
     soma__str_free(&c->request);
     soma__str_free(&c->answer);
     soma__arena_free(&c->arena);

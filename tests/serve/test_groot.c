@@ -332,7 +332,7 @@ static void test_server(void **state) {
     says(fd, "runs code of the sender's choice");
     close(fd);
     fd = join(&f); // two in one breath, the second while the first is answered
-    soma_str m = request_of(true, N_STATE), both = {0};
+    soma_str m = request_of(true, N_STATE), both = {0}, many_asks = {0};
     add_message(&both, m.text, m.len);
     add_message(&both,
                 "\x81\xa8"
@@ -341,6 +341,13 @@ static void test_server(void **state) {
     assert_true(raw_send(fd, both.text, both.len));
     assert_int_equal(next(fd)->n, 2);
     assert_true(soma__msg_is_text(soma__msg_get(next(fd), "status"), "ok"));
+    for (int i = 0; i < 5; i++) soma__str_add_bytes(&many_asks, both.text, both.len); // and ten, as a DEALER may
+    assert_true(raw_send(fd, many_asks.text, many_asks.len));
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(next(fd)->n, 2);
+        assert_true(soma__msg_is_text(soma__msg_get(next(fd), "status"), "ok"));
+    }
+    soma__str_free(&many_asks);
     close(fd);
     fd = join(&f);
     raw_send(fd, "\1\0\2\0\0\0\0\x40\0\0\0xxx", 14); // 1 GiB announced
