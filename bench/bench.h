@@ -98,8 +98,6 @@ typedef struct soma_spread {
 soma_spread soma__bench_spread(double *seconds, int64_t n); // sorts them
 json_t *soma__bench_machine(const char *isa, int threads);  // {processor, isa, threads}
 
-soma_status soma__bench_model(soma_model **model, const soma_bench_opts *opts, soma_error *err); // by family, preset and file of sizes
-
 // Where a profiled plan's time goes (cpu_profile_start), a run's mean: rows {op, shape, steps, plain, ms, flops}, the longest first.
 json_t *soma__bench_profile(const soma_plan *plan, int64_t runs);
 void soma__bench_profile_print(const json_t *rows, double least_share); // rows of a smaller share of the whole are left out

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What all benches share: the machine's name, a model by its options, the spread of some timings.
+// What all benches share: the machine's name, the spread of some timings.
 #include "bench/bench.h"
 
 #include <stdio.h>
@@ -27,18 +27,4 @@ json_t *soma__bench_machine(const char *isa, int threads) {
     }
     if (file) fclose(file);
     return json_pack("{s:s, s:s, s:i}", "processor", model, "isa", isa, "threads", threads);
-}
-
-soma_status soma__bench_model(soma_model **model, const soma_bench_opts *o, soma_error *err) {
-    json_t *config = NULL;
-    *model = NULL;
-    if (*o->model)
-        SOMA_TRY(soma__json_load(&config, o->model, err));
-    else
-        config = json_object();
-    json_object_set_new(config, "model_type", json_string(o->family));
-    json_object_set_new(config, "preset", json_string(o->preset));
-    soma_status status = soma__model_new(model, config, "the bench's model", err);
-    json_decref(config);
-    return status;
 }

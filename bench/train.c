@@ -71,7 +71,7 @@ soma_status soma__bench_train(json_t **out, const soma_bench_opts *o, soma_error
     soma_trainer t = {.o = soma_train_defaults()};
     strcpy(t.o.dtype, o->dtype);
     soma_device_opts d = {.threads = (int)o->threads, .isa = o->isa};
-    soma_status status = soma__bench_model(&t.model, o, err);
+    soma_status status = soma__model_preset(&t.model, o->family, o->preset, o->model, err);
     if (status == SOMA_OK) status = soma__device_open(&t.device, "cpu", &d, err);
     if (status == SOMA_OK) status = soma__trainer_weights(&t, err);
     if (status == SOMA_OK) status = soma__pass_new(&t.pass, &t, o->batch, o->draws, true, err);

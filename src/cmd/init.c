@@ -29,19 +29,6 @@ SOMA_OPTS_DEFINE_LOCAL(init_opts, INIT_OPTS, init_defaults)
 
 enum { ROBOT_DIMS = 14 }; // state and actions of the robot that is made up beside the weights: two arms, as ALOHA
 
-static soma_status make_model(soma_model **model, const init_opts *o, soma_error *err) {
-    json_t *config = NULL;
-    if (*o->model)
-        SOMA_TRY(soma__json_load(&config, o->model, err));
-    else
-        config = json_object();
-    json_object_set_new(config, "model_type", json_string(o->family));
-    json_object_set_new(config, "preset", json_string(o->preset));
-    soma_status status = soma__model_new(model, config, *o->model ? o->model : "the model's options", err);
-    json_decref(config);
-    return status;
-}
-
 // ---- what a policy needs beside its weights: a robot whose units are the model's own
 
 static soma_status make_robot(soma_robot *r, const soma_model *model, soma_error *err) {
@@ -128,7 +115,7 @@ soma_status soma__cmd_init_random(const char *out, const char *family, const cha
     snprintf(o.preset, sizeof o.preset, "%s", preset);
     snprintf(o.model, sizeof o.model, "%s", model);
     o.seed = seed;
-    soma_status status = make_model(&made, &o, err);
+    soma_status status = soma__model_preset(&made, o.family, o.preset, o.model, err);
     if (status == SOMA_OK) status = soma__model_weights(&layout, made, true, err);
     if (status == SOMA_OK) status = write_folder(&layout, made, &o, SOMA_BF16, err);
     soma__layout_free(&layout);
@@ -140,7 +127,7 @@ static int init(const soma_cmd *cmd, const init_opts *o, soma_dtype dtype) {
     soma_error err = {0};
     soma_model *model = NULL;
     soma_layout layout = {0};
-    soma_status status = make_model(&model, o, &err);
+    soma_status status = soma__model_preset(&model, o->family, o->preset, o->model, &err);
     if (status == SOMA_OK) status = soma__model_weights(&layout, model, true, &err);
     if (status == SOMA_OK) status = write_folder(&layout, model, o, dtype, &err);
     int64_t values = 0;

@@ -52,6 +52,25 @@ soma_status soma__model_new(soma_model **model, const json_t *config, const char
     return family ? family->model_new(model, config, where, err) : unknown_type(type, where, err);
 }
 
+soma_status soma__preset_config(json_t **config, const char *family, const char *preset, const char *file, soma_error *err) {
+    if (*file)
+        SOMA_TRY(soma__json_load(config, file, err));
+    else
+        *config = json_object();
+    json_object_set_new(*config, "model_type", json_string(family));
+    json_object_set_new(*config, "preset", json_string(preset));
+    return SOMA_OK;
+}
+
+soma_status soma__model_preset(soma_model **model, const char *family, const char *preset, const char *file, soma_error *err) {
+    json_t *config;
+    *model = NULL;
+    SOMA_TRY(soma__preset_config(&config, family, preset, file, err));
+    soma_status status = soma__model_new(model, config, *file ? file : "the model's options", err);
+    json_decref(config);
+    return status;
+}
+
 soma_status soma__model_recognise(json_t *config, soma_shapes (*shapes)(void *ctx, const soma_family *family), void *ctx, const char *where,
                                   soma_error *err) {
     const char *type = type_of(config);

@@ -240,6 +240,9 @@ extern const soma_family *const soma__family_registry[]; // made by CMake, NULL 
 const soma_family *soma__family_find(const char *type); // which answers to this type; NULL: none does
 // Finds the family by "model_type" (or LeRobot's "type"). `where` names the config in sentences.
 soma_status soma__model_new(soma_model **model, const json_t *config, const char *where, soma_error *err);
+// The config of a family's preset, with the sizes of a JSON file that differ from it ("": none), a new reference; and its model.
+soma_status soma__preset_config(json_t **config, const char *family, const char *preset, const char *file, soma_error *err);
+soma_status soma__model_preset(soma_model **model, const char *family, const char *preset, const char *file, soma_error *err);
 void soma__model_free(soma_model *model); // NULL allowed
 // Finds the family by the config or, where that says none, by the tensors, and lets it complete the config.
 soma_status soma__model_recognise(json_t *config, soma_shapes (*shapes)(void *ctx, const soma_family *family), void *ctx, const char *where,

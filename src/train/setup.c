@@ -135,12 +135,7 @@ static soma_status init_config(json_t **config, const soma_train_opts *o, soma_e
 
 static soma_status new_config(json_t **config, const soma_trainer *t, soma_error *err) {
     const soma_robot *r = &t->robot;
-    if (*t->o.model)
-        SOMA_TRY(soma__json_load(config, t->o.model, err));
-    else
-        *config = json_object();
-    json_object_set_new(*config, "model_type", json_string(t->o.family));
-    json_object_set_new(*config, "preset", json_string(t->o.preset));
+    SOMA_TRY(soma__preset_config(config, t->o.family, t->o.preset, t->o.model, err));
     const soma_family *family = soma__family_find(t->o.family);
     const bool fits = family && family->fits, base = !strcmp(t->o.preset, "base");
     if (base && !fits) return SOMA_OK; // a net of other sizes has the robot's, unless --model gives others
