@@ -156,6 +156,7 @@ const soma_family soma__family_smolvla = {
     .name = "smolvla",
     .types = (const char *const[]){"smolvla", NULL},
     .presets = (const char *const[]){"base", "nano", NULL},
+    .normalise = "lerobot_mean_std",
     .aliases = smolvla_aliases,
     .purposes = smolvla_purposes,
     .recognise = smolvla_recognise,
