@@ -148,7 +148,8 @@ static soma_status read_trained(soma_trainer *t, const soma_safetensors *file, b
     const char *vlm = t->model->family->tuning.vlm;
     for (size_t i = 0; i < t->params->layout.n_slots; i++) {
         const char *name = t->params->layout.slots[i].name;
-        if (only_vlm ? vlm && soma__matches(vlm, name) && soma__find_weight(file, name, aliases) : !soma__is_pair(name))
+        const bool here = t->model->family->fits || soma__find_weight(file, name, aliases); // a ResNet is whole, or is refused
+        if (only_vlm ? vlm && soma__matches(vlm, name) && here : !soma__is_pair(name))
             part.layout.slots[part.layout.n_slots++] = t->params->layout.slots[i];
     }
     soma_status status = soma__params_load_into(&part, part.memory, file, aliases, err);

@@ -180,5 +180,6 @@ const soma_family soma__family_act = {
     .config = act_config_json,
     .build = act_build,
     .prepare = act_prepare,
+    .tuning = {.vlm = "backbone.*"}, // of ImageNet
     .lerobot = {.fields = act_lerobot},
 };

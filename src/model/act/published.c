@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-const soma_alias act_aliases[] = {{"^", "model.", false}, {NULL, NULL, false}};
+// LeRobot's prefix; torchvision's files of a ResNet alone (soma train --vlm).
+const soma_alias act_aliases[] = {{"^", "model.", false}, {"^backbone.", "", false}, {NULL, NULL, false}};
 
 const soma_purpose act_purposes[] = {
     {"backbone.*running_*", "pictures: a statistic of ImageNet, never trained"},

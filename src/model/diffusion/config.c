@@ -206,6 +206,8 @@ static soma_status read_config(diffusion_config *c, json_t *json, const char *wh
     SOMA_TRY(read_crop(c, json, where, err));
     SOMA_TRY(soma__cameras_read(c->cameras, &c->model.info, json, where, err));
     SOMA_TRY(soma__pictures_read(&c->pictures, json, where, err));
+    const int64_t ahead = c->model.info.horizon - c->model.info.history;
+    if (!json_object_get(json, "n_action_steps")) c->n_action_steps = SOMA_MAX(1, SOMA_MIN(c->n_action_steps, ahead));
     return check_sizes(c, where, err);
 }
 
