@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// soma bench serve: what the server adds to the bare policy call, over loopback with soma's own client; what requests cost together; and
+// soma bench serve: what the server adds to the bare policy call, over loopback with a plain client; what requests cost together; and
 // many clients at a fixed rate against a deadline, within capacity and beyond it.
 //
 // Added is a request's time as its client sees it less the time inside the policy in that very request, so that the policy's own spread is
 // no part of it: packing the observation, both ways through the network, parsing, turns, the answer.
 #include "bench/bench.h"
+
+#include "bench/serve_client.h"
 
 #include "base/file.h"
 #include "base/rng.h"
@@ -146,16 +148,19 @@ static soma_status measure_bare(subject *s, double *seconds, soma_error *err) {
 static soma_status measure_added(subject *s, double *added, soma_error *err) {
     char address[64];
     soma_server *server = NULL;
-    soma_wire *wire = NULL;
-    soma_actions a;
+    soma_bench_client client = {.fd = -1};
+    soma_str message = {0};
     soma_status status = serve(&server, address, s, 0, err);
-    if (status == SOMA_OK) status = soma__wire_connect(&wire, address, NULL, err);
+    if (status == SOMA_OK) status = soma__bench_client_open(&client, soma__server_port(server), err);
     for (int64_t i = -WARM; i < s->o->requests && status == SOMA_OK; i++) {
         const double start = soma__seconds();
-        status = soma__wire_infer(wire, &s->obs, &a, err);
+        message.len = 0;
+        soma__wire_put_obs(&message, &s->obs);
+        status = soma__bench_client_call(&client, &message, err);
         if (i >= 0) added[i] = soma__seconds() - start - s->inside;
     }
-    soma__wire_close(wire);
+    soma__bench_client_close(&client);
+    soma__str_free(&message);
     soma__server_close(server);
     return status;
 }

@@ -3,27 +3,23 @@
 // Black, Galliker, Levine 2025 for the gradient; time runs from 1 (noise) to 0 here, tau = 1 - t there.
 #include "policy/rtc.h"
 
+#include "base/str.h"
+
 #include <math.h>
 #include <string.h>
 
-static int find_word(const char *name, const char *const *words, int n) {
-    for (int i = 0; i < n; i++)
-        if (!strcmp(name, words[i])) return i;
-    return -1;
-}
-
 soma_status soma__rtc_mode(soma_rtc_mode *mode, const char *name, soma_error *err) {
-    static const char *const words[] = {"", "guided", "gradient", "trained"};
-    int found = find_word(name, words, SOMA_COUNT(words));
-    if (found < 0) return soma__fail(err, SOMA_BAD_INPUT, "rtc \"%.40s\": guided, gradient and trained are known; empty means none", name);
-    *mode = (soma_rtc_mode)found;
+    static const char *const words[] = {"guided", "gradient", "trained"};
+    int found = -1;
+    if (*name) SOMA_TRY(soma__name_parse(&found, words, SOMA_COUNT(words), name, "way of real-time chunking", err));
+    *mode = (soma_rtc_mode)(found + 1);
     return SOMA_OK;
 }
 
 soma_status soma__rtc_schedule(soma_rtc_schedule *schedule, const char *name, soma_error *err) {
     static const char *const words[] = {"zeros", "ones", "linear", "exp"};
-    int found = find_word(name, words, SOMA_COUNT(words));
-    if (found < 0) return soma__fail(err, SOMA_BAD_INPUT, "rtc-schedule \"%.40s\": zeros, ones, linear and exp are known", name);
+    int found;
+    SOMA_TRY(soma__name_parse(&found, words, SOMA_COUNT(words), name, "schedule", err));
     *schedule = (soma_rtc_schedule)found;
     return SOMA_OK;
 }

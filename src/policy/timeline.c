@@ -6,6 +6,8 @@
 // this way the robot's own motion is no part of it, and a chunk that continues the one before exactly has none.
 #include "policy/timeline.h"
 
+#include "base/str.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -44,9 +46,9 @@ static soma_status check(soma_timeline *c, int horizon, soma_error *err) {
     static const char *const modes[] = {"open", "async", "ensemble"};
     const soma_chunk_opts *o = &c->opts;
     SOMA_OPTS_CHECK(o);
-    c->mode = OPEN;
-    while (c->mode <= ENSEMBLE && strcmp(o->chunks, modes[c->mode])) c->mode++;
-    if (c->mode > ENSEMBLE) return soma__fail(err, SOMA_BAD_INPUT, "chunks \"%.40s\": open, async and ensemble are known", o->chunks);
+    int found;
+    SOMA_TRY(soma__name_parse(&found, modes, SOMA_COUNT(modes), o->chunks, "way of executing chunks", err));
+    c->mode = (mode)found;
     if (o->execute < 0) return soma__fail(err, SOMA_BAD_INPUT, "execute is %lld; at least one action per chunk", (long long)o->execute);
     if (o->ensemble_depth < 1 || o->ensemble_depth > MAX_DEPTH)
         return soma__fail(err, SOMA_BAD_INPUT, "ensemble-depth is %lld; 1 to %d", (long long)o->ensemble_depth, MAX_DEPTH);
