@@ -9,6 +9,8 @@ if(NOT SOMA_ASAN AND NOT SOMA_TSAN AND NOT SOMA_FUZZ)
   add_test(NAME compile_core COMMAND ${compile}/core.sh ${CMAKE_COMMAND} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/core)
   set_tests_properties(compile_core PROPERTIES TIMEOUT 400)
   add_test(NAME compile_neon COMMAND ${compile}/neon.sh ${CMAKE_COMMAND} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR}/neon "${CMAKE_C_COMPILER_LAUNCHER}")
+  add_test(NAME compile_masked COMMAND ${compile}/masked.sh ${PROJECT_BINARY_DIR})
+  set_tests_properties(compile_masked PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900)
   set_tests_properties(compile_neon PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 900)
   add_test(NAME compile_install COMMAND ${compile}/install.sh ${CMAKE_COMMAND} ${PROJECT_SOURCE_DIR} ${PROJECT_BINARY_DIR} ${CMAKE_C_COMPILER}
            ${CMAKE_CXX_COMPILER} ${PROJECT_BINARY_DIR}/installed)

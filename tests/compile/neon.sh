@@ -28,7 +28,7 @@ ninja -C "$scratch" soma_base soma_graph soma_device
 cd "$scratch"
 for test in ops/test_ops device/test_isa device/test_fast_attention device/test_fast_elementwise \
     device/test_fast_norm device/test_fast_other device/test_fast_packed device/test_fast_quant; do
-    $cc -std=gnu11 -D_GNU_SOURCE -O1 -ffp-contract=off -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Werror -static \
+    $cc -std=gnu11 -D_GNU_SOURCE -DSOMA_EMULATED -O2 -ffp-contract=off -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Werror -static \
         -I"$source/tests" -I"$source/tests/compile/cmocka" -I"$source/include" -I"$source/src" -o "${test##*/}" "$source/tests/$test.c" \
         -L. -lsoma_device -lsoma_graph -lsoma_base -lpthread -lm
     echo "max ${test##*/}"

@@ -13,11 +13,16 @@
 
 static void kinds_belong_to_their_instruction_set(void **state) {
     for (int k = 0; k < CPU_MULTIPLIES; k++) assert_false(cpu_multiply_here((cpu_multiply)k, SOMA_ISA_PLAIN));
+#if defined(__aarch64__)
+    assert_false(cpu_multiply_here(CPU_BYTES_NEON, SOMA_ISA_NEON));
+    assert_false(cpu_multiply_here(CPU_DOT_NEON, SOMA_ISA_NEONDOT));
+#else
     assert_false(cpu_multiply_here(CPU_FMA_AVX512, SOMA_ISA_AVX2));
     assert_false(cpu_multiply_here(CPU_VNNI_AVX512, SOMA_ISA_AVX2));
     assert_false(cpu_multiply_here(CPU_DOT_BF16, SOMA_ISA_AVX512));
     assert_false(cpu_multiply_here(CPU_TILE_BF16, SOMA_ISA_AVX512BF16));
     assert_false(cpu_multiply_here(CPU_TILE_INT8, SOMA_ISA_AVX2));
+#endif
 }
 
 static void every_kind_here_runs(void **state) {

@@ -420,9 +420,14 @@ static void test_gradients(void **state) {
 }
 
 static void test_threads_do_not_matter(void **state) {
+#if defined(SOMA_EMULATED) // a hundred times slower, and waiting threads cost as much (tests/compile/neon.sh)
+    enum { MOST_THREADS = 2 };
+#else
+    enum { MOST_THREADS = 3 };
+#endif
     for (size_t i = 0; i < SOMA_COUNT(rows); i++) {
-        uint64_t hash[3];
-        for (int threads = 1; threads <= 3; threads++) {
+        uint64_t hash[MOST_THREADS];
+        for (int threads = 1; threads <= MOST_THREADS; threads++) {
             soma_device *d = open_device(cpu_best_isa(), threads);
             job j;
             bool grads = has_gradient(&rows[i]);
@@ -434,8 +439,8 @@ static void test_threads_do_not_matter(void **state) {
             hash[threads - 1] = soma__hash(SOMA_HASH_START, j.frame->buffers[SOMA_ROLE_IO], j.plan->size[SOMA_ROLE_IO]);
             job_close(&j);
             soma__device_close(d);
+            if (hash[threads - 1] != hash[0]) fail_msg("%s: other bits with %d threads", rows[i].name, threads);
         }
-        if (hash[0] != hash[1] || hash[0] != hash[2]) fail_msg("%s: other bits with another number of threads", rows[i].name);
     }
 }
 

@@ -13,7 +13,10 @@
     X(MADD_AVX2, "madd AVX2", CPU_OF_INT8)      \
     X(VNNI_AVX512, "VNNI AVX-512", CPU_OF_INT8) \
     X(TILE_BF16, "tile AMX", CPU_OF_BF16)       \
-    X(TILE_INT8, "tile AMX", CPU_OF_INT8)
+    X(TILE_INT8, "tile AMX", CPU_OF_INT8)       \
+    X(FMA_NEON, "FMA NEON", CPU_OF_F32)         \
+    X(DOT_NEON, "dot NEON", CPU_OF_BF16)        \
+    X(BYTES_NEON, "dot NEON", CPU_OF_INT8)
 
 #define CPU_MULTIPLY_ENUM(name, word, of) CPU_##name,
 typedef enum cpu_multiply { CPU_MULTIPLY_LIST(CPU_MULTIPLY_ENUM) CPU_MULTIPLIES } cpu_multiply;

@@ -2,12 +2,11 @@
 // Independent multiply-adds on registers, and plain reading, as fast as the processor can go. The instructions are written out, so that no
 // compiler drops or contracts any; each loop is entered only where cpu_multiply_here says so.
 //
-// The AMX loops were written after Intel's manual and have not run yet: no machine with AMX was at hand.
+// The AMX loops were written after Intel's manual and have not run yet, the NEON loops under emulation alone: no such machine was at hand.
 #include "device/cpu/peak.h"
 
 #if defined(__x86_64__)
 
-#include <cpuid.h>
 #include <immintrin.h>
 
 // Twelve sums: more than latency times throughput of any of these. `multiply`: an instruction with %0 for the sum.
@@ -46,7 +45,7 @@ typedef struct palette {
 } palette;
 
 #define TILE_LOOP(loop_name, multiply, deep)                                                                  \
-    static double loop_name(int64_t rounds) {                                                                 \
+    __attribute__((noinline)) static double loop_name(int64_t rounds) {                                       \
         palette p = {.id = 1};                                                                                \
         for (int i = 0; i < 8; i++) p.row_bytes[i] = 64, p.rows[i] = 16;                                      \
         __asm__ volatile("ldtilecfg %0" : : "m"(p));                                                          \
@@ -71,25 +70,58 @@ double cpu_multiply_loop(cpu_multiply kind, int64_t rounds) {
     case CPU_VNNI_AVX512: return vnni_avx512(rounds);
     case CPU_TILE_BF16: return tile_bf16(rounds / 16); // a tile does as much in one
     case CPU_TILE_INT8: return tile_int8(rounds / 16);
-    case CPU_MULTIPLIES: break;
+    default: return 0;
     }
-    return 0;
 }
 
 bool cpu_multiply_here(cpu_multiply kind, soma_isa isa) {
-    uint32_t a, b, c, d;
-    const bool leaf7 = isa > SOMA_ISA_PLAIN && __get_cpuid_count(7, 0, &a, &b, &c, &d);
     switch (kind) {
     case CPU_FMA_AVX2:
     case CPU_MADD_AVX2: return isa >= SOMA_ISA_AVX2;
     case CPU_FMA_AVX512: return isa >= SOMA_ISA_AVX512;
     case CPU_DOT_BF16: return isa >= SOMA_ISA_AVX512BF16;
-    case CPU_VNNI_AVX512: return isa >= SOMA_ISA_AVX512 && leaf7 && c >> 11 & 1;
-    case CPU_TILE_BF16: return isa >= SOMA_ISA_AMX;
-    case CPU_TILE_INT8: return isa >= SOMA_ISA_AMX && leaf7 && d >> 25 & 1;
-    case CPU_MULTIPLIES: break;
+    case CPU_VNNI_AVX512: return isa >= SOMA_ISA_AVX512 && cpu_features() & CPU_HAS_AVX512VNNI;
+    case CPU_TILE_BF16:
+    case CPU_TILE_INT8: return isa >= SOMA_ISA_AMX;
+    default: return false;
     }
-    return false;
+}
+
+#elif defined(__aarch64__)
+
+typedef uint32_t vector __attribute__((vector_size(16)));
+
+// `extension`: told to the assembler alone.
+#define REGISTER_LOOP(loop_name, extension, lanes, multiply)                                                                          \
+    __attribute__((noinline)) static double loop_name(int64_t rounds) {                                                               \
+        vector sums[12] = {0}, a = {0}, b = {0};                                                                                      \
+        for (int64_t r = 0; r < rounds; r++) {                                                                                        \
+            _Pragma("GCC unroll 12") for (int i = 0; i < 12;                                                                          \
+                                          i++) __asm__ volatile(".arch " extension "\n\t" multiply : "+w"(sums[i]) : "w"(a), "w"(b)); \
+        }                                                                                                                             \
+        return 12.0 * 2 * (lanes) * (double)rounds;                                                                                   \
+    }
+
+REGISTER_LOOP(fma_neon, "armv8-a", 4, "fmla %0.4s, %1.4s, %2.4s")
+REGISTER_LOOP(dot_neon, "armv8.2-a+bf16", 8, "bfdot %0.4s, %1.8h, %2.8h")
+REGISTER_LOOP(bytes_neon, "armv8.2-a+dotprod", 16, "sdot %0.4s, %1.16b, %2.16b")
+
+double cpu_multiply_loop(cpu_multiply kind, int64_t rounds) {
+    switch (kind) {
+    case CPU_FMA_NEON: return fma_neon(rounds);
+    case CPU_DOT_NEON: return dot_neon(rounds);
+    case CPU_BYTES_NEON: return bytes_neon(rounds);
+    default: return 0;
+    }
+}
+
+bool cpu_multiply_here(cpu_multiply kind, soma_isa isa) {
+    switch (kind) {
+    case CPU_FMA_NEON: return isa >= SOMA_ISA_NEON;
+    case CPU_BYTES_NEON: return isa >= SOMA_ISA_NEONDOT;
+    case CPU_DOT_NEON: return isa >= SOMA_ISA_NEONBF16;
+    default: return false;
+    }
 }
 
 #else
