@@ -1,42 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // SmolVLA around its graph: configs of soma's and LeRobot's making, what a file's tensors say about the sizes, masks and positions, and
 // what stands in a released checkpoint.
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include "model/family.h"
+#include "model/configs.h"
 
 #include <stdlib.h>
-#include <string.h>
-
-static void ok(soma_status status, const soma_error *err) {
-    if (status != SOMA_OK) fail_msg("%s", err->text);
-}
-
-static json_t *parse(const char *text) {
-    json_t *json = NULL;
-    soma_error err = {0};
-    ok(soma__json_parse(&json, text, strlen(text), "the config", &err), &err);
-    return json;
-}
-
-static soma_status model_of(soma_model **model, const char *text, soma_error *err) {
-    json_t *config = parse(text);
-    soma_status status = soma__model_new(model, config, "the config", err);
-    json_decref(config);
-    return status;
-}
-
-static soma_model *good(const char *text) {
-    soma_model *model = NULL;
-    soma_error err = {0};
-    ok(model_of(&model, text, &err), &err);
-    return model;
-}
 
 static int64_t values_in(const soma_layout *layout, const char *but) {
     int64_t n = 0;
@@ -61,24 +28,13 @@ static void base_has_the_published_size(void **state) {
 }
 
 static void config_survives_a_round_trip(void **state) {
-    soma_model *m = good("{\"model_type\": \"smolvla\", \"preset\": \"nano\", \"state_dim\": 5, \"self_attn_every_n_layers\": 3}"),
-               *again = NULL;
-    soma_error err = {0};
-    json_t *first = m->family->config(m);
-    ok(soma__model_new(&again, first, "the config", &err), &err);
-    json_t *second = m->family->config(again);
-    assert_true(json_equal(first, second));
-    assert_int_equal(json_integer_value(json_object_get(first, "self_attn_every_n_layers")), 3);
-    json_decref(first);
-    json_decref(second);
+    soma_model *m = good("{\"model_type\": \"smolvla\", \"preset\": \"nano\", \"state_dim\": 5, \"self_attn_every_n_layers\": 3}");
+    hold_round_trip(m);
     soma__model_free(m);
-    soma__model_free(again);
 }
 
 static void wrong_configs_are_told(void **state) {
-    static const struct {
-        const char *text, *words;
-    } wrong[] = {
+    static const wrong_config wrong[] = {
         {"{\"type\": \"smolvla\", \"preset\": \"huge\"}", "nano"},
         {"{\"type\": \"smolvla\", \"chunk_size\": 0}", "chunk_size"},
         {"{\"type\": \"smolvla\", \"text\": {\"depth\": 3}}", "depth"},
@@ -90,13 +46,7 @@ static void wrong_configs_are_told(void **state) {
         {"{\"type\": \"smolvla\", \"adapt_to_pi_aloha\": true}", "--robot"},
         {"{\"type\": \"smolvla\", \"rms_norm_eps\": 0}", "psilon"},
     };
-    for (size_t i = 0; i < SOMA_COUNT(wrong); i++) {
-        soma_model *m = NULL;
-        soma_error err = {0};
-        if (model_of(&m, wrong[i].text, &err) == SOMA_OK) fail_msg("%s was taken", wrong[i].text);
-        assert_null(m);
-        if (!strstr(err.text, wrong[i].words) || !strstr(err.text, "the config")) fail_msg("%s: %s", wrong[i].text, err.text);
-    }
+    hold_wrong(wrong, SOMA_COUNT(wrong));
 }
 
 // ---- what tensors say
@@ -167,15 +117,6 @@ static void contradictions_are_told_together(void **state) {
 }
 
 // ---- masks and positions
-
-static void hold_i32(const soma_feed *feed, const char *name, const int32_t *wanted, size_t n) {
-    const soma_feed_array *a = soma__feed_find(feed, name);
-    assert_non_null(a);
-    assert_int_equal(a->size, n * sizeof *wanted);
-    for (size_t i = 0; i < n; i++)
-        if (((const int32_t *)a->data)[i] != wanted[i])
-            fail_msg("%s[%zu] is %d, not %d", name, i, ((const int32_t *)a->data)[i], wanted[i]);
-}
 
 // Two cameras of one token, three words, the state, two actions.
 static void masks_and_positions(void **state) {
