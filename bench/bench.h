@@ -18,7 +18,7 @@
     X(INT, draws, 4, "(noise, time) pairs per observation")                                     \
     X(INT, repeats, 10, "timed repeats; the median is told, with the fastest and slowest")      \
     X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; acting also in int8, int8w, int4w") \
-    X(TEXT, isa, "", "plain, avx2, avx512, avx512bf16 or amx; empty: the best there is")        \
+    X(TEXT, isa, "", "plain, avx2, neon ... (docs/bench.md); empty: the best there is")         \
     X(INT, threads, 0, "threads; 0: as many as processors")
 SOMA_OPTS_DECLARE(soma_bench_opts, SOMA_BENCH_OPTS)
 

@@ -29,7 +29,7 @@ typedef struct soma_pilot soma_pilot;
 #define SOMA_POLICY_OPTS(X)                                                               \
     X(TEXT, device, "cpu", "where the policy runs")                                       \
     X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; of the layers also int8, int8w or int4w (weights only)") \
-    X(TEXT, isa, "", "amx, avx512bf16, avx512, avx2 or plain; empty: the best that this machine has") \
+    X(TEXT, isa, "", "amx, avx512 ... neonbf16, neon or plain; empty: the best this machine has")     \
     X(INT, threads, 0, "threads; 0: as many as processors")                               \
     X(TEXT, text_tokenizer, "", "a SentencePiece model, a tokenizer.json or a folder with one; empty: looked for in the checkpoint, its tokenizer/ and assets/") \
     X(TEXT, action_tokenizer, "", "of a policy that writes its actions as tokens: a folder with FAST's files; empty: looked for in the checkpoint and its fast/") \

@@ -64,7 +64,7 @@ extern "C" {
     X(INT, save_every, 500, "steps between two states that a run resumes from")                                                        \
     X(FLAG, resume, false, "go on from the last saved state in --out")                                                                 \
     X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; weights are f32")                                                          \
-    X(TEXT, isa, "", "plain, avx2, avx512 or avx512bf16; empty: the best there is")                                                    \
+    X(TEXT, isa, "", "plain, avx2, neon ...; empty: the best there is")                                                                \
     X(INT, threads, 0, "threads; 0: as many as processors")                                                                            \
     X(INT, workers, 1, "threads that read the data")                                                                                   \
     X(REAL, cache, 0, "GiB of decoded pictures kept in memory; 0: half of the machine's")                                              \

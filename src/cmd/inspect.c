@@ -20,7 +20,7 @@
     X(INT, frame, 0, "frame within the episode")                                                                           \
     X(REAL, outliers, 0, "make this share of the layers' output channels 30 times as large first, such as 0.001")          \
     X(INT, seed, 0, "of the report's noise, of what is made up, and of which channels are outliers")                       \
-    X(TEXT, isa, "", "avx512bf16, avx512, avx2 or plain; empty: the best that this machine has")                           \
+    X(TEXT, isa, "", "amx, avx512 ... neon or plain; empty: the best that this machine has")                               \
     X(INT, threads, 0, "threads; 0: as many as processors")                                                                \
     X(FLAG, verify, false, "hold the packed weights that a policy's folder keeps against its checkpoint, byte by byte")    \
     X(TEXT, cache, "", "the folder that keeps them, as soma act takes it")                                                 \

@@ -18,7 +18,7 @@
     X(INT, stop_token, 0, "of a policy that writes tokens: decode the first row once more, alone, until it writes this id") \
     X(FLAG, list, false, "print what can be fed and what can be given, and stop")                                           \
     X(TEXT, device, "cpu", "where it is computed")                                                                          \
-    X(TEXT, isa, "", "plain, avx2, avx512 ...; empty: plain, above 16 MiB of weights the best there is")                    \
+    X(TEXT, isa, "", "plain, avx2, neon ...; empty: plain, above 16 MiB of weights the best there is")                      \
     X(INT, threads, 0, "threads; 0: as many as processors")
 SOMA_OPTS_DECLARE(trace_opts, TRACE_OPTS)
 #define OPTS_TYPE trace_opts

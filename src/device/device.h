@@ -11,7 +11,7 @@ typedef struct soma_device soma_device;
 
 typedef struct soma_device_opts {
     int threads;     // 0: as many as processors
-    const char *isa; // cpu: "plain", "avx2", "avx512", "avx512bf16", "amx"; NULL or "": the best there is
+    const char *isa; // cpu: a name of cpu/isa.c ("plain", "avx2", "neon" ...); NULL or "": the best there is
 } soma_device_opts;
 
 typedef struct soma_device_kind {
