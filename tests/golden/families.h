@@ -109,7 +109,8 @@ static inline void family_hold(const family_case *f, const traced *t, const char
     for (int i = 0; i < got->n_dims; i++) n *= got->shape[i];
     if (n != want->n_values) fail_msg("%s is %s, not %s", as, soma__safetensor_shape(a, got), soma__safetensor_shape(b, want));
     const soma_difference d = soma__safetensor_difference(got, want, soma__trace_rows(&t->trace, as));
-    golden_row(soma__safetensors_path(f->out) + strlen(GOLDEN), name, t->by, d, GOLDEN_MAX, want->dtype == SOMA_F32 ? family_tolerance(f, name) : 0);
+    golden_row(soma__safetensors_path(f->out) + strlen(GOLDEN), name, t->by, d, GOLDEN_MAX,
+               want->dtype == SOMA_F32 ? family_tolerance(f, name) : 0);
     if (!isfinite(soma__safetensor_difference(got, got, NULL).max_abs)) fail_msg("%s has a value that is not finite", as);
 }
 
@@ -125,8 +126,30 @@ static inline void family_hold_grads(const family_case *f, const traced *t, cons
         const bool noise = soma__safetensor_difference(want, want, NULL).norm < 1e-5 * norm;
         const soma_difference d = soma__safetensor_difference(traced_find(t, name), want, NULL);
         golden_row(soma__safetensors_path(f->grads) + strlen(GOLDEN), want->name, t->by, d, noise ? GOLDEN_MAX : GOLDEN_L2,
-                   noise ? 1e-6 * norm : fmax(1e-5, 10 * json_number_value(json_object_get(json_object_get(f->deviation, "grads_relL2"), want->name))));
+                   noise ? 1e-6 * norm
+                         : fmax(1e-5, 10 * json_number_value(json_object_get(json_object_get(f->deviation, "grads_relL2"), want->name))));
     }
+}
+
+// What acting computes, with weights packed as a policy packs them (a trace that learns keeps them as published): f32 against the golden,
+// and products in bf16 on the fast kernels against the plain ones, apart by what tests/ops
+// allows attention (probabilities round to bf16).
+static inline void family_hold_packed(const family_case *f, const char *(*name_of)(const char *golden, char out[128])) {
+    const soma_trace_opts f32 = {.dtype = "f32"}, bf16 = {.dtype = "int8w"};
+    traced fast = family_trace(f, "", &f32), rounded = family_trace(f, "", &bf16), plain = family_trace(f, "plain", &bf16);
+    char name[128];
+    for (size_t i = 0; i < soma__safetensors_count(f->out); i++) {
+        const char *golden = soma__safetensors_at(f->out, i)->name, *as = name_of(golden, name);
+        if (as && !strncmp(golden, "infer.", 6)) family_hold(f, &fast, golden, as);
+    }
+    for (size_t i = 0; i < plain.trace.n_tensors; i++) {
+        const soma_safetensor *want = &plain.trace.tensors[i];
+        const double d = soma__safetensor_difference(traced_find(&rounded, want->name), want, NULL).relative;
+        if (!(d <= 1e-2)) fail_msg("%s: fast kernels are off by %.3g of its length", want->name, d);
+    }
+    soma__trace_free(&fast.trace);
+    soma__trace_free(&rounded.trace);
+    soma__trace_free(&plain.trace);
 }
 
 #endif

@@ -3,14 +3,16 @@
 // all gradients.
 #include "golden/families.h"
 
+#include "model/diffusion/diffusion.h"
+
 static const family_input inputs[] = {
     {"observation.images.cam0", "image.cam0"},
     {"observation.images.cam1", "image.cam1"},
     {"observation.state", "state"},
+    {"noise", "noise"},
+    {"step_noise", "step_noise"}, // from here on for learning
     {"action", "actions"},
     {"action_is_pad", "action_pad"},
-    {"noise", "noise"},
-    {"step_noise", "step_noise"},
     {"train_noise", "train_noise"},
     {"train_timesteps", "timestep"},
 };
@@ -78,10 +80,68 @@ static void hold(const char *isa) {
     family_close(&f);
 }
 
+static void packed(void **state) {
+    family_case f;
+    family_open(&f, "diffusion_tiny");
+    json_t *config = config_of(&f);
+    family_make(&f, config, inputs, 5); // nothing to learn
+    family_hold_packed(&f, name_of);
+    json_decref(config);
+    family_close(&f);
+}
+
+// ---- diffusers' schedulers: one step each at the first, the middle and the last of a sampler's places, for every setting that LeRobot has
+
+typedef struct setting {
+    const char *sampler, *betas, *predicts;
+    int clip, n;
+} setting;
+
+static void hold_setting(soma_safetensors *st, const setting *s) {
+    static const char *const betas[] = {"squaredcos_cap_v2", "linear", "scaled_linear"};
+    char name[160], tensor[200];
+    diffusion_config c = {.train_steps = 100, .clip = s->clip, .clip_range = 1, .beta_start = 1e-4, .beta_end = 0.02};
+    while (strcmp(betas[c.betas], s->betas)) c.betas++;
+    c.sampler = strcmp(s->sampler, "DDPM") ? DIFFUSION_DDIM : DIFFUSION_DDPM;
+    c.predicts_actions = !strcmp(s->predicts, "sample");
+    snprintf(name, sizeof name, "%s.%s.%s.clip%d.n%d", s->sampler, s->betas, s->predicts, s->clip, s->n);
+    snprintf(tensor, sizeof tensor, "%s.prev_sample", name);
+    const soma_safetensor *want = soma__safetensors_find(st, tensor);
+    if (!want) return; // not every number of steps is there for both
+    float alphas[100], got[3 * 36];
+    diffusion_step steps[100];
+    const float *x = golden_find(st, "x")->data, *m = golden_find(st, "model_output")->data,
+                *noise = golden_find(st, "variance_noise")->data;
+    const int64_t each = golden_find(st, "x")->n_values;
+    assert_true(each == 36 && want->n_values == 3 * each);
+    diffusion_alphas(alphas, &c);
+    diffusion_steps(steps, s->n, &c, alphas);
+    for (int k = 0; k < 3; k++) {
+        const diffusion_step *p = &steps[k == 0 ? 0 : k == 1 ? s->n / 2 : s->n - 1];
+        for (int64_t i = 0; i < each; i++) {
+            float x_0 = p->of_x * x[i] + p->of_m * m[i];
+            if (c.clip) x_0 = fminf(1, fmaxf(-1, x_0));
+            got[k * each + i] = p->next_0 * x_0 + p->next_x * x[i] + p->next_m * m[i] + p->next_noise * noise[i];
+        }
+    }
+    golden_hold(st, tensor, "-", SOMA_F32, got, GOLDEN_EACH, 1e-5);
+}
+
+static void schedulers(void **state) {
+    static const char *const samplers[] = {"DDPM", "DDIM"}, *const betas[] = {"squaredcos_cap_v2", "linear", "scaled_linear"},
+                             *const predicts[] = {"epsilon", "sample"};
+    static const int counts[] = {10, 16, 100};
+    soma_safetensors *st = family_file("diffusion_tiny", "schedulers.safetensors");
+    for (int i = 0; i < 2 * 3 * 2 * 2 * 3; i++)
+        hold_setting(st, &(setting){samplers[i % 2], betas[i / 2 % 3], predicts[i / 6 % 2], i / 12 % 2, counts[i / 24]});
+    soma__safetensors_close(st);
+}
+
 static void plain(void **state) { hold("plain"); }
 static void fast(void **state) { hold(""); }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(plain), cmocka_unit_test(fast)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(plain), cmocka_unit_test(fast), cmocka_unit_test(packed),
+                                       cmocka_unit_test(schedulers)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
