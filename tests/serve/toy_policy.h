@@ -38,6 +38,7 @@ static inline soma_status toy_act_one(void *pilot, const soma_obs *obs, soma_act
     atomic_fetch_add(&n_acts, 1);
     if (!strcmp(prompt, "fail")) return soma__fail(err, SOMA_BAD_INPUT, "the toy policy was told to fail");
     if (!strcmp(prompt, "slow")) usleep(400000);
+    if (!strcmp(prompt, "slower")) usleep(1500000);
     memset(p->actions, 0, sizeof p->actions);
     for (int i = 0; i < obs->n_state; i++) p->actions[0] += obs->state[i];
     p->actions[1] = (float)++p->n_acts;
