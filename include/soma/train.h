@@ -25,7 +25,8 @@ extern "C" {
     X(TEXT, lora_targets, "", "peft: extended regular expression over whole names of linear layers; empty: LeRobot's")                 \
     X(TEXT, freeze, "", "globs over weights that are not trained; published: what the recipe keeps")                                   \
     X(FLAG, recompute, false, "compute a block's intermediates again in the backward pass instead of keeping them")                    \
-    X(TEXT, data, "", "folder of a dataset")                                                                                           \
+    X(TEXT, data, "", "folder of a dataset; of several, separated by commas, rows are mixed")                                          \
+    X(TEXT, weights, "", "of several datasets: how often rows come from each, with commas; empty: by their frames")                    \
     X(FLAG, skip_bad, false, "leave out episodes that cannot be read (all are read and decoded once before)")                          \
     X(TEXT, out, "", "folder of the policy: weights, config, statistics, curves")                                                      \
     X(TEXT, state_key, "", "feature with the robot's state; empty: observation.state, else state")                                     \
@@ -33,7 +34,7 @@ extern "C" {
     X(TEXT, cameras, "", "picture features, separated by commas; empty: those of the dataset, as many as the model has")               \
     X(TEXT, normalise, "openpi_zscore", "openpi_zscore, openpi_quantile, lerobot_mean_std, lerobot_quantiles, lerobot_min_max")        \
     X(FLAG, delta, false, "actions are learned relative to the present state (grippers stay absolute)")                                \
-    X(TEXT, robot, "", "a built-in robot or a JSON file: how joints are converted and which actions are relative; empty: as they are") \
+    X(TEXT, robot, "", "a built-in robot or JSON file: conversions, relative actions; or one per dataset; empty: as they are")         \
     X(INT, horizon, 0, "actions in a chunk; 0: the model's")                                                                           \
     X(INT, steps, 2000, "optimiser steps")                                                                                             \
     X(INT, batch, 32, "observations in a step")                                                                                        \

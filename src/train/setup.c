@@ -64,6 +64,87 @@ static soma_status find_cameras(soma_trainer *t, soma_error *err) {
     return SOMA_OK;
 }
 
+// ---- several datasets
+
+// Item `place` of a list with commas between; false when there are fewer.
+static bool list_item(char out[SOMA_OPT_TEXT], const char *list, int place) {
+    for (; place && *list; place--) {
+        list += strcspn(list, ",");
+        list += *list == ',';
+        if (!*list) return false;
+    }
+    snprintf(out, SOMA_OPT_TEXT, "%.*s", (int)strcspn(list, ","), list);
+    return !place;
+}
+
+static soma_status prepare_data(soma_trainer *t, bool run, soma_error *err);
+
+// Cameras of the first dataset's names take its places, others what is free; what has no place is left out.
+static void settle_slots(soma_trainer *s, const soma_trainer *t) {
+    soma_robot *r = &s->robot;
+    const int places = (int)t->model->info.n_cameras;
+    bool taken[SOMA_MAX_CAMERAS] = {0};
+    int slot[SOMA_MAX_CAMERAS], kept = 0;
+    for (int c = 0; c < r->n_cameras; c++) {
+        slot[c] = -1;
+        for (int k = 0; k < t->robot.n_cameras; k++)
+            if (!strcmp(r->cameras[c], t->robot.cameras[k])) taken[slot[c] = t->robot.slots[k]] = true;
+    }
+    for (int c = 0; c < r->n_cameras; c++)
+        for (int k = 0; k < places && slot[c] < 0; k++)
+            if (!taken[k]) taken[slot[c] = k] = true;
+    for (int c = 0; c < r->n_cameras; c++) {
+        if (slot[c] < 0) continue;
+        memmove(r->cameras[kept], r->cameras[c], sizeof r->cameras[0]);
+        s->camera_features[kept] = s->camera_features[c];
+        r->slots[kept++] = slot[c];
+    }
+    r->n_cameras = kept;
+}
+
+static soma_status open_others(soma_trainer *t, bool run, soma_error *err) {
+    char name[SOMA_OPT_TEXT];
+    int n = 1;
+    for (const char *p = t->o.data; *p; p++) n += *p == ',';
+    if (n > SOMA_MIXTURE_MOST) return soma__fail(err, SOMA_BAD_INPUT, "--data: at most %d datasets", SOMA_MIXTURE_MOST);
+    if (n > 1 && !(t->others = soma__calloc((size_t)n - 1, sizeof *t->others))) return soma__no_memory(err, "the datasets");
+    for (int k = 1; k < n; k++) {
+        soma_trainer *s = &t->others[t->n_others++];
+        *s = (soma_trainer){.o = t->o, .changes = t->changes, .place = k};
+        if (!list_item(name, t->o.data, k)) return soma__fail(err, SOMA_BAD_INPUT, "--data %s: ends with a comma", t->o.data);
+        SOMA_TRY(prepare_data(s, run, err));
+    }
+    t->robot.cameras_optional |= n > 1; // what one robot has another may lack
+    return SOMA_OK;
+}
+
+// What is borrowed from the first goes back before the rest is closed.
+static void close_others(soma_trainer *t) {
+    for (int k = 0; k < t->n_others; k++) {
+        t->others[k].model = NULL;
+        t->others[k].robot.text = NULL;
+        soma__trainer_close(&t->others[k]);
+    }
+    soma__free(t->others);
+}
+
+static soma_status read_weights(double *weights, const soma_trainer *t, soma_error *err) {
+    char item[SOMA_OPT_TEXT], *end;
+    double sum = 0;
+    for (int k = 0; k <= t->n_others; k++) {
+        const soma_trainer *s = k ? &t->others[k - 1] : t;
+        weights[k] = 0;
+        for (int64_t e = 0; e < s->n_training; e++) weights[k] += (double)s->data->episodes[s->training[e]].n_frames;
+        if (*t->o.weights && list_item(item, t->o.weights, k) &&
+            (weights[k] = strtod(item, &end), end == item || *end || !(weights[k] >= 0)))
+            return soma__fail(err, SOMA_BAD_INPUT, "--weights %s: wanted numbers from 0 on, separated by commas", t->o.weights);
+        if (*t->o.weights && !list_item(item, t->o.weights, k))
+            return soma__fail(err, SOMA_BAD_INPUT, "--weights %s: there are %d datasets", t->o.weights, t->n_others + 1);
+        sum += weights[k];
+    }
+    return sum > 0 && isfinite(sum) ? SOMA_OK : soma__fail(err, SOMA_BAD_INPUT, "--weights %s: are all zero, or endless", t->o.weights);
+}
+
 // ---- damage
 
 static soma_status screen(soma_trainer *t, soma_error *err) {
@@ -144,8 +225,13 @@ static soma_status new_config(json_t **config, const soma_trainer *t, soma_error
         set_unless(*config, "image_height", json_integer(camera->shape[0]));
         set_unless(*config, "image_width", json_integer(camera->shape[1]));
     }
-    set_unless(*config, "action_dim", json_integer(r->n_actions));
-    set_unless(*config, "state_dim", json_integer(SOMA_MAX(r->n_state, 1)));
+    int n_actions = r->n_actions, n_state = SOMA_MAX(r->n_state, 1);
+    for (int k = 0; k < t->n_others; k++) {
+        n_actions = SOMA_MAX(n_actions, t->others[k].robot.n_actions);
+        n_state = SOMA_MAX(n_state, t->others[k].robot.n_state);
+    }
+    set_unless(*config, "action_dim", json_integer(n_actions));
+    set_unless(*config, "state_dim", json_integer(n_state));
     json_t *cameras = json_array();
     for (int i = 0; i < r->n_cameras; i++) json_array_append_new(cameras, json_string(r->cameras[i]));
     if (!r->n_cameras) json_array_append_new(cameras, json_string("none"));
@@ -238,8 +324,11 @@ static soma_status make_robot(soma_trainer *t, soma_error *err) {
                           r->n_state, r->n_actions);
     const char *const *names = t->data->features[t->action_feature].names;
     for (int i = 0; i < r->n_actions; i++) r->delta[i] = t->o.delta && !(names && strstr(names[i], "gripper"));
+    char robot[SOMA_OPT_TEXT];
+    if (!list_item(robot, t->o.robot, strchr(t->o.robot, ',') ? t->place : 0))
+        return soma__fail(err, SOMA_BAD_INPUT, "--robot %s: names no robot for %s", t->o.robot, t->data->path);
     if (*t->o.robot && t->o.delta) return soma__fail(err, SOMA_BAD_INPUT, "--delta and --robot: the robot says which actions are relative");
-    if (*t->o.robot) SOMA_TRY(soma__robot_adopt(r, t->o.robot, t->data->path, err));
+    if (*robot) SOMA_TRY(soma__robot_adopt(r, robot, t->data->path, err));
     const soma_family *family = soma__family_find(t->o.family);
     const bool asked = strcmp(t->o.normalise, soma_train_defaults().normalise) != 0;
     SOMA_TRY(soma__norm_rule_parse(&r->state_rule, !asked && family && family->normalise ? family->normalise : t->o.normalise, err));
@@ -257,10 +346,22 @@ static soma_status make_vocabulary(soma_trainer *t, soma_error *err) {
     if (!t->model->info.max_tokens) return SOMA_OK; // it reads no text
     const char *given = given_vocabulary(t);
     if (given) return soma__text_open(&t->robot.text, given, err);
-    const char **prompts = soma__calloc((size_t)t->n_training, sizeof *prompts);
+    size_t n = 0, room = 0;
+    for (int k = 0; k <= t->n_others; k++) {
+        const soma_trainer *source = k ? &t->others[k - 1] : t;
+        for (int64_t i = 0; i < source->n_training; i++) room += 1 + (size_t)source->data->episodes[source->training[i]].n_others;
+    }
+    const char **prompts = soma__calloc(room, sizeof *prompts);
     if (!prompts) return soma__no_memory(err, "the vocabulary");
-    for (int64_t i = 0; i < t->n_training; i++) prompts[i] = t->data->episodes[t->training[i]].task;
-    soma_status status = soma__text_from_prompts(&t->robot.text, prompts, (size_t)t->n_training, err);
+    for (int k = 0; k <= t->n_others; k++) {
+        const soma_trainer *source = k ? &t->others[k - 1] : t;
+        for (int64_t i = 0; i < source->n_training; i++) {
+            const soma_episode *e = &source->data->episodes[source->training[i]];
+            prompts[n++] = e->task;
+            for (int o = 0; o < e->n_others && t->changes.any_prompt; o++) prompts[n++] = e->others[o];
+        }
+    }
+    soma_status status = soma__text_from_prompts(&t->robot.text, prompts, n, err);
     soma__free(prompts);
     return status;
 }
@@ -288,6 +389,12 @@ static soma_status write_folder(soma_trainer *t, soma_error *err) {
     if (status == SOMA_OK) status = soma__json_save(train, path, err);
     if (status == SOMA_OK) status = soma__path_join(path, t->o.out, "norm_stats.json", err);
     if (status == SOMA_OK) status = soma__norm_stats_write(t->robot.stats, path, err);
+    for (int k = 0; k < t->n_others && status == SOMA_OK; k++) { // for a robot's file that is to act like this dataset's
+        char name[40];
+        snprintf(name, sizeof name, "norm_stats_%d.json", k + 2);
+        status = soma__path_join(path, t->o.out, name, err);
+        if (status == SOMA_OK) status = soma__norm_stats_write(t->others[k].robot.stats, path, err);
+    }
     if (status == SOMA_OK) status = write_vocabulary(t, err);
     if (status == SOMA_OK && t->writing.fast) status = soma__path_join(path, t->o.out, "fast", err);
     if (status == SOMA_OK && t->writing.fast) status = soma__fast_save(t->writing.fast, path, err);
@@ -308,8 +415,9 @@ int soma__trainer_picture_side(const soma_trainer *t) {
     return t->robot.resize == SOMA_RESIZE_PIL && largest > side * side ? (int)side : 0;
 }
 
+// `rows` of all datasets are wanted at once, of which there are n_sources.
 static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int64_t *episodes, int64_t n, int64_t batch, uint64_t seed,
-                               soma_error *err) {
+                               int64_t rows, int n_sources, soma_error *err) {
     soma_loader_opts o = soma__loader_defaults();
     o.state = t->state_feature;
     o.action = t->action_feature;
@@ -323,6 +431,8 @@ static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int6
     o.workers = (int)t->o.workers;
     o.side = soma__trainer_picture_side(t);
     if (t->o.cache > 0) o.cache_size = (size_t)(t->o.cache * (1 << 30));
+    o.cache_size /= (size_t)n_sources;
+    o.queue = (int)SOMA_MAX((int64_t)o.queue, 2 * rows / batch);
     o.folder = t->o.cache_folder;
     o.folder_size = (size_t)(t->o.cache_disk * (1 << 30));
     o.seed = seed;
@@ -349,15 +459,22 @@ static soma_status check_options(const soma_train_opts *o, soma_error *err) {
     return SOMA_OK;
 }
 
+static soma_status prepare_data(soma_trainer *t, bool run, soma_error *err) {
+    char name[SOMA_OPT_TEXT];
+    list_item(name, t->o.data, t->place);
+    SOMA_TRY(soma__dataset_open(&t->data, name, err));
+    SOMA_TRY(make_robot(t, err));
+    if (run || !t->o.skip_bad) SOMA_TRY(screen(t, err));
+    return split(t, err);
+}
+
 soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, bool run, soma_error *err) {
     SOMA_OPTS_CHECK(opts);
     *t = (soma_trainer){.o = *opts, .best = INFINITY};
     soma_status status = check_options(&t->o, err);
     if (status == SOMA_OK) status = soma__changes_parse(&t->changes, &t->o, err);
-    if (status == SOMA_OK) status = soma__dataset_open(&t->data, t->o.data, err);
-    if (status == SOMA_OK) status = make_robot(t, err);
-    if (status == SOMA_OK && (run || !t->o.skip_bad)) status = screen(t, err);
-    if (status == SOMA_OK) status = split(t, err);
+    if (status == SOMA_OK) status = prepare_data(t, run, err);
+    if (status == SOMA_OK) status = open_others(t, run, err);
     t->robot.cameras_optional |= t->changes.drop_camera > 0;
     if (status == SOMA_OK) status = make_model(t, err);
     if (status == SOMA_OK) status = soma__changes_check(&t->changes, &t->robot, t->model, err);
@@ -366,13 +483,47 @@ soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, 
     return status;
 }
 
+// A further dataset's robot sees the model as the first one's does.
+static soma_status join(soma_trainer *s, const soma_trainer *t, soma_error *err) {
+    s->model = t->model;
+    s->robot.text = t->robot.text;
+    s->robot.resize = t->robot.resize;
+    s->robot.form = t->robot.form;
+    s->robot.cameras_optional = true;
+    settle_slots(s, t);
+    SOMA_TRY(take_statistics(s, err));
+    return soma__robot_check(&s->robot, s->model, s->data->path, err);
+}
+
+// The rows of training, or of the held-out episodes.
+static soma_status make_mixture(soma_mixture *m, soma_trainer *t, bool heldout, int64_t batch, soma_error *err) {
+    double weights[SOMA_MIXTURE_MOST];
+    SOMA_TRY(read_weights(weights, t, err));
+    *m = (soma_mixture){.n = 1 + t->n_others, .seed = heldout ? 1 : (uint64_t)t->o.seed, .batch = batch};
+    for (int k = 0; k < m->n; k++) {
+        soma_trainer *s = k ? &t->others[k - 1] : t;
+        int64_t n = heldout ? s->n_heldout : s->n_training;
+        if (n)
+            SOMA_TRY(make_loader(&m->loaders[k], s, heldout ? s->heldout : s->training, n, m->n > 1 ? 1 : batch, m->seed + (uint64_t)k,
+                                 batch, m->n, err));
+    }
+    soma__mixture_weigh(m, weights);
+    return SOMA_OK;
+}
+
+static bool any_heldout(const soma_trainer *t) {
+    bool any = t->n_heldout > 0;
+    for (int k = 0; k < t->n_others; k++) any = any || t->others[k].n_heldout > 0;
+    return any;
+}
+
 soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err) {
     SOMA_TRY(soma__trainer_prepare(t, opts, true, err));
     soma_device_opts d = {.threads = (int)t->o.threads, .isa = t->o.isa};
-    soma_status status = SOMA_OK;
-    if (status == SOMA_OK) status = take_statistics(t, err);
+    soma_status status = take_statistics(t, err);
     if (status == SOMA_OK) status = make_vocabulary(t, err);
     if (status == SOMA_OK) status = soma__robot_check(&t->robot, t->model, t->data->path, err);
+    for (int k = 0; k < t->n_others && status == SOMA_OK; k++) status = join(&t->others[k], t, err);
     if (status == SOMA_OK && t->model->info.answer.max)
         status = soma__writing_open(&t->writing, *t->o.init ? t->o.init : t->o.out, t->o.action_tokenizer, &t->robot, t->model, err);
     if (status == SOMA_OK) status = write_folder(t, err);
@@ -383,9 +534,9 @@ soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, som
         status = soma__pass_new(&t->pass, t, n, t->o.draws, true, err);
         t->mean_pass.mean = true;
         if (status == SOMA_OK && t->o.mean_steps) status = soma__pass_new(&t->mean_pass, t, n, 1, true, err);
-        if (status == SOMA_OK) status = make_loader(&t->loader, t, t->training, t->n_training, n, (uint64_t)t->o.seed, err);
-        if (status == SOMA_OK && t->n_heldout) status = soma__pass_new(&t->look, t, n, t->o.draws, false, err);
-        if (status == SOMA_OK && t->n_heldout) status = make_loader(&t->look_loader, t, t->heldout, t->n_heldout, n, 1, err);
+        if (status == SOMA_OK) status = make_mixture(&t->rows, t, false, n, err);
+        if (status == SOMA_OK && any_heldout(t)) status = soma__pass_new(&t->look, t, n, t->o.draws, false, err);
+        if (status == SOMA_OK && any_heldout(t)) status = make_mixture(&t->looks, t, true, n, err);
     }
     if (status == SOMA_OK && t->o.resume) status = soma__trainer_resume(t, err);
     if (status != SOMA_OK) soma__trainer_close(t);
@@ -393,8 +544,9 @@ soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, som
 }
 
 void soma__trainer_close(soma_trainer *t) {
-    soma__loader_close(t->loader);
-    soma__loader_close(t->look_loader);
+    soma__mixture_close(&t->rows);
+    soma__mixture_close(&t->looks);
+    close_others(t);
     soma__pass_free(&t->pass);
     soma__pass_free(&t->look);
     soma__pass_free(&t->mean_pass);

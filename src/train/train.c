@@ -7,10 +7,10 @@
 
 enum { LOOK_BATCHES = 8 };
 
-static soma_status run_pass(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, double *loss,
+static soma_status run_pass(soma_trainer *t, soma_pass *pass, soma_mixture *rows, int64_t index, bool training, double *loss,
                             soma_error *err) {
     float value;
-    SOMA_TRY(soma__pass_fill(t, pass, loader, index, training, err));
+    SOMA_TRY(soma__pass_fill(t, pass, rows, index, training, err));
     soma__frame_run(pass->frame);
     SOMA_TRY(soma__frame_get(pass->frame, "loss", &value, sizeof value, err));
     *loss += value;
@@ -23,8 +23,8 @@ static soma_status run_pass(soma_trainer *t, soma_pass *pass, soma_loader *loade
 static soma_status look(soma_trainer *t, double *loss, soma_error *err) {
     *loss = 0;
     t->look.mean = t->step <= t->o.mean_steps;
-    SOMA_TRY(soma__loader_seek(t->look_loader, 0, err));
-    for (int64_t i = 0; i < LOOK_BATCHES; i++) SOMA_TRY(run_pass(t, &t->look, t->look_loader, i, false, loss, err));
+    SOMA_TRY(soma__mixture_seek(&t->looks, 0, err));
+    for (int64_t i = 0; i < LOOK_BATCHES; i++) SOMA_TRY(run_pass(t, &t->look, &t->looks, i, false, loss, err));
     *loss /= LOOK_BATCHES;
     return SOMA_OK;
 }
@@ -34,7 +34,7 @@ static soma_status one_step(soma_trainer *t, soma_train_progress *p, soma_error 
     p->loss = 0;
     for (int64_t a = 0; a < o->accumulate; a++) {
         SOMA_TRY(
-            run_pass(t, t->step < o->mean_steps ? &t->mean_pass : &t->pass, t->loader, t->step * o->accumulate + a, true, &p->loss, err));
+            run_pass(t, t->step < o->mean_steps ? &t->mean_pass : &t->pass, &t->rows, t->step * o->accumulate + a, true, &p->loss, err));
         soma__optimiser_accumulate(t->optimiser);
     }
     p->loss /= (double)o->accumulate;
@@ -57,8 +57,8 @@ static soma_status after_step(soma_trainer *t, soma_train_progress *p, soma_erro
     const soma_train_opts *o = &t->o;
     bool end = t->step == o->steps;
     p->eval_loss = NAN;
-    bool due = t->step % o->eval_every == 0 || end, keep = !t->n_heldout || !strcmp(o->keep, "last");
-    if (t->n_heldout && due) {
+    bool due = t->step % o->eval_every == 0 || end, keep = !t->looks.n || !strcmp(o->keep, "last");
+    if (t->looks.n && due) {
         SOMA_TRY(look(t, &p->eval_loss, err));
         int64_t before = (t->step - 1) / o->eval_every * o->eval_every; // the last look; its loss was another if it was of the means
         if (t->step > o->mean_steps && before <= o->mean_steps) t->best = INFINITY;
@@ -75,12 +75,12 @@ static soma_status run(soma_trainer *t, soma_train_report *report, void *user, s
     double started = soma__seconds();
     int64_t first = t->step, per_step = t->o.batch * t->o.draws;
     soma_train_progress p = {.steps = t->o.steps, .gflop_per_sample = t->pass.plan->flops / 1e9 / (double)t->pass.n};
-    SOMA_TRY(soma__loader_seek(t->loader, t->step * t->o.accumulate, err));
+    SOMA_TRY(soma__mixture_seek(&t->rows, t->step * t->o.accumulate, err));
     while (t->step < t->o.steps) {
         SOMA_TRY(one_step(t, &p, err));
         double seconds = soma__seconds() - started;
         p.samples_per_second = (double)((t->step - first) * per_step) / (double)t->o.draws / seconds;
-        p.wait_share = soma__loader_waited(t->loader) / seconds;
+        p.wait_share = soma__mixture_waited(&t->rows) / seconds;
         SOMA_TRY(after_step(t, &p, err));
         if (report && !report(user, &p)) {
             SOMA_TRY(soma__trainer_save(t, err));

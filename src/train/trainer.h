@@ -13,6 +13,7 @@
 #include "policy/published.h"
 #include "policy/written.h"
 #include "train/change.h"
+#include "train/mixture.h"
 #include "train/optimiser.h"
 
 #include <soma/train.h>
@@ -31,6 +32,7 @@ typedef struct soma_pass {
     float *actions, *noise, *time; // [n, S, A], [n draws, S, A], [n draws]
     soma_lesson lesson;            // where chunks are written as tokens
     soma_change_room room;
+    uint8_t *pad; // [n, S]
 } soma_pass;
 
 typedef struct soma_trainer {
@@ -49,9 +51,12 @@ typedef struct soma_trainer {
     soma_params *still;      // what is only read, where the checkpoint's file is mapped; NULL: nothing
     soma_optimiser *optimiser;
     soma_pass pass, look, mean_pass;
-    soma_loader *loader, *look_loader;
-    int64_t step; // optimiser steps done
-    double best;  // lowest held-out loss so far; infinite before the first
+    soma_mixture rows, looks; // of training, of the held-out episodes
+    struct soma_trainer
+        *others;         // [n_others] further datasets: each with its data, features, episodes and robot, the rest borrowed or empty
+    int n_others, place; // place: of this dataset in --data
+    int64_t step;        // optimiser steps done
+    double best;         // lowest held-out loss so far; infinite before the first
 } soma_trainer;
 
 // setup.c: the dataset, the robot, the model, what of it is trained; nothing is written.
@@ -71,8 +76,8 @@ int soma__trainer_picture_side(const soma_trainer *t); // of the pictures that t
 // "w" or "ema" as model.safetensors, or what was trained of a checkpoint as an adapter's folder.
 soma_status soma__trainer_publish(soma_trainer *t, const char *array, soma_error *err);
 
-// batch.c: batch number `index` of a loader into a pass's inputs. The noise follows from (seed, index) alone.
-soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_loader *loader, int64_t index, bool training, soma_error *err);
+// batch.c: batch number `index` of the rows into a pass's inputs. The noise follows from (seed, index) alone.
+soma_status soma__pass_fill(soma_trainer *t, soma_pass *pass, soma_mixture *rows, int64_t index, bool training, soma_error *err);
 soma_status soma__pass_plan(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err); // no memory yet
 soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t draws, bool training, soma_error *err);
 void soma__pass_free(soma_pass *pass);
