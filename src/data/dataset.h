@@ -63,7 +63,7 @@ typedef struct soma_dataset {
     const char *const *absent;                // [n_absent] paths relative to `path`
     int n_faults;                             // what is damaged, as far as opening saw it; those episodes are not present
     const char *const *faults;                // [n_faults] sentences that name file and byte
-    const char *hint;                         // "", or a sentence that tells where absent files seem to lie
+    const char *hint;                         // "", or a sentence: where absent files seem to lie, that a recording was cut off
 } soma_dataset;                               // the format's own state follows it in memory
 
 typedef struct soma_dataset_reader soma_dataset_reader; // one thread's: open files, decoders, caches

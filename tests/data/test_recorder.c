@@ -53,7 +53,7 @@ static void add_episode(soma_recorder *r, int e) {
     if (soma_recorder_episode(r, e % 2 ? "put" : "take", &err)) fail_msg("%s", err.text);
 }
 
-static void check(const char *path, int n_episodes) {
+static void check(const char *path, int n_episodes, bool cut_off) {
     soma_dataset *d;
     soma_dataset_reader *reader;
     soma_error err = {0};
@@ -62,6 +62,7 @@ static void check(const char *path, int n_episodes) {
     assert_int_equal(d->n_episodes, n_episodes);
     assert_int_equal(d->n_frames, n_episodes * FRAMES);
     assert_int_equal(d->n_absent, 0);
+    assert_true(cut_off == (strstr(d->hint, "cut off") != NULL));
     assert_int_equal(d->format->reader_open(&reader, d, &err), SOMA_OK);
     for (int e = 0; e < n_episodes; e++) {
         float action[FRAMES];
@@ -102,7 +103,7 @@ static void records(void **state) {
         soma_recorder_drop(r);
         add_episode(r, e);
         assert_true(incomplete("records"));
-        check(path, e + 1); // on the disk at once
+        check(path, e + 1, true); // on the disk at once
     }
     const float state_values[] = {0, NAN}, action[] = {0};
     static uint8_t picture[64 * 48 * 3];
@@ -115,7 +116,7 @@ static void records(void **state) {
     assert_true(n.episodes == 2 && n.frames == 2 * FRAMES && !n.left_out && !n.episode_frames);
     soma_recorder_close(r);
     assert_false(incomplete("records"));
-    check(path, 2);
+    check(path, 2, false);
     assert_int_equal(soma_recorder_open(&r, path, &spec, &err), SOMA_BAD_INPUT);
     spec.resume = true;
     assert_int_equal(soma_recorder_open(&r, path, &spec, &err), SOMA_OK);
@@ -124,7 +125,7 @@ static void records(void **state) {
     add_episode(r, 2);
     soma_recorder_close(r); // without its end
     assert_true(incomplete("records"));
-    check(path, 3);
+    check(path, 3, true);
     spec.n_state = 0;
     assert_int_equal(soma_recorder_open(&r, path, &spec, &err), SOMA_BAD_INPUT);
     assert_null(r);
@@ -189,14 +190,14 @@ static void killed(void **state) {
     assert_int_equal(waitpid(child, &how, 0), child);
     assert_true(WIFSIGNALED(how) && WTERMSIG(how) == SIGKILL);
     assert_true(incomplete("killed"));
-    check(path, 2);
+    check(path, 2, true);
     spec.resume = true;
     if (soma_recorder_open(&r, path, &spec, &err)) fail_msg("%s", err.text);
     add_episode(r, 2);
     assert_int_equal(soma_recorder_finish(r, &err), SOMA_OK);
     soma_recorder_close(r);
     assert_false(incomplete("killed"));
-    check(path, 3);
+    check(path, 3, false);
 }
 
 static void every_allocation(void **state) {

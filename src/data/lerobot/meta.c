@@ -526,7 +526,9 @@ static soma_status open_all(lerobot *l, soma_error *err) {
     if (status == SOMA_OK) status = compare_counts(l, err);
     if (status != SOMA_OK) return status;
     mark_pictures(l);
-    return l->d.n_absent ? find_hint(l, err) : SOMA_OK;
+    if (exists(l, "meta/incomplete"))
+        l->d.hint = "the recording was cut off or still goes on: what is here are the episodes that had ended";
+    return l->d.n_absent && !*l->d.hint ? find_hint(l, err) : SOMA_OK;
 }
 
 soma_status lerobot_open(soma_dataset **out, const char *path, soma_error *err) {
