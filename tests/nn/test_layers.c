@@ -275,6 +275,60 @@ static void repeated_rows(void **state) {
     close_bench(&b);
 }
 
+// A ramp, by the transcription of SmolVLM's reshapes: token (i, j) holds the patches (2 i + a, 2 j + b), row by row, each with its values.
+static void pixel_shuffle(void **state) {
+    enum { N = 2, SIDE = 4, D = 3, BY = 2, HALF = SIDE / BY };
+    bench b = open_bench();
+    float x[N * SIDE * SIDE * D], y[N * SIDE * SIDE * D];
+    for (size_t i = 0; i < SOMA_COUNT(x); i++) x[i] = (float)i;
+    soma_output(soma_pixel_shuffle(soma_input(b.graph, "x", SOMA_F32, 3, (int64_t[]){N, SIDE * SIDE, D}), BY), "y");
+    compile_bench(&b);
+    put(&b, "x", x, SOMA_COUNT(x));
+    soma__frame_run(b.frame);
+    get(&b, "y", y, SOMA_COUNT(y));
+    const float *at = y;
+    for (int n = 0; n < N; n++)
+        for (int token = 0; token < HALF * HALF; token++)
+            for (int patch = 0; patch < BY * BY; patch++)
+                for (int d = 0; d < D; d++) {
+                    const int row = token / HALF * BY + patch / BY, column = token % HALF * BY + patch % BY;
+                    assert_true(*at++ == x[((n * SIDE + row) * SIDE + column) * D + d]);
+                }
+    close_bench(&b);
+    b = open_bench();
+    soma_pixel_shuffle(soma_input(b.graph, "x", SOMA_F32, 3, (int64_t[]){1, 16, 3}), 3); // 3 does not divide 4
+    assert_int_not_equal(b.graph->error.code, SOMA_OK);
+    assert_non_null(strstr(b.graph->error.text, "square"));
+    close_bench(&b);
+}
+
+// Llama's: w x / rms(x), and silu(gate x) * up x. Gemma's of the same weights are something else.
+static void llama_formulas(void **state) {
+    enum { D = 2 };
+    bench b = open_bench();
+    const soma_scope root = soma_scope_root(b.graph, &plain);
+    soma_tensor *x = soma_input(b.graph, "x", SOMA_F32, 2, (int64_t[]){1, D});
+    soma_output(soma_scaled_rms_norm(&root, "norm", x, 0), "n");
+    soma_output(soma_gated_mlp(&root, x, 1, SOMA_UNARY_SILU), "m");
+    compile_bench(&b);
+    const float in[D] = {3, -4}, w[D] = {0.5f, 2}, gate[D] = {1, 0}, up[D] = {0, 1}, down[D] = {1, -2};
+    set(&b, "norm.weight", w);
+    set(&b, "gate_proj.weight", gate);
+    set(&b, "up_proj.weight", up);
+    set(&b, "down_proj.weight", down);
+    put(&b, "x", in, D);
+    soma__frame_run(b.frame);
+    float n[D], m[D];
+    get(&b, "n", n, D);
+    get(&b, "m", m, D);
+    const double rms = sqrt(12.5), h = 3 / (1 + exp(-3.0)) * -4;
+    assert_float_equal(n[0], 0.5 * 3 / rms, 1e-6);
+    assert_float_equal(n[1], 2 * -4 / rms, 1e-6);
+    assert_float_equal(m[0], h, 1e-5);
+    assert_float_equal(m[1], -2 * h, 1e-5);
+    close_bench(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_and_precision),
@@ -284,6 +338,8 @@ int main(void) {
         cmocka_unit_test(adaptive_norm),
         cmocka_unit_test(patches_of_bytes_and_floats),
         cmocka_unit_test(repeated_rows),
+        cmocka_unit_test(pixel_shuffle),
+        cmocka_unit_test(llama_formulas),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
