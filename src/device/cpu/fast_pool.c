@@ -5,6 +5,9 @@
 
 #include <string.h>
 
+// The build's -O2 makes no vectors; here they are all of the time.
+#define AS_VECTORS __attribute__((optimize("O3")))
+
 typedef struct pool {
     const soma_window *w;
     int64_t H, W, C, rows, columns; // rows, columns: places of the window
@@ -41,7 +44,7 @@ static part part_of(const pool *p, int64_t i, int64_t j) {
     return r;
 }
 
-static void keep_larger(float *restrict top, const float *restrict x, int64_t n) {
+AS_VECTORS static void keep_larger(float *restrict top, const float *restrict x, int64_t n) {
     for (int64_t c = 0; c < n; c++) top[c] = x[c] > top[c] || x[c] != x[c] ? x[c] : top[c];
 }
 
@@ -57,7 +60,7 @@ static void row_item(void *ctx, int64_t item, int thread) {
     }
 }
 
-static void find_larger(float *restrict top, int32_t *restrict best, const float *restrict x, int32_t place, int64_t n) {
+AS_VECTORS static void find_larger(float *restrict top, int32_t *restrict best, const float *restrict x, int32_t place, int64_t n) {
     for (int64_t c = 0; c < n; c++) {
         const bool larger = x[c] > top[c] || x[c] != x[c];
         best[c] = larger ? place : best[c];
