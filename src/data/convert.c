@@ -123,9 +123,7 @@ static bool among(int feature, const int *features, int n) {
 
 // What the writer makes itself, and what has a place already. An annotation is a place in the list of tasks, which will be another one.
 static bool has_place(const converting *c, int feature) {
-    static const char *const own[] = {"action", "observation.state", "timestamp", "frame_index", "episode_index", "index", "task_index"};
-    for (size_t i = 0; i < SOMA_COUNT(own); i++)
-        if (!strcmp(c->d->features[feature].name, own[i])) return true;
+    if (soma__dataset_writer_makes(c->d->features[feature].name)) return true;
     if (!strncmp(c->d->features[feature].name, "annotation.", 11)) return true;
     return among(feature, c->f.states, c->f.n_states) || among(feature, c->f.actions, c->f.n_actions);
 }

@@ -48,12 +48,17 @@ static soma_status check_spec(const char *path, const soma_dataset_spec *s, soma
     return SOMA_OK;
 }
 
-static soma_status check_extras(const char *path, const soma_dataset_spec *s, soma_error *err) {
+bool soma__dataset_writer_makes(const char *name) {
     static const char *const own[] = {"action", "observation.state", "timestamp", "frame_index", "episode_index", "index", "task_index"};
+    for (size_t i = 0; i < SOMA_COUNT(own); i++)
+        if (!strcmp(name, own[i])) return true;
+    return !strncmp(name, "observation.images.", 19);
+}
+
+static soma_status check_extras(const char *path, const soma_dataset_spec *s, soma_error *err) {
     for (int i = 0; i < s->n_extras; i++) {
         const soma_dataset_extra *x = &s->extras[i];
-        bool taken = !strncmp(x->name, "observation.images.", 19), possible = x->n_dims >= 1 && x->n_dims <= 3;
-        for (size_t k = 0; k < SOMA_COUNT(own); k++) taken = taken || !strcmp(x->name, own[k]);
+        bool taken = soma__dataset_writer_makes(x->name), possible = x->n_dims >= 1 && x->n_dims <= 3;
         for (int k = 0; k < i; k++) taken = taken || !strcmp(x->name, s->extras[k].name);
         for (int d = 0; possible && d < x->n_dims; d++) possible = x->shape[d] >= 1 && x->shape[d] <= 1 << 24;
         if (taken) return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" is the name of another feature", path, x->name);

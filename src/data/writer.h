@@ -32,6 +32,8 @@ typedef struct soma_dataset_spec {
     int live; // pictures are encoded as they come, and at most so many frames wait; an episode is a file. 0: when it ends
 } soma_dataset_spec;
 
+// A feature that every dataset of the writer has anyway: no extra can have its name.
+bool soma__dataset_writer_makes(const char *name);
 // An existing non-empty folder is refused.
 soma_status soma__dataset_writer_open(soma_dataset_writer **writer, const char *path, const soma_dataset_spec *spec, soma_error *err);
 // Goes on with a dataset that this writer made with the same spec, finished or not.

@@ -314,8 +314,63 @@ static void extras_kept(void **state) {
     soma__dataset_close(d[0]);
 }
 
+// ---- a real one
+
+#define BRIDGE SOMA_SOURCE_DIR "/../shared/data/rlds/bridge_dataset"
+
+// Every number of every episode to the bit, every instruction, and the pictures within the codec's error.
+static void real_bridge(void **state) {
+    static const char *const kept[] = {"action",   "observation.state", "reward",      "discount",
+                                       "is_first", "is_last",           "is_terminal", "language_embedding"};
+    soma_dataset *old, *new;
+    soma_dataset_reader *a, *b;
+    soma_converted result;
+    soma_error err = {0};
+    if (!soma__dir_exists(BRIDGE)) skip();
+    char out[SOMA_PATH_MAX];
+    snprintf(out, sizeof out, "%.100s/bridge", dir);
+    assert_int_equal(soma__dataset_open(&old, BRIDGE, &err), SOMA_OK);
+    const soma_convert_source source = {old, NULL};
+    const soma_convert_opts o = {.cameras = "observation.image_0", .fps = 5};
+    if (soma__dataset_convert(&result, &source, 1, out, &o, &err)) fail_msg("%s", err.text);
+    assert_int_equal(soma__dataset_open(&new, out, &err), SOMA_OK);
+    assert_true(result.episodes == 25 && new->n_episodes == 25 && new->n_frames == old->frames_present);
+    assert_int_equal(old->format->reader_open(&a, old, &err), SOMA_OK);
+    assert_int_equal(new->format->reader_open(&b, new, &err), SOMA_OK);
+    static float was[512 * 100], is[512 * 100];
+    static uint8_t then[64 * 64 * 3], now[64 * 64 * 3];
+    int64_t k = 0;
+    double error = 0;
+    for (int64_t e = 0; e < old->n_episodes; e++) {
+        if (!old->episodes[e].present) continue;
+        assert_string_equal(new->episodes[k].task, old->episodes[e].task);
+        assert_int_equal(new->episodes[k].n_frames, old->episodes[e].n_frames);
+        assert_true(old->episodes[e].n_frames <= 100);
+        for (size_t f = 0; f < SOMA_COUNT(kept); f++) {
+            int old_feature = soma__dataset_feature(old, kept[f]), to_feature = soma__dataset_feature(new, kept[f]);
+            assert_true(old_feature >= 0 && to_feature >= 0);
+            assert_int_equal(old->format->read_vectors(a, e, old_feature, was, &err), SOMA_OK);
+            assert_int_equal(new->format->read_vectors(b, k, to_feature, is, &err), SOMA_OK);
+            assert_memory_equal(was, is, (size_t)(old->features[old_feature].size * old->episodes[e].n_frames) * sizeof(float));
+        }
+        int64_t middle = old->episodes[e].n_frames / 2;
+        assert_int_equal(old->format->read_image(a, e, middle, soma__dataset_feature(old, "observation.image_0"), then, &err), SOMA_OK);
+        assert_int_equal(new->format->read_image(b, k++, middle, soma__dataset_feature(new, "observation.images.image_0"), now, &err),
+                         SOMA_OK);
+        for (size_t i = 0; i < sizeof now; i++) error += abs(then[i] - now[i]);
+    }
+    assert_int_equal(k, 25);
+    print_message("bridge: numbers and texts exact, pictures differ by %.2f of 255 on average\n", error / (25 * sizeof now));
+    assert_true(error / (25 * sizeof now) < 6);
+    old->format->reader_close(a);
+    new->format->reader_close(b);
+    soma__dataset_close(old);
+    soma__dataset_close(new);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back), cmocka_unit_test(unreadable), cmocka_unit_test(merged_and_split),
-                                       cmocka_unit_test(extras_kept), cmocka_unit_test(failed_allocations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(there_and_back),   cmocka_unit_test(unreadable),
+                                       cmocka_unit_test(merged_and_split), cmocka_unit_test(extras_kept),
+                                       cmocka_unit_test(real_bridge),      cmocka_unit_test(failed_allocations)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
