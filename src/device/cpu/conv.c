@@ -38,17 +38,21 @@ void cpu_conv_phase_of(cpu_conv_phase *p, const cpu_conv *c, int64_t phase) {
         }
 }
 
-void cpu_conv_gather(float *out, const cpu_conv *c, const cpu_conv_phase *p, const float *x, int64_t i, int64_t j) {
-    const int64_t row0 = i * c->move[0], column0 = j * c->move[1], C = c->C;
+void cpu_conv_gather(void *to, const cpu_conv *c, const cpu_conv_phase *p, const void *x, size_t size, int64_t i, int64_t j) {
+    const int64_t row0 = i * c->move[0], column0 = j * c->move[1];
+    const size_t each = (size_t)c->C * size; // bytes of a pixel
+    char *out = to;
     for (int r = 0; r < p->n_runs; r++) {
         const cpu_conv_run *run = &p->runs[r];
         const int64_t row = row0 + run->row, column = column0 + run->column;
         int64_t before = SOMA_MIN(run->n, SOMA_MAX(0, -column)), end = SOMA_MIN(run->n, c->W - column);
         if (row < 0 || row >= c->H || end < before) before = end = run->n;
-        memset(out, 0, (size_t)(before * C) * sizeof *out);
-        if (end > before) memcpy(out + before * C, x + (row * c->W + column + before) * C, (size_t)((end - before) * C) * sizeof *out);
-        memset(out + end * C, 0, (size_t)((run->n - end) * C) * sizeof *out);
-        out += run->n * C;
+        memset(out, 0, (size_t)before * each);
+        if (end > before)
+            memcpy(out + (size_t)before * each, (const char *)x + (size_t)(row * c->W + column + before) * each,
+                   (size_t)(end - before) * each);
+        memset(out + (size_t)end * each, 0, (size_t)(run->n - end) * each);
+        out += (size_t)run->n * each;
     }
 }
 

@@ -39,8 +39,8 @@ typedef struct cpu_conv {
 bool cpu_conv_of(cpu_conv *c, const soma_tensor *x, const soma_tensor *out, bool transposed);
 static inline int64_t cpu_conv_phases(const cpu_conv *c) { return c->step[0] * c->step[1]; }
 void cpu_conv_phase_of(cpu_conv_phase *p, const cpu_conv *c, int64_t phase);
-// k of the pixel at (i, j) of the phase into out [phase->K]; x: its picture.
-void cpu_conv_gather(float *out, const cpu_conv *c, const cpu_conv_phase *p, const float *x, int64_t i, int64_t j);
+// k of the pixel at (i, j) of the phase into out [phase->K]; x: its picture. `size`: bytes of a value.
+void cpu_conv_gather(void *out, const cpu_conv *c, const cpu_conv_phase *p, const void *x, size_t size, int64_t i, int64_t j);
 
 // A kernel [O, C, h, w] as panels of the product's second factor, by output channels (transposed: by C) and in the order of k above.
 typedef struct cpu_kernel_panels {

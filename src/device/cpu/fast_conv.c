@@ -13,10 +13,11 @@
 #include <string.h>
 
 enum {
-    CHUNK = 256,        // elements of k: a panel's part stays in the first-level cache (f32: 64 KiB, the second)
-    ROW_GROUP = 192,    // pixels of an item; a multiple of the tiles' 6 rows
-    GATHER_ROWS = 24,   // pixels gathered by one item
-    GATHERED = 4 << 20, // bytes of words that are gathered at once, if more than a group of pixels
+    CHUNK = 256,          // elements of k: a panel's part stays in the first-level cache (f32: 64 KiB, the second)
+    ROW_GROUP = 192,      // pixels of an item; a multiple of the tiles' 6 rows
+    GATHER_ROWS = 24,     // pixels gathered by one item
+    ROUND_ITEM = 1 << 15, // values rounded by one item
+    GATHERED = 4 << 20,   // bytes of words that are gathered at once, if more than a group of pixels
 };
 
 typedef struct product {
@@ -24,11 +25,13 @@ typedef struct product {
     const cpu_gemm *isa;
     cpu_gemm_block *block;
     bool round;         // factors are rounded to bf16
+    bool halves;        // the picture is, once, before it is gathered; else each word when it is
+    int64_t values;     // of all pictures
     int64_t k_of_word;  // elements of k in a word of the kernel
     int64_t panel;      // words between panels
     int64_t block_rows; // pixels gathered at once
     int64_t ld;         // words of a gathered pixel, at most
-    size_t bias_size, kernel_size, gathered_size, thread_size;
+    size_t bias_size, kernel_size, gathered_size, rounded_size, thread_size;
     // while running
     const cpu_run *run;
     const cpu_conv_phase *phase;
@@ -36,6 +39,7 @@ typedef struct product {
     const float *x, *bias;
     float *out;
     uint32_t *gathered, *packed; // packed: by this run
+    uint16_t *rounded;           // the pictures in bf16
     const uint32_t *b;
     int64_t row0, rows; // of the block
 } product;
@@ -75,7 +79,10 @@ static bool product_new(product *p, const soma_tensor *out, soma_isa isa) {
     p->bias_size = bias ? cpu_align((size_t)p->conv.O * 4) : 0;
     p->kernel_size = form ? 0 : cpu_align((size_t)(cpu_ceil(p->conv.O, p->isa->nr) * p->panel) * 4);
     p->gathered_size = cpu_align((size_t)(p->block_rows * p->ld) * 4);
-    const int64_t sums = ROW_GROUP * p->isa->nr, pixel = p->round ? cpu_ceil(p->conv.K, 2) * 2 : 0;
+    p->halves = p->round && p->isa->step == 2;
+    p->values = soma__numel(x);
+    p->rounded_size = p->halves ? cpu_align((size_t)p->values * 2) : 0;
+    const int64_t sums = ROW_GROUP * p->isa->nr, pixel = p->round && !p->halves ? cpu_ceil(p->conv.K, 2) * 2 : 0;
     p->thread_size = (size_t)SOMA_MAX(sums, pixel) * 4;
     return true;
 }
@@ -101,6 +108,13 @@ static void pixel_next(const product *p, pixel *at) {
     at->n++;
 }
 
+// Two values of bf16 are a word: where words are pairs, packing is rounding.
+static void round_item(void *ctx, int64_t item, int thread) {
+    const product *p = ctx;
+    const int64_t from = item * ROUND_ITEM, n = SOMA_MIN(ROUND_ITEM, p->values - from);
+    p->isa->pack_rows((uint32_t *)(p->rounded + from), 0, &(cpu_factor){p->x + from, false, true, 0, 1}, 0, 1, 0, n);
+}
+
 static void gather_item(void *ctx, int64_t item, int thread) {
     const product *p = ctx;
     const cpu_conv *c = &p->conv;
@@ -109,9 +123,15 @@ static void gather_item(void *ctx, int64_t item, int thread) {
     pixel at = pixel_at(p, p->row0 + from);
     for (int64_t r = from; r < to; r++, pixel_next(p, &at)) {
         uint32_t *words = p->gathered + r * p->ld;
+        const int64_t picture = at.n * c->H * c->W * c->C;
+        if (p->halves) {
+            cpu_conv_gather(words, c, p->phase, p->rounded + picture, sizeof *p->rounded, at.i, at.j);
+            if (K % 2) ((uint16_t *)words)[K] = 0; // what a last half word meets
+            continue;
+        }
         float *k = p->round ? pixel_k : (float *)words;
-        cpu_conv_gather(k, c, p->phase, p->x + at.n * c->H * c->W * c->C, at.i, at.j);
-        if (K % 2) k[K] = 0; // what a last half word meets
+        cpu_conv_gather(k, c, p->phase, p->x + picture, sizeof *p->x, at.i, at.j);
+        if (K % 2) k[K] = 0;
         if (p->round) p->isa->pack_rows(words, 0, &(cpu_factor){k, false, true, 0, 1}, 0, 1, 0, even);
     }
 }
@@ -170,6 +190,7 @@ static void convolve(const cpu_run *run, const soma_step *step) {
     p.bias = take_bias(&p, out->src[2]);
     p.packed = (uint32_t *)(run->shared + p.bias_size);
     p.gathered = (uint32_t *)(run->shared + p.bias_size + p.kernel_size);
+    p.rounded = (uint16_t *)(run->shared + p.bias_size + p.kernel_size + p.gathered_size);
     p.x = cpu_at(run, out->src[0]);
     p.out = cpu_at(run, out);
     p.b = p.kernel.data = cpu_at(run, out->src[1]);
@@ -177,6 +198,7 @@ static void convolve(const cpu_run *run, const soma_step *step) {
         soma__pool_run(run->pool, cpu_ceil(p.conv.O, p.isa->nr), kernel_item, &p);
         p.b = p.packed;
     }
+    if (p.halves) soma__pool_run(run->pool, cpu_ceil(p.values, ROUND_ITEM), round_item, &p);
     for (int64_t i = 0; i < cpu_conv_phases(&p.conv); i++) {
         cpu_conv_phase phase;
         cpu_conv_phase_of(&phase, &p.conv, i);
@@ -193,7 +215,7 @@ static void convolve(const cpu_run *run, const soma_step *step) {
 cpu_choice cpu_fast_conv(const soma_step *step, soma_isa isa) {
     product p;
     if (!product_new(&p, step->nodes[0], isa)) return (cpu_choice){0};
-    return (cpu_choice){convolve, p.bias_size + p.kernel_size + p.gathered_size, p.thread_size};
+    return (cpu_choice){convolve, p.bias_size + p.kernel_size + p.gathered_size + p.rounded_size, p.thread_size};
 }
 
 // ---- kernels that are packed once
