@@ -104,22 +104,23 @@ static soma_status open_sockets(soma_server *s, soma_error *err) {
         return soma__fail(err, SOMA_BAD_INPUT,
                           "GR00T's ZeroMQ is not encrypted: with --tls-cert it is served on the loopback address alone, not on %s",
                           o->host);
-    struct lws_context_creation_info info = {.iface = address[0] ? address : NULL,
-                                             .protocols = websockets,
-                                             .vhost_name = "websocket",
-                                             .user = s,
-                                             .timeout_secs = HTTP_SECONDS,
-                                             .pt_serv_buf_size = READ_SIZE,
-                                             .fd_limit_per_thread = (unsigned)o->max_clients + SPARE_SOCKETS,
-                                             .retry_and_idle_policy = &pings,
-                                             .ka_time = 20,
-                                             .ka_probes = 4,
-                                             .ka_interval = 5,
-                                             .ssl_cert_filepath = encrypted ? o->tls_cert : NULL,
-                                             .ssl_private_key_filepath = encrypted ? o->tls_key : NULL,
-                                             .options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_FAIL_UPON_UNABLE_TO_BIND |
-                                                        (encrypted ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT : 0) |
-                                                        (strchr(address, ':') ? 0 : LWS_SERVER_OPTION_DISABLE_IPV6)};
+    struct lws_context_creation_info info = {
+        .iface = address[0] ? address : NULL,
+        .protocols = websockets,
+        .vhost_name = "websocket",
+        .user = s,
+        .timeout_secs = HTTP_SECONDS,
+        .pt_serv_buf_size = READ_SIZE,
+        .fd_limit_per_thread = (unsigned)o->max_clients + SPARE_SOCKETS,
+        .retry_and_idle_policy = &pings,
+        .ka_time = 20,
+        .ka_probes = 4,
+        .ka_interval = 5,
+        .ssl_cert_filepath = encrypted ? o->tls_cert : NULL,
+        .ssl_private_key_filepath = encrypted ? o->tls_key : NULL,
+        .options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_FAIL_UPON_UNABLE_TO_BIND |
+                   (encrypted ? LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT | LWS_SERVER_OPTION_DISABLE_OS_CA_CERTS : 0) |
+                   (strchr(address, ':') ? 0 : LWS_SERVER_OPTION_DISABLE_IPV6)};
     s->context = lws_create_context(&info);
     if (!s->context) return soma__fail(err, SOMA_IO, "libwebsockets cannot start");
     SOMA_TRY(listen_on(s, &s->port, &info, o->port, err));

@@ -334,7 +334,7 @@ static void test_drain(void **state) {
         assert_int_equal(pthread_create(&threads[i], NULL, ask_once, &askers[i]), 0);
     }
     char text[16384] = "";
-    for (int i = 0; i < 500 && !strstr(text, "\nsoma_waiting 2\n"); i++) toy_get(f.port, "/metrics", "", text, sizeof text);
+    for (int i = 0; i < 500 && !strstr(text, "\nsoma_waiting 2\n"); i++, usleep(5000)) toy_get(f.port, "/metrics", "", text, sizeof text);
     assert_int_equal(pthread_create(&end, NULL, end_server, &f), 0);
     usleep(100000);
     assert_int_equal(toy_ask(idle, "x"), SOMA_IO);
