@@ -20,6 +20,16 @@
 //     b packed once, AVX-512, pairs          106.1         110.6         115.5         36.7
 //     b packed once, AVX-512 BF16            215.1         219.7         228.9         37.9     one row reads 38 GB/s (part of b stays cached)
 //     b packed once, AMX: not measured, no machine with AMX was at hand
+// Few rows of weights that no cache holds (soma bench kernels, 256 MB of them, 2048 x 16384, the last rung, on its way up):
+//                                             GB/s: 1 row  4 rows   GFLOP/s: 16 rows  51 rows
+//     weights in pages of 4 KiB                      17.5    15.5               159      207      one stream stops at each page's end
+//     each line fetched 1 to 8 KiB ahead             -7 %    -15 %                                 the processor is better at it: not kept
+//     four panels side by side, 1 row                25.7                                          5 % slower in large pages: not kept
+//     a quarter of the page after next fetched       22.4    18.4               159      207
+//     weights in pages of 2 MiB                      33.0    32.3               190      209      as fast as they can be read at all (34)
+//     whole tiles fetch the chunk that follows       33.0    32.3               217      218      16 rows: chunks of 128 in place of 256
+// Training's factors, which no one packs before: all of a packed first and sums kept in a block, as for packed weights, was 10 % slower
+// (a comes back from the third level); chunks of 192 and 256 words and blocks of 192 rows were within 1 %.
 // With k = 16384 all rungs above lost a third (162 and 147 GFLOP/s for 528 and 816 rows): in pieces of 2048 of k, 213 and 205.
 #include "device/cpu/packed.h"
 #include "device/cpu/peak.h"
