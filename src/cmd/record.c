@@ -105,4 +105,4 @@ static int run(int argc, char **argv) {
     return SOMA_EXIT_OK;
 }
 
-const soma_verb soma__verb_record = {"record", "demonstrations of a simulated task by its scripted expert", run};
+const soma_verb soma__verb_record = {"record", "demonstrations of a simulated task's expert, or of a robot, as a dataset", run};

@@ -399,6 +399,14 @@ static soma_status start_workers(soma_loader *l, soma_error *err) {
     return SOMA_OK;
 }
 
+static void tell_places(const soma_loader *l) {
+    int64_t disk, memory, on_demand;
+    soma__pictures_places(l->pictures, &disk, &memory, &on_demand);
+    if (on_demand && l->o.cache_size)
+        soma__log(SOMA_LOG_INFO, "%s: %lld of %lld pictures have no room in memory or folder and are decoded each time they are needed",
+                  l->d->path, (long long)on_demand, (long long)(disk + memory + on_demand));
+}
+
 soma_status soma__loader_open(soma_loader **out, const soma_dataset *d, const soma_loader_opts *opts, soma_error *err) {
     *out = NULL;
     SOMA_TRY(check_opts(d, opts, err));
@@ -412,6 +420,7 @@ soma_status soma__loader_open(soma_loader **out, const soma_dataset *d, const so
     if (status == SOMA_OK) status = plan_memory(l, err);
     if (status == SOMA_OK) status = read_all(l, err);
     if (status == SOMA_OK) status = start_workers(l, err);
+    if (status == SOMA_OK) tell_places(l);
     if (status == SOMA_OK) *out = l;
     if (status != SOMA_OK) soma__loader_close(l);
     return status;

@@ -148,6 +148,15 @@ static void serve_tells_its_keys(void **state) {
     assert_int_equal(run_soma(NULL, "bench serve --clients 0 2>/dev/null"), 1);
 }
 
+static void record_tells_what_was_left_out(void **state) {
+    json_t *v = bench("record --seconds 0.2 --cameras 2 --camera-width 64 --camera-height 48 --rate 20"),
+           *filmed = json_object_get(v, "filmed");
+    assert_int_equal((int)real(filmed, "frames") + (int)real(filmed, "left_out"), 4);
+    assert_true(real(json_object_get(v, "fast"), "pictures_per_second") > 0);
+    json_decref(v);
+    assert_int_equal(run_soma(NULL, "bench record --cameras 0 2>/dev/null"), 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(machine_has_a_row_for_each_number_of_threads),
@@ -155,6 +164,7 @@ int main(void) {
         cmocka_unit_test(policies_are_one_table),
         cmocka_unit_test(loader_reads_from_files_memory_and_folder),
         cmocka_unit_test(serve_tells_its_keys),
+        cmocka_unit_test(record_tells_what_was_left_out),
         cmocka_unit_test(what_cannot_be_measured_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
