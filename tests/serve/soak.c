@@ -92,7 +92,9 @@ static int serve(const char *path, int to) {
     for (int i = 0; i < s.info.n_cameras; i++) snprintf(s.cameras[i], sizeof s.cameras[i], "%s", s.info.camera_names[i]);
     soma_server_pilots pilots = {.policy = policy, .opts = soma_pilot_defaults()};
     soma_server_policy served = soma__server_pilots(&pilots);
-    if (time_alone(&s, policy) || soma__server_open(&server, &served, &so, NULL, &err)) return fail("the server");
+    // as soma serve does: those that wait are answered together where that is faster
+    if (time_alone(&s, policy) || soma__server_pilots_measure(&pilots, 8, &err) || soma__server_open(&server, &served, &so, NULL, &err))
+        return fail("the server");
     s.port = soma__server_port(server);
     s.groot_port = soma__server_groot_port(server);
     if (write(to, &s, sizeof s) != sizeof s) return fail("the pipe");
