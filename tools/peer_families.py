@@ -3,7 +3,7 @@
 
     python tools/peer_families.py --family act --threads 2 --soma build/soma
 
-Every variant (--dtypes, channels last or first) makes three chunks before it is timed, the fastest is the peer; with --soma the program runs in
+Every variant (--dtypes, channels last or first) makes some chunks before it is timed, the fastest is the peer; with --soma the program runs in
 the same run, before and after. --out writes the figures where `soma bench policy --peer FILE` reads them. Needs torch (2.13.0 was used).
 The modules compute what the families compute, part for part, to be timed: they read no checkpoint.
 """
@@ -114,7 +114,7 @@ class Diffusion(nn.Module):
         self.halve = nn.ModuleList(nn.Conv1d(w, w, 3, 2, 1) for w in widths[:-1])
         self.middle = nn.ModuleList(Film(2048, 2048, cond) for _ in range(2))
         self.up = nn.ModuleList(nn.ModuleList((Film(2 * a, b, cond), Film(b, b, cond))) for a, b in ((2048, 1024), (1024, 512)))
-        self.double = nn.ModuleList(nn.ConvTranspose1d(w, w, 4, 2, 1) for w in (1024, 512))
+        self.widen = nn.ModuleList(nn.ConvTranspose1d(w, w, 4, 2, 1) for w in (1024, 512))
         self.end = nn.Sequential(conv_block(512, 512), nn.Conv1d(512, 2, 1))
         self.register_buffer("grid", torch.rand(9, 2))
 
@@ -132,11 +132,11 @@ class Diffusion(nn.Module):
             x = self.halve[i](x) if i < 2 else x
         for block in self.middle:
             x = block(x, cond)
-        for level, double in zip(self.up, self.double):
+        for level, widen in zip(self.up, self.widen):
             x = torch.cat((x, kept.pop()), 1)
             for block in level:
                 x = block(x, cond)
-            x = double(x)
+            x = widen(x)
         return self.end(x)
 
     def forward(self, pictures, state):
@@ -158,11 +158,11 @@ def seconds_of(model, dtype, last, o):
     picture = picture.to(memory_format=torch.channels_last) if last else picture
     times = []
     with torch.inference_mode():
-        for i in range(3 + o.repeats):
+        for i in range(o.warm + o.repeats):
             start = time.perf_counter()
             model(picture, state)
             times.append(time.perf_counter() - start)
-    return statistics.median(times[3:])
+    return statistics.median(times[o.warm:])
 
 
 def run_soma(o, dtype):
@@ -176,6 +176,7 @@ def main():
     p.add_argument("--family", choices=("act", "diffusion"), default="act")
     p.add_argument("--threads", type=int, default=torch.get_num_threads())
     p.add_argument("--dtypes", default="bf16,f32")
+    p.add_argument("--warm", type=int, default=3, help="chunks before those that are timed; a diffusion's has 100 steps, and 1 will do")
     p.add_argument("--repeats", type=int, default=5)
     p.add_argument("--soma", default="", help="the program, to be run in the same run")
     p.add_argument("--out", default="", help="file for the figures")
