@@ -293,6 +293,7 @@ bool soma__dataset_writer_has_room(const soma_dataset_writer *w) {
 
 static soma_status keep_pictures(soma_dataset_writer *w, const uint8_t *const *images, soma_error *err) {
     const size_t size = frame_size(w);
+    if (!size) return SOMA_OK; // no cameras
     if (!soma__grow((void **)&w->images, &w->images_room, (w->episode_frames + 1) * size, 1))
         return soma__no_memory(err, "the pictures of an episode");
     uint8_t *to = w->images + w->episode_frames * size;
