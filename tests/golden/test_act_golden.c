@@ -2,6 +2,8 @@
 // ACT against LeRobot's code, tensor by tensor: backbone, memory, chunk, the latent's encoder, both losses, all gradients.
 #include "golden/families.h"
 
+#include "policy/timeline.h"
+
 static const family_input inputs[] = {
     {"observation.images.cam0", "image.cam0"},
     {"observation.images.cam1", "image.cam1"},
@@ -23,7 +25,7 @@ static json_t *config_of(const family_case *f) {
 }
 
 static const char *name_of(const char *golden, char out[128]) {
-    if (!strncmp(golden, "ensemble.", 9)) return NULL; // the pilot's (tests/policy)
+    if (!strncmp(golden, "ensemble.", 9)) return NULL; // below
     return strcmp(golden, "infer.actions") ? golden : "actions";
 }
 
@@ -53,10 +55,41 @@ static void packed(void **state) {
     family_close(&f);
 }
 
+// LeRobot's ACTTemporalEnsembler, fed with a chunk at every step, against the way chunks are executed here.
+static void ensemble(void **state) {
+    family_case f;
+    soma_error err = {0};
+    family_open(&f, "act_tiny");
+    const soma_safetensor *chunks = golden_find(f.in, "ensemble.chunks"), *want = golden_find(f.out, "ensemble.outputs");
+    const int64_t T = chunks->shape[0], B = chunks->shape[1], S = chunks->shape[2], A = chunks->shape[3];
+    float *got = malloc(sizeof *got * (size_t)want->n_values);
+    assert_non_null(got);
+    soma_chunk_opts o = soma_chunk_defaults();
+    strcpy(o.chunks, "ensemble");
+    o.execute = 1;
+    o.ensemble_weight = json_number_value(json_object_get(f.config, "temporal_ensemble_coeff"));
+    for (int64_t b = 0; b < B; b++) {
+        soma_timeline *line;
+        if (soma__timeline_new(&line, &o, (int)S, (int)A, 0, &err)) fail_msg("%s", err.text);
+        for (int64_t t = 0; t < T; t++) {
+            int executed, delay;
+            assert_true(soma__timeline_wants(line, (double)t));
+            soma__timeline_ask(line, (double)t, &executed, &delay);
+            soma__timeline_arrive(line, (double)t, (const float *)chunks->data + (t * B + b) * S * A, (int)S);
+            assert_true(soma__timeline_action(line, (double)t, got + (t * B + b) * A));
+        }
+        soma__timeline_free(line);
+    }
+    golden_hold(f.out, "ensemble.outputs", "-", SOMA_F32, got, GOLDEN_MAX, 1e-5);
+    free(got);
+    family_close(&f);
+}
+
 static void plain(void **state) { hold("plain"); }
 static void fast(void **state) { hold(""); }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(plain), cmocka_unit_test(fast), cmocka_unit_test(packed)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(plain), cmocka_unit_test(fast), cmocka_unit_test(packed),
+                                       cmocka_unit_test(ensemble)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
