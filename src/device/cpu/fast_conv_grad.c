@@ -51,11 +51,12 @@ static void gather(const product *p, float *out, int64_t m0, int64_t rows, int64
     for (int64_t r = 0; r < rows; r++, out += p->isa->nr) {
         const int64_t m = m0 + r, j = m % c->out[1], i = m / c->out[1] % c->out[0];
         const float *x = p->x + m / c->out[1] / c->out[0] * c->H * c->W * c->C;
+        const int64_t line = c->window.size[1] * c->C, first = j * c->move[1] - c->window.pad[1]; // of a row of the window
+        const bool inner = first >= 0 && first + c->window.size[1] <= c->W;                       // its places lie side by side
         for (int64_t k = k0, len; k < k0 + n; k += len) {
-            const int64_t place = k / c->C, channel = k % c->C;
-            const int64_t row = i * c->move[0] + place / c->window.size[1] - c->window.pad[0];
-            const int64_t column = j * c->move[1] + place % c->window.size[1] - c->window.pad[1];
-            len = SOMA_MIN(c->C - channel, k0 + n - k);
+            const int64_t place = k / c->C, channel = k % c->C, row = i * c->move[0] + k / line - c->window.pad[0];
+            const int64_t column = first + place % c->window.size[1];
+            len = SOMA_MIN(inner ? line - k % line : c->C - channel, k0 + n - k);
             if (row < 0 || row >= c->H || column < 0 || column >= c->W)
                 memset(out + k - k0, 0, (size_t)len * sizeof *out);
             else
