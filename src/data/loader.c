@@ -239,7 +239,7 @@ static soma_status check_opts(const soma_dataset *d, const soma_loader_opts *o, 
     int features[2 + SOMA_LOADER_CAMERAS] = {o->state, o->action};
     memcpy(features + 2, o->cameras, (size_t)o->n_cameras * sizeof(int));
     for (int i = 0; i < 2 + o->n_cameras; i++) {
-        SOMA_CHECK(features[i] >= 0 && features[i] < d->n_features, "a loader's features are positions in the dataset");
+        SOMA_CHECK(features[i] >= 0 && features[i] < d->n_features + d->n_parts, "a loader's features are positions in the dataset");
         if (d->features[features[i]].kind != (i < 2 ? SOMA_FEATURE_VECTOR : SOMA_FEATURE_IMAGE))
             return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" holds no %s", d->path, d->features[features[i]].name,
                               i < 2 ? "numbers" : "pictures");

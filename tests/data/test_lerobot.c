@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "data/dataset.h"
+#include "data/loader.h"
 #include "toy_dataset.h"
 #include "format/image.h"
 #include "format/parquet.h"
@@ -398,6 +399,21 @@ static void parts(void **state) {
     assert_int_equal(d->format->read_image(r, 1, 3, soma__dataset_feature(d, "observation.images.scene"), rgb[1], &err), SOMA_OK);
     assert_memory_equal(rgb[0], rgb[1], sizeof rgb[0]);
     d->format->reader_close(r);
+    soma_loader_opts o = soma__loader_defaults(); // the trainer asks for parts as for features
+    soma_loader *loader;
+    const soma_loader_batch *batch;
+    o.state = elbow;
+    o.action = soma__dataset_feature(d, "action.shoulder");
+    o.n_cameras = 1;
+    o.cameras[0] = ego;
+    o.episodes = (int64_t[]){1};
+    o.n_episodes = 1;
+    o.horizon = o.batch = 1;
+    if (soma__loader_open(&loader, d, &o, &err)) fail_msg("%s", err.text);
+    assert_int_equal(soma__loader_read(loader, 1, (int64_t[]){1}, (int64_t[]){3}, &batch, &err), SOMA_OK);
+    assert_true(batch->state[0] == whole[3 * N + 1]);
+    assert_memory_equal(batch->images[0], rgb[0], sizeof rgb[0]);
+    soma__loader_close(loader);
     soma__dataset_close(d);
     write_modality("{\"state\": {\"elbow\": {\"start\": 1, \"end\": 3}}}");
     refuse_open("modality.json|state.elbow|1 to 3|which has 2 values");
