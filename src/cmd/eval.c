@@ -6,14 +6,18 @@
 #include "eval/openloop.h"
 #include "eval/page.h"
 #include "eval/rollout.h"
+#include "format/wire.h"
 #include "policy/policy.h"
+#include "serve/access.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define EVAL_OPTS(X)                                                                                               \
     X(TEXT, policy, "", "a policy's folder (several with commas for --data); `expert` or `hold`: a baseline")      \
-    X(TEXT, server, "", "drive through a server of openpi's protocol instead: ws://host:port")                     \
+    X(TEXT, server, "", "drive through a server of openpi's protocol instead: ws://host:port, or wss://")          \
+    X(TEXT, api_key_file, "", "a file with a key of the server in its first line")                                 \
+    X(TEXT, tls_ca, "", "of wss: a PEM file with the certificates that are trusted; empty: the system's")          \
     X(TEXT, label, "", "what the result is called in tables; empty: the policy's name")                            \
     X(TEXT, out, "", "write the result as JSON to this file")                                                      \
     X(TEXT, report, "", "write a page with tables, plots and pictures to this file; it needs nothing but itself")  \
@@ -27,6 +31,7 @@ SOMA_OPTS_DEFINE_LOCAL(eval_opts, EVAL_OPTS, eval_defaults)
 
 typedef struct {
     eval_opts o;
+    soma_keys keys;
     soma_rollout_opts rollout;
     soma_chunk_opts chunks;
     soma_openloop_opts openloop;
@@ -46,7 +51,10 @@ static bool watch(void *user, int64_t done, int64_t successes) {
 static soma_status make_driver(const options *p, const soma_task *task, soma_driver *driver, soma_policy **policy, soma_error *err) {
     int seats = (int)SOMA_MIN(p->rollout.seats, p->rollout.seeds);
     const char *who = p->o.policy;
-    if (p->o.server[0]) return soma__driver_server(driver, p->o.server, task, seats, err);
+    soma_wire_opts wire = soma__wire_defaults();
+    if (p->keys.n) wire.api_key = p->keys.keys[0];
+    if (p->o.tls_ca[0]) wire.tls_ca = p->o.tls_ca;
+    if (p->o.server[0]) return soma__driver_server(driver, p->o.server, &wire, task, seats, err);
     if (!strcmp(who, "expert")) return soma__driver_expert(driver, task, seats, err);
     if (!strcmp(who, "hold")) return soma__driver_hold(driver, task, seats, err);
     SOMA_TRY(soma_policy_open(policy, who, &p->policy, err));
@@ -200,12 +208,16 @@ static int run(int argc, char **argv) {
                    {&soma_policy_opts_table, &p.policy, "policy"},
                    {&soma_pilot_opts_table, &p.pilot, "pilot"}}};
     int code;
+    soma_error err = {0};
     if (!soma__cmd_parse(&cmd, argc, argv, &code)) return code;
     if (!p.o.policy[0] == !p.o.server[0]) return soma__cmd_usage(&cmd, "either --policy or --server says who is judged");
     if (p.openloop.data[0] && p.o.server[0]) return soma__cmd_usage(&cmd, "--data judges policies in this process: --policy DIR");
     if (!p.o.video[0]) p.rollout.films = 0;
+    if (p.o.api_key_file[0] && soma__keys_read(&p.keys, p.o.api_key_file, &err)) return soma__cmd_fail(&cmd, &err);
     soma__cmd_catch_interrupt();
-    return p.openloop.data[0] ? open_loop(&cmd, &p) : closed_loop(&cmd, &p);
+    code = p.openloop.data[0] ? open_loop(&cmd, &p) : closed_loop(&cmd, &p);
+    soma__keys_free(&p.keys);
+    return code;
 }
 
 const soma_verb soma__verb_eval = {"eval", "success in simulation with its interval, or error on held-out episodes", run};

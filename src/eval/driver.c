@@ -2,7 +2,6 @@
 // The four drivers. What they share is small: memory per seat, and a plan that fits the task.
 #include "eval/driver.h"
 
-#include "format/wire.h"
 #include "policy/policy.h"
 
 #include <math.h>
@@ -120,6 +119,7 @@ soma_status soma__driver_policy(soma_driver *driver, const soma_policy *policy, 
 
 typedef struct {
     const char *address;
+    soma_wire_opts opts;
     const soma_task *task;
     int n_seats;
     soma_wire **wires; // [n_seats]
@@ -136,7 +136,7 @@ static soma_status wires_begin(void *ctx, int seat, soma_error *err) {
     wires *w = ctx;
     soma__wire_close(w->wires[seat]);
     w->wires[seat] = NULL;
-    return soma__wire_connect(&w->wires[seat], w->address, NULL, err);
+    return soma__wire_connect(&w->wires[seat], w->address, &w->opts, err);
 }
 
 static soma_status wires_act(void *ctx, soma_seat **seats, int n, soma_error *err) {
@@ -154,10 +154,11 @@ static double server_rate(const soma_wire *wire) {
     return rate && soma__msg_n_numbers(rate) == 1 ? soma__msg_number(rate, 0) : 0;
 }
 
-soma_status soma__driver_server(soma_driver *driver, const char *address, const soma_task *task, int seats, soma_error *err) {
+soma_status soma__driver_server(soma_driver *driver, const char *address, const soma_wire_opts *opts, const soma_task *task, int seats,
+                                soma_error *err) {
     wires *w = soma__calloc(1, sizeof *w);
     if (!w) return soma__no_memory(err, "the connections");
-    *w = (wires){.address = address, .task = task, .n_seats = seats, .wires = soma__calloc((size_t)seats, sizeof *w->wires)};
+    *w = (wires){address, *opts, task, seats, soma__calloc((size_t)seats, sizeof *w->wires)};
     soma_status status = w->wires ? wires_begin(w, 0, err) : soma__no_memory(err, "the connections"); // is anybody there?
     if (status == SOMA_OK) status = check_rate(server_rate(w->wires[0]), task, address, err);
     if (status == SOMA_OK)

@@ -5,6 +5,7 @@
 #define SOMA_EVAL_DRIVER_H
 
 #include "env/task.h"
+#include "format/wire.h"
 
 #include <soma/soma.h>
 
@@ -31,9 +32,10 @@ typedef struct soma_driver {
 // `policy` is borrowed; every episode gets a pilot of its own made with `opts`. Cameras that the policy does not know are left out.
 soma_status soma__driver_policy(soma_driver *driver, const soma_policy *policy, const soma_pilot_opts *opts, const soma_task *task,
                                 int seats, soma_error *err);
-// `address` as soma__wire_connect takes it. Every episode is a connection of its own, which is how a client of openpi's protocol starts
-// anew.
-soma_status soma__driver_server(soma_driver *driver, const char *address, const soma_task *task, int seats, soma_error *err);
+// `address` and `opts` as soma__wire_connect takes them; the texts are borrowed. Every episode is a connection of its own, which is how a
+// client of openpi's protocol starts anew.
+soma_status soma__driver_server(soma_driver *driver, const char *address, const soma_wire_opts *opts, const soma_task *task, int seats,
+                                soma_error *err);
 soma_status soma__driver_expert(soma_driver *driver, const soma_task *task, int seats, soma_error *err);
 // Sends the arm where it is: what success is worth that needs no action. Tasks whose state and action are the same quantities.
 soma_status soma__driver_hold(soma_driver *driver, const soma_task *task, int seats, soma_error *err);
