@@ -3,7 +3,8 @@
 // system did not let run meanwhile is not waited for (waiting for all made two threads on a busy two-core machine 8 times slower than one).
 // Between loops workers spin for a fraction of a millisecond (a graph runs hundreds of short loops), then sleep on a condition variable, so
 // that an idle policy gives the machine back; a loop takes the lock only to wake those that sleep. A pool of as many threads as processors
-// keeps each worker on a processor of its own; the caller's thread is not ours to place.
+// keeps each worker on a processor of its own. The caller's thread is not ours to place: where the system puts it on a worker's processor,
+// the worker changes to the one that is free, or the two would take turns on one while the other idles.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -21,6 +22,7 @@ enum { SPIN_ROUNDS = 5000, ITEM_BITS = 26 }; // pause instructions, 15 to 45 ns 
 struct soma_pool {
     int n_threads;
     pthread_t *threads; // n_threads - 1 of them were started
+    int *cpus;          // [n_threads]: the caller's place and the workers'; -1: anywhere
     pthread_mutex_t lock;
     pthread_cond_t wake;
     soma_pool_fn *fn;
@@ -85,18 +87,32 @@ static int processors(void) {
     return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 }
 
-// The worker's processor: the index-th behind the one that the caller is on, among those that the process may use.
-static void place(pthread_t thread, int index) {
-    cpu_set_t all, one;
-    int cpu = sched_getcpu();
-    if (cpu < 0 || sched_getaffinity(0, sizeof all, &all) || !CPU_ISSET(cpu, &all)) return;
-    while (index > 0) {
-        cpu = (cpu + 1) % CPU_SETSIZE;
-        index -= CPU_ISSET(cpu, &all) != 0;
-    }
+// The processor behind `cpu` among those that the process may use; -1: not known.
+static int next_processor(int cpu) {
+    cpu_set_t all;
+    if (cpu < 0 || sched_getaffinity(0, sizeof all, &all) || !CPU_ISSET(cpu, &all)) return -1;
+    do cpu = (cpu + 1) % CPU_SETSIZE;
+    while (!CPU_ISSET(cpu, &all));
+    return cpu;
+}
+
+static void place(soma_pool *p, int thread, int cpu) {
+    cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(cpu, &one);
-    pthread_setaffinity_np(thread, sizeof one, &one); // a wish
+    p->cpus[thread] = cpu;
+    pthread_setaffinity_np(p->threads[thread - 1], sizeof one, &one); // a wish
+}
+
+static void make_room(soma_pool *p) {
+    const int cpu = p->cpus[0] < 0 ? -1 : sched_getcpu();
+    if (cpu == p->cpus[0] || cpu < 0) return;
+    for (int i = 1; i < p->n_threads; i++)
+        if (p->cpus[i] == cpu) {
+            place(p, i, p->cpus[0]);
+            p->cpus[0] = cpu;
+            return;
+        }
 }
 
 soma_status soma__pool_new(soma_pool **out, int n_threads, soma_error *err) {
@@ -106,10 +122,15 @@ soma_status soma__pool_new(soma_pool **out, int n_threads, soma_error *err) {
     if (n_threads == 0) n_threads = processors();
     soma_pool *p = soma__alloc(sizeof *p);
     if (!p) return soma__no_memory(err, "the thread pool");
-    *p = (soma_pool){.n_threads = 1, .threads = soma__calloc((size_t)n_threads, sizeof(pthread_t))};
+    *p = (soma_pool){.n_threads = 1,
+                     .threads = soma__calloc((size_t)n_threads, sizeof(pthread_t)),
+                     .cpus = soma__calloc((size_t)n_threads, sizeof *p->cpus)};
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
-    for (int i = 1; p->threads && i < n_threads; i++) {
+    const bool pinned = n_threads > 1 && n_threads == processors();
+    if (p->cpus)
+        for (int i = 0; i < n_threads; i++) p->cpus[i] = !pinned ? -1 : i ? next_processor(p->cpus[i - 1]) : sched_getcpu();
+    for (int i = 1; p->threads && p->cpus && i < n_threads; i++) {
         worker_arg *arg = soma__alloc(sizeof *arg);
         if (arg) *arg = (worker_arg){p, i};
         if (!arg || pthread_create(&p->threads[i - 1], NULL, worker, arg)) {
@@ -118,9 +139,9 @@ soma_status soma__pool_new(soma_pool **out, int n_threads, soma_error *err) {
             return soma__fail(err, SOMA_NO_MEMORY, "thread %d of %d could not be started", i + 1, n_threads);
         }
         p->n_threads = i + 1;
-        if (n_threads == processors()) place(p->threads[i - 1], i);
+        if (p->cpus[i] >= 0) place(p, i, p->cpus[i]);
     }
-    if (!p->threads) {
+    if (!p->threads || !p->cpus) {
         soma__pool_free(p);
         return soma__no_memory(err, "the thread pool");
     }
@@ -138,6 +159,7 @@ void soma__pool_free(soma_pool *p) {
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
     soma__free(p->threads);
+    soma__free(p->cpus);
     soma__free(p);
 }
 
@@ -149,6 +171,7 @@ void soma__pool_run(soma_pool *p, int64_t n_items, soma_pool_fn *fn, void *ctx) 
         return;
     }
     SOMA_CHECK((uint64_t)n_items <= ITEM_MASK / 2, "a parallel loop has at most 2^25 items");
+    make_room(p);
     p->fn = fn;
     p->ctx = ctx;
     p->loop++;
