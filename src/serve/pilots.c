@@ -15,7 +15,7 @@
 
 enum { SIDE = 224, REPEATS = 3 };
 #define LONGEST 0.25 // seconds: a turn that takes longer lets the others wait too long to be worth trying
-#define WORTH 0.97   // of what the same requests cost in smaller turns: a gain below is noise
+#define WORTH 0.9    // of what the same requests cost in smaller turns: for less, those whom a smaller turn answers sooner should not wait
 
 static soma_status open_pilot(void *ctx, void **pilot, soma_error *err) {
     const soma_server_pilots *p = ctx;
