@@ -8,6 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 build=${1:?usage: scripts/fuzz.sh BUILD [SECONDS [TARGET]]}
 seconds=${2:-30}
+export LSAN_OPTIONS="suppressions=$PWD/scripts/lsan.supp:print_suppressions=0" # leaks inside foreign libraries
 if [ $# -ge 3 ]; then
     parser=${3##*/fuzz_}
     found=$build/corpus/$parser
@@ -19,7 +20,8 @@ if [ $# -ge 3 ]; then
     echo "fuzz: $parser: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs, $(sed -n 's/^stat::new_units_added: *//p' "$log") of them new"
     exit 0
 fi
-targets=$(find "$build" -maxdepth 1 -name 'fuzz_*' -type f -perm -u+x | sort)
+# Debian's libhdf5 1.10 is itself not clean on damaged files (overlapping copies within minutes): its target is run by name
+targets=$(find "$build" -maxdepth 1 -name 'fuzz_*' ! -name fuzz_hdf5 -type f -perm -u+x | sort)
 n=$(printf '%s\n' "$targets" | grep -c .)
 echo "fuzz: $n targets for $seconds s each"
 printf '%s\n' "$targets" | xargs -P "$(nproc)" -I{} "$0" "$build" "$seconds" {}
