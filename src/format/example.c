@@ -53,7 +53,7 @@ static soma_status fail_at(const soma_example *e, const unsigned char *at, const
     return soma__fail(err, SOMA_BAD_INPUT, "%s: byte %zu of its data is no part of a tf.train.Example", where, (size_t)(at - e->data));
 }
 
-static wire wire_of(soma_span s) { return (wire){s.data, s.data + s.size}; }
+static wire wire_of(soma_span s) { return (wire){s.data, s.size ? s.data + s.size : s.data}; } // an empty record has no bytes at all
 
 // ---- the map
 
