@@ -134,12 +134,60 @@ static void leave(int fd) {
     close(fd);
 }
 
+// A well-formed map in which one thing is not what it should be, or says so of its length.
+static soma_str wrong_types(const start *s) {
+    static const float odd[3] = {0, 0, NAN};
+    soma_str m = {0};
+    const int what = (int)roll(8);
+    soma__msg_put_map(&m, (size_t)s->info.n_cameras + 1 + (what == 3));
+    for (int i = 0; i < s->info.n_cameras; i++) {
+        soma__msg_put_str(&m, s->cameras[i]);
+        if (what == 0) // floats beyond 0..1
+            soma__msg_put_ndarray(&m, "<f8", 3, (int64_t[]){1, 2, 3}, (double[6]){300, -1}, 6 * sizeof(double));
+        else if (what == 1) // a shape that its bytes do not fill
+            soma__msg_put_ndarray(&m, "|u1", 3, (int64_t[]){INT32_MAX, INT32_MAX, 3}, picture, sizeof picture);
+        else if (what == 2)
+            soma__msg_put_int(&m, -1);
+        else
+            soma__msg_put_ndarray(&m, "|u1", 3, (int64_t[]){SIDE, SIDE, 3}, picture, sizeof picture);
+    }
+    if (what == 3) {
+        soma__msg_put_str(&m, "prompt");
+        soma__msg_put_array(&m, roll(3));
+    }
+    soma__msg_put_str(&m, "state");
+    if (what == 4)
+        soma__msg_put_str(&m, "straight on");
+    else if (what == 5)
+        soma__msg_put_ndarray(&m, "<f4", 1, (int64_t[]){3}, odd, sizeof odd);
+    else if (what == 6)
+        soma__msg_put_map(&m, roll(2) ? 0 : UINT32_MAX);
+    else if (what == 7)
+        soma__msg_put_bin_head(&m, UINT32_MAX);
+    else
+        soma__msg_put_ndarray(&m, "<f4", 1, (int64_t[]){s->info.n_state}, state, sizeof *state * (size_t)s->info.n_state);
+    return m;
+}
+
+// Asks again and again and takes the answers byte by byte, through a window that holds little.
+static void read_slowly(int fd, const soma_str *m) {
+    char byte[64];
+    const int room = 1;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room); // the system's least
+    struct timeval patience = {0, 100000};
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+    for (int i = 0; i < 5 && raw_frame(fd, 0x82, true, m->len, m->text, m->len); i++) continue;
+    raw_timeout(fd, 0.1);
+    for (uint32_t i = roll(200); i > 0 && recv(fd, byte, 1 + roll(sizeof byte - 1), 0) != 0; i--) pause_some(20);
+}
+
 // One websocket misbehaviour, after a handshake.
-static void misbehave(int fd, const soma_str *m) {
+static void misbehave(int fd, const start *s, const soma_str *m) {
     char junk[4096];
     size_t n = 1 + roll(sizeof junk - 1);
+    soma_str wrong;
     random_bytes(junk, n);
-    switch (roll(9)) {
+    switch (roll(11)) {
     case 0: raw_frame(fd, 0x82, true, m->len, m->text, m->len / (1 + roll(8))); break; // half a message
     case 1: raw_frame(fd, 0x82, true, n, junk, n); break;                              // no msgpack
     case 2: raw_frame(fd, 0x81, true, n, junk, n); break;                              // text
@@ -156,6 +204,14 @@ static void misbehave(int fd, const soma_str *m) {
         raw_frame(fd, 0x82, true, m->len, m->text, m->len);
         pause_some(300);
         break;
+    case 8:
+        wrong = wrong_types(s);
+        raw_frame(fd, 0x82, true, wrong.len, wrong.text, wrong.len);
+        raw_timeout(fd, 0.1);
+        recv(fd, junk, sizeof junk, 0);
+        soma__str_free(&wrong);
+        break;
+    case 9: read_slowly(fd, m); break;
     default: // drips
         for (int i = 0; i < 20 && raw_frame(fd, i ? 0 : 2, true, 1, junk, 1); i++) pause_some(30);
     }
@@ -168,7 +224,7 @@ static void misbehave_groot(int fd, const soma_str *m) {
     random_bytes(junk, n);
     if (roll(8)) soma__zmtp_put_greeting(&out, roll(10) ? "REQ" : "PUB");
     unsigned char lead[11];
-    size_t size = roll(2) ? m->len : n, from = soma__zmtp_lead(lead, size);
+    size_t size = roll(2) ? m->len : n, from = soma__zmtp_lead(lead, roll(4) ? size : (size_t)1 << roll(60)); // huge lengths
     if (roll(4)) soma__str_add_bytes(&out, lead + from, sizeof lead - from);
     if (roll(3)) soma__str_add_bytes(&out, size == n ? junk : m->text, roll(2) ? size : roll((uint32_t)size));
     if (!roll(4)) soma__str_add(&out, "\x80\x02}q.");
@@ -201,7 +257,7 @@ static _Noreturn void be_bad(const start *s, uint64_t seed) {
         else if (!roll(4))
             get_something(fd);
         else if (roll(8) && raw_handshake(fd) == 101)
-            misbehave(fd, &m);
+            misbehave(fd, s, &m);
         pause_some(40);
         leave(fd);
     }
