@@ -55,7 +55,9 @@ soma_bench_policy_opts soma__bench_policy_defaults(void);
     X(INT, rows, 1000000, "data: rows that statistics are taken of")                          \
     X(INT, width, 14, "data: numbers of a row")                                               \
     X(INT, horizon, 50, "data: actions of a chunk, for the statistics relative to the state") \
-    X(INT, frames, 10000000, "data: frames of the dataset that is opened")
+    X(INT, frames, 10000000, "data: frames of the dataset that is opened")                    \
+    X(INT, limit, 256, "data: MiB of states and actions that the loader may keep")            \
+    X(REAL, seconds, 6, "data: for which the loader is sampled")
 SOMA_OPTS_DECLARE(soma_bench_data_opts, SOMA_BENCH_DATA_OPTS)
 extern const struct soma_opt_table soma_bench_data_opts_table;
 soma_bench_data_opts soma__bench_data_defaults(void);
@@ -111,8 +113,8 @@ void soma__bench_peaks_print(const json_t *result);
 // A policy's chunk beside the machine's limit.
 soma_status soma__bench_policy(json_t **out, const soma_bench_opts *opts, const soma_bench_policy_opts *policy, soma_error *err);
 void soma__bench_policy_print(const json_t *result);
-// The same for each family and dtype of lists "pi0,pi05" and "bf16,int8", one after the other: {what: "policies", policies: [..]}. Of one of
-// each, what soma__bench_policy gives.
+// The same for each family and dtype of lists "pi0,pi05" and "bf16,int8", one after the other: {what: "policies", policies: [..]}. Of one
+// of each, what soma__bench_policy gives.
 soma_status soma__bench_policies(json_t **out, const soma_bench_opts *opts, const soma_bench_policy_opts *policy, soma_error *err);
 void soma__bench_policies_print(const json_t *result);
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // soma bench data: statistics of rows as they are and relative to the state over a horizon, and what it costs to open and to sample a
-// dataset whose metadata tell of many frames. The rows are made in memory and the dataset in a folder of its own, so that the figures are
-// of the work and not of a disk.
+// dataset of many frames: the episodes by themselves, and by the loader under a limit of memory. The rows are made in memory and the
+// dataset in a folder of its own, so that the figures are of the work and not of a disk.
 #include "bench/bench.h"
 #include "base/rng.h"
 #include "bench/large_set.h"
 #include "data/exact.h"
+#include "data/loader.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +16,7 @@
 SOMA_OPTS_DEFINE(soma_bench_data_opts, SOMA_BENCH_DATA_OPTS, soma__bench_data_defaults)
 #undef OPTS_TYPE
 
-enum { EPISODE = 200, PER_FILE = 1000, FILES = 2, SAMPLES = 50 };
+enum { EPISODE = 200, PER_FILE = 1000, SAMPLES = 50, BATCH = 32, WINDOWS = 3 };
 
 // ---- statistics
 
@@ -145,8 +146,48 @@ static soma_status sample(double *seconds, const soma_dataset *d, soma_error *er
     return status;
 }
 
+// Samples per second of the loader, window after window: the first ones fill the memory that the limit gives.
+static soma_status sample_loader(json_t **out, const soma_dataset *d, const soma_bench_opts *o, const soma_bench_data_opts *data,
+                                 soma_error *err) {
+    soma_loader_opts l = soma__loader_defaults();
+    soma_loader *loader = NULL;
+    const soma_loader_batch *batch;
+    int64_t *episodes = soma__alloc((size_t)d->n_episodes * sizeof *episodes), n = 0;
+    if (!episodes) return soma__no_memory(err, "the episodes");
+    for (; n < d->n_episodes; n++) episodes[n] = n;
+    l.state = soma__dataset_feature(d, "observation.state");
+    l.action = soma__dataset_feature(d, "action");
+    l.episodes = episodes;
+    l.n_episodes = d->n_episodes;
+    l.horizon = data->horizon;
+    l.batch = BATCH;
+    l.workers = o->threads ? (int)o->threads : 1;
+    l.vectors_size = (size_t)data->limit << 20;
+    double before = memory_used(), peak = before, started = soma__seconds();
+    soma_status status = soma__loader_open(&loader, d, &l, err);
+    double opened = soma__seconds() - started;
+    json_t *rates = json_array();
+    for (int w = 0; w < WINDOWS && status == SOMA_OK; w++) {
+        double start = soma__seconds(), now = start;
+        for (n = 0; status == SOMA_OK && now < start + data->seconds / WINDOWS; now = soma__seconds(), n += BATCH) {
+            status = soma__loader_next(loader, &batch, err);
+            peak = SOMA_MAX(peak, memory_used());
+        }
+        json_array_append_new(rates, json_real((double)n / (now - start)));
+    }
+    if (status == SOMA_OK)
+        *out =
+            json_pack("{s:I, s:f, s:O, s:f, s:I}", "limit_bytes", (json_int_t)l.vectors_size, "open_seconds", opened, "samples_per_second",
+                      rates, "peak_bytes", peak - before, "held_bytes", (json_int_t)soma__vectors_held(soma__loader_vectors(loader)));
+    json_decref(rates);
+    soma__loader_close(loader);
+    soma__free(episodes);
+    return status;
+}
+
 static soma_status bench_large(json_t **out, const char *dir, const soma_bench_opts *o, const soma_bench_data_opts *data, soma_error *err) {
-    const large_set set = {data->frames / EPISODE, EPISODE, PER_FILE, FILES, (int)data->width, false};
+    const large_set set = {data->frames / EPISODE, EPISODE, PER_FILE, INT64_MAX, (int)data->width, false};
+    json_t *loader = NULL;
     double sampled[SAMPLES], *seconds = soma__calloc((size_t)o->repeats, sizeof *seconds), before = 0, opened = 0, after = 0;
     if (!seconds) return soma__no_memory(err, "the figures");
     soma_status status = write_large_set(&set, dir, err);
@@ -159,14 +200,16 @@ static soma_status bench_large(json_t **out, const char *dir, const soma_bench_o
         if (!i) opened = memory_used();
         if (i == o->repeats - 1 && status == SOMA_OK) status = sample(sampled, d, err);
         after = memory_used();
-        if (status == SOMA_OK) soma__dataset_close(d);
+        if (i == o->repeats - 1 && status == SOMA_OK) status = sample_loader(&loader, d, o, data, err);
+        soma__dataset_close(d);
     }
     if (status == SOMA_OK) {
         soma_spread s = soma__bench_spread(seconds, o->repeats), p = soma__bench_spread(sampled, SAMPLES);
-        *out = json_pack("{s:I, s:I, s:[f,f,f], s:f, s:[f,f,f], s:f}", "frames", (json_int_t)(set.episodes * EPISODE), "episodes",
+        *out = json_pack("{s:I, s:I, s:[f,f,f], s:f, s:[f,f,f], s:f, s:O}", "frames", (json_int_t)(set.episodes * EPISODE), "episodes",
                          (json_int_t)set.episodes, "open_seconds", s.median, s.low, s.high, "open_bytes", opened - before,
-                         "episode_seconds", p.median, p.low, p.high, "sampling_bytes", SOMA_MAX(after - opened, 0.0));
+                         "episode_seconds", p.median, p.low, p.high, "sampling_bytes", SOMA_MAX(after - opened, 0.0), "loader", loader);
     }
+    json_decref(loader);
     soma__free(seconds);
     return status;
 }
@@ -175,8 +218,10 @@ soma_status soma__bench_data(json_t **out, const soma_bench_opts *o, const soma_
     char dir[] = "/tmp/soma_bench_data_XXXXXX";
     json_t *raw = NULL, *delta = NULL, *large = NULL;
     if (o->repeats < 1 || data->rows < EPISODE || data->frames < EPISODE || data->width < 1 || data->width > 256 || data->horizon < 2 ||
-        data->horizon > 4096)
-        return soma__fail(err, SOMA_BAD_INPUT, "rows and frames of %d and more, a width of 1 to 256, a horizon of 2 to 4096 are possible",
+        data->horizon > 4096 || data->limit < 0 || data->limit > 1 << 20 || !(data->seconds > 0))
+        return soma__fail(err, SOMA_BAD_INPUT,
+                          "rows and frames of %d and more, a width of 1 to 256, a horizon of 2 to 4096, a limit of 0 to 1048576 MiB and "
+                          "seconds above 0 are possible",
                           EPISODE);
     if (!mkdtemp(dir)) return soma__fail(err, SOMA_IO, "%s: cannot be made", dir);
     soma_status status = bench_stats(&raw, &delta, o, data, err);

@@ -80,6 +80,8 @@ typedef struct soma_dataset_format {
     // A whole episode of a vector feature into out [episodes[episode].n_frames, feature size]. A value that is not finite is an error that
     // names file, episode, frame and dimension.
     soma_status (*read_vectors)(soma_dataset_reader *reader, int64_t episode, int feature, float *out, soma_error *err);
+    // Reading the vectors of one of these episodes brings most of what reading the other's takes; NULL: never.
+    bool (*together)(const soma_dataset *dataset, int64_t episode, int64_t other);
     // `frame` within the episode. out: u8 [height, width, 3] of the feature's shape.
     soma_status (*read_image)(soma_dataset_reader *reader, int64_t episode, int64_t frame, int feature, uint8_t *out, soma_error *err);
     // The statistics that the dataset itself declares for a vector feature; NULL where the format keeps none. SOMA_NOT_FOUND: this dataset

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Everything that batches are made of is in memory or mapped before the first one, except pictures that have no place (data/pictures.h):
-// those are decoded when they are needed, a batch's in the order of the dataset, so that neighbours in a file share the way from a key
-// frame. The order is a permutation that can be computed for any place of any epoch (a Feistel network), so that no worker needs a
-// shuffled list and a seek costs nothing. Workers claim batch numbers in order and fill the slots of a ring; the trainer takes them in
-// order.
+// What batches are made of is in memory or mapped before the first one as far as it fits: pictures that have no place (data/pictures.h) and
+// states and actions that are too many (data/vectors.h) are read when they are needed, a batch's in the order of the dataset, so that
+// neighbours in a file share the way from a key frame. The order is a permutation that can be computed for any place of any epoch (a
+// Feistel network), so that no worker needs a shuffled list and a seek costs nothing. Workers claim batch numbers in order and fill the
+// slots of a ring; the trainer takes them in order.
 #include "data/loader.h"
 #include "base/pool.h"
 #include "base/rng.h"
@@ -29,11 +29,16 @@ typedef struct slot {
     soma_error err;
 } slot;
 
+typedef struct loader_hand { // what one thread reads with
+    soma_pictures_hand pictures;
+    soma_vectors_hand vectors;
+} loader_hand;
+
 typedef struct worker {
     pthread_t thread;
     bool started;
     soma_loader *loader;
-    soma_pictures_hand hand;
+    loader_hand hand;
 } worker;
 
 struct soma_loader {
@@ -43,7 +48,7 @@ struct soma_loader {
     int64_t *starts;   // [o.n_episodes + 1] first sample of each
     int64_t n_samples;
     int64_t n_state, n_actions;
-    float *state, *action; // [n_samples, n]
+    soma_vectors *vectors;
     soma_pictures *pictures;
 
     pthread_mutex_t lock;
@@ -58,7 +63,7 @@ struct soma_loader {
     double waited;
     worker *workers;
     slot given; // for soma__loader_read
-    soma_pictures_hand given_hand;
+    loader_hand given_hand;
 };
 
 static size_t memory_size(void) {
@@ -67,8 +72,15 @@ static size_t memory_size(void) {
 }
 
 soma_loader_opts soma__loader_defaults(void) {
-    return (soma_loader_opts){
-        .state = -1, .action = -1, .horizon = 1, .batch = 1, .workers = 1, .queue = 4, .ranks = 1, .cache_size = memory_size() / 2};
+    return (soma_loader_opts){.state = -1,
+                              .action = -1,
+                              .horizon = 1,
+                              .batch = 1,
+                              .workers = 1,
+                              .queue = 4,
+                              .ranks = 1,
+                              .cache_size = memory_size() / 2,
+                              .vectors_size = (size_t)1 << 30};
 }
 
 // ---- which samples
@@ -115,20 +127,23 @@ static int64_t episode_of(const soma_loader *l, int64_t sample) {
 
 // ---- filling
 
-static void fill_vectors(soma_loader *l, slot *s, const pick *p) {
-    int64_t e = episode_of(l, p->sample), position = l->episodes[e], last = l->starts[e + 1] - 1, row = p->row;
-    size_t state_size = (size_t)l->n_state * sizeof(float), action_size = (size_t)l->n_actions * sizeof(float);
-    const int64_t first = l->starts[e], views = 1 + l->o.history, begin = p->sample - l->o.history;
+static soma_status fill_vectors(soma_loader *l, slot *s, loader_hand *hand, const pick *p, soma_error *err) {
+    const int64_t e = episode_of(l, p->sample), position = l->episodes[e], row = p->row, views = 1 + l->o.history;
+    const int64_t frame = p->sample - l->starts[e], begin = frame - l->o.history, last = l->starts[e + 1] - l->starts[e] - 1;
+    const size_t state_size = (size_t)l->n_state * sizeof(float), action_size = (size_t)l->n_actions * sizeof(float);
+    const float *state, *action;
+    SOMA_TRY(soma__vectors_get(&state, &action, l->vectors, &hand->vectors, hand->pictures.reader, e, err));
     for (int64_t v = 0; v < views; v++) // before an episode there is its first frame
-        memcpy(s->state + (row * views + v) * l->n_state, l->state + SOMA_MAX(first, begin + v) * l->n_state, state_size);
+        memcpy(s->state + (row * views + v) * l->n_state, state + SOMA_MAX(0, begin + v) * l->n_state, state_size);
     for (int64_t h = 0; h < l->o.horizon; h++) {
-        const int64_t from = SOMA_MAX(first, SOMA_MIN(begin + h, last));
-        memcpy(s->actions + (row * l->o.horizon + h) * l->n_actions, l->action + from * l->n_actions, action_size);
-        s->pad[row * l->o.horizon + h] = begin + h < first || begin + h > last;
+        const int64_t from = SOMA_MAX(0, SOMA_MIN(begin + h, last));
+        memcpy(s->actions + (row * l->o.horizon + h) * l->n_actions, action + from * l->n_actions, action_size);
+        s->pad[row * l->o.horizon + h] = begin + h < 0 || begin + h > last;
     }
     s->tasks[row] = l->d->episodes[position].task;
     s->episode[row] = position;
-    s->frame[row] = p->sample - l->starts[e];
+    s->frame[row] = frame;
+    return SOMA_OK;
 }
 
 static soma_status fill_picture(soma_loader *l, slot *s, soma_pictures_hand *hand, const pick *p, int camera, soma_error *err) {
@@ -150,15 +165,15 @@ static int by_sample(const void *a, const void *b) {
 }
 
 // The n samples of s->picks into their rows.
-static soma_status fill_rows(soma_loader *l, slot *s, soma_pictures_hand *hand, int64_t n, soma_error *err) {
+static soma_status fill_rows(soma_loader *l, slot *s, loader_hand *hand, int64_t n, soma_error *err) {
     qsort(s->picks, (size_t)n, sizeof *s->picks, by_sample);
-    for (int64_t i = 0; i < n; i++) fill_vectors(l, s, &s->picks[i]);
+    for (int64_t i = 0; i < n; i++) SOMA_TRY(fill_vectors(l, s, hand, &s->picks[i], err));
     for (int c = 0; c < l->o.n_cameras; c++)
-        for (int64_t i = 0; i < n; i++) SOMA_TRY(fill_picture(l, s, hand, &s->picks[i], c, err));
+        for (int64_t i = 0; i < n; i++) SOMA_TRY(fill_picture(l, s, &hand->pictures, &s->picks[i], c, err));
     return SOMA_OK;
 }
 
-static void fill_slot(soma_loader *l, slot *s, soma_pictures_hand *hand, int64_t batch) {
+static void fill_slot(soma_loader *l, slot *s, loader_hand *hand, int64_t batch) {
     s->batch.index = batch;
     for (int64_t row = 0; row < l->o.batch; row++) s->picks[row] = (pick){sample_of(l, batch, row), row};
     s->status = fill_rows(l, s, hand, l->o.batch, &s->err);
@@ -225,6 +240,7 @@ soma_status soma__loader_seek(soma_loader *l, int64_t batch, soma_error *err) {
 
 int64_t soma__loader_samples(const soma_loader *l) { return l->n_samples; }
 const soma_pictures *soma__loader_pictures(const soma_loader *l) { return l->pictures; }
+const soma_vectors *soma__loader_vectors(const soma_loader *l) { return l->vectors; }
 double soma__loader_waited(const soma_loader *l) { return l->waited; }
 
 // ---- opening: the plan
@@ -268,12 +284,10 @@ static soma_status plan_samples(soma_loader *l, soma_error *err) {
 
 static soma_status plan_memory(soma_loader *l, soma_error *err) {
     const soma_dataset *d = l->d;
-    size_t n = (size_t)l->n_samples;
+    const soma_vectors_opts vectors = {l->o.state, l->o.action, l->episodes, l->o.n_episodes, l->o.vectors_size};
     l->n_state = d->features[l->o.state].size;
     l->n_actions = d->features[l->o.action].size;
-    l->state = soma__alloc(n * (size_t)l->n_state * sizeof *l->state);
-    l->action = soma__alloc(n * (size_t)l->n_actions * sizeof *l->action);
-    if (!l->state || !l->action) return soma__no_memory(err, "the states and actions of a dataset");
+    SOMA_TRY(soma__vectors_new(&l->vectors, d, &vectors, err));
     soma_pictures_opts o = {.n_cameras = l->o.n_cameras,
                             .episodes = l->episodes,
                             .n_episodes = l->o.n_episodes,
@@ -299,11 +313,8 @@ typedef struct reading {
 } reading;
 
 static soma_status read_episode(soma_loader *l, soma_pictures_hand *hand, int64_t e, soma_error *err) {
-    const soma_dataset_format *format = l->d->format;
-    int64_t position = l->episodes[e], first = l->starts[e];
-    if (l->starts[e + 1] == first) return SOMA_OK;
-    SOMA_TRY(format->read_vectors(hand->reader, position, l->o.state, l->state + first * l->n_state, err));
-    SOMA_TRY(format->read_vectors(hand->reader, position, l->o.action, l->action + first * l->n_actions, err));
+    if (l->starts[e + 1] == l->starts[e]) return SOMA_OK;
+    if (soma__vectors_fit(l->vectors)) SOMA_TRY(soma__vectors_fill(l->vectors, hand->reader, e, err));
     return soma__pictures_fill(l->pictures, hand, e, err);
 }
 
@@ -392,7 +403,7 @@ static soma_status start_workers(soma_loader *l, soma_error *err) {
     for (int i = 0; i < l->o.workers; i++) {
         worker *w = &l->workers[i];
         w->loader = l;
-        SOMA_TRY(soma__pictures_hand_open(&w->hand, l->pictures, err));
+        SOMA_TRY(soma__pictures_hand_open(&w->hand.pictures, l->pictures, err));
         if (pthread_create(&w->thread, NULL, work, w)) return soma__fail(err, SOMA_IO, "a loader's thread cannot be started");
         w->started = true;
     }
@@ -405,6 +416,9 @@ static void tell_places(const soma_loader *l) {
     if (on_demand && l->o.cache_size)
         soma__log(SOMA_LOG_INFO, "%s: %lld of %lld pictures have no room in memory or folder and are decoded each time they are needed",
                   l->d->path, (long long)on_demand, (long long)(disk + memory + on_demand));
+    if (!soma__vectors_fit(l->vectors))
+        soma__log(SOMA_LOG_INFO, "%s: states and actions are more than %zu MiB; they are read when they are needed", l->d->path,
+                  l->o.vectors_size >> 20);
 }
 
 soma_status soma__loader_open(soma_loader **out, const soma_dataset *d, const soma_loader_opts *opts, soma_error *err) {
@@ -426,6 +440,11 @@ soma_status soma__loader_open(soma_loader **out, const soma_dataset *d, const so
     return status;
 }
 
+static void close_hand(const soma_loader *l, loader_hand *hand) {
+    soma__pictures_hand_close(&hand->pictures, l->pictures);
+    soma__vectors_hand_close(&hand->vectors);
+}
+
 void soma__loader_close(soma_loader *l) {
     if (!l) return;
     pthread_mutex_lock(&l->lock);
@@ -434,16 +453,15 @@ void soma__loader_close(soma_loader *l) {
     pthread_mutex_unlock(&l->lock);
     for (int i = 0; l->workers && i < l->o.workers; i++) {
         if (l->workers[i].started) pthread_join(l->workers[i].thread, NULL);
-        soma__pictures_hand_close(&l->workers[i].hand, l->pictures);
+        close_hand(l, &l->workers[i].hand);
     }
     for (int64_t i = 0; l->slots && i < l->n_slots; i++) free_slot(&l->slots[i]);
     free_slot(&l->given);
-    if (l->pictures) soma__pictures_hand_close(&l->given_hand, l->pictures);
+    if (l->pictures) close_hand(l, &l->given_hand);
     soma__free(l->workers);
     soma__free(l->slots);
     soma__pictures_free(l->pictures);
-    soma__free(l->state);
-    soma__free(l->action);
+    soma__vectors_free(l->vectors);
     soma__free(l->starts);
     soma__free(l->episodes);
     pthread_cond_destroy(&l->changed);
@@ -456,7 +474,7 @@ void soma__loader_close(soma_loader *l) {
 soma_status soma__loader_read(soma_loader *l, int64_t n, const int64_t *episodes, const int64_t *frames, const soma_loader_batch **batch,
                               soma_error *err) {
     SOMA_CHECK(n > 0 && n <= l->o.batch, "soma__loader_read reads 1 to batch samples");
-    if (!l->given_hand.reader) SOMA_TRY(soma__pictures_hand_open(&l->given_hand, l->pictures, err));
+    if (!l->given_hand.pictures.reader) SOMA_TRY(soma__pictures_hand_open(&l->given_hand.pictures, l->pictures, err));
     if (!l->given.state && !make_slot(&l->given, l)) {
         free_slot(&l->given);
         l->given = (slot){0};

@@ -9,6 +9,7 @@
 #define SOMA_DATA_LOADER_H
 
 #include "data/pictures.h"
+#include "data/vectors.h"
 
 enum { SOMA_LOADER_CAMERAS = SOMA_PICTURES_CAMERAS };
 
@@ -20,14 +21,15 @@ typedef struct soma_loader_opts {
     int64_t n_episodes;
     int64_t horizon, batch;
     int64_t history; // frames before a sample's that come with it (default 0); its actions begin with the first of them
-    int workers; // threads; at least 1
-    int queue;   // batches ready ahead of the trainer
+    int workers;     // threads; at least 1
+    int queue;       // batches ready ahead of the trainer
     uint64_t seed;
-    int rank, ranks;    // this one of so many that share the samples (default: 0 of 1)
-    int side;           // pictures of side x side pixels, as openpi resizes them; 0: as they are
-    size_t cache_size;  // bytes of decoded pictures kept in memory (default: half of the machine's); what fits is decoded once
-    const char *folder; // of decoded pictures kept from run to run (data/pictures.h); NULL: none
-    size_t folder_size; // bytes that its files may take
+    int rank, ranks;     // this one of so many that share the samples (default: 0 of 1)
+    int side;            // pictures of side x side pixels, as openpi resizes them; 0: as they are
+    size_t cache_size;   // bytes of decoded pictures kept in memory (default: half of the machine's); what fits is decoded once
+    size_t vectors_size; // bytes of states and actions kept in memory (default: 1 GiB); episodes beyond it are read when they are needed
+    const char *folder;  // of decoded pictures kept from run to run (data/pictures.h); NULL: none
+    size_t folder_size;  // bytes that its files may take
     // Called while open reads and decodes, from one thread at a time; NULL: nobody wants to know. In frames.
     void (*progress)(void *user, int64_t done, int64_t total);
     void *user;
@@ -46,11 +48,13 @@ typedef struct soma_loader_batch {
 } soma_loader_batch;
 
 typedef struct soma_loader soma_loader; // one consumer
-// Reads all states and actions, and the pictures where they fit. Every episode listed must be present. `dataset` outlives the loader.
+// Reads all states and actions where they fit, and the pictures that do. Every episode listed must be present. `dataset` outlives the
+// loader.
 soma_status soma__loader_open(soma_loader **loader, const soma_dataset *dataset, const soma_loader_opts *opts, soma_error *err);
-void soma__loader_close(soma_loader *loader);                                       // NULL allowed
-int64_t soma__loader_samples(const soma_loader *loader);                            // frames per epoch, of all ranks together
-const soma_pictures *soma__loader_pictures(const soma_loader *loader);              // their sizes, and where they are kept
+void soma__loader_close(soma_loader *loader);                          // NULL allowed
+int64_t soma__loader_samples(const soma_loader *loader);               // frames per epoch, of all ranks together
+const soma_pictures *soma__loader_pictures(const soma_loader *loader); // their sizes, and where they are kept
+const soma_vectors *soma__loader_vectors(const soma_loader *loader);
 double soma__loader_waited(const soma_loader *loader);                              // seconds that `next` has waited for a batch
 soma_status soma__loader_seek(soma_loader *loader, int64_t batch, soma_error *err); // the next batch will be this one; it begins at 0
 // The next batch, borrowed until the next call. What went wrong in a worker is returned here and names the file.

@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #include "../../bench/large_set.h"
-#include "data/dataset.h"
+#include "data/loader.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -101,8 +101,41 @@ static void sampling(void **state) {
     soma__dataset_close(d);
 }
 
+// A loader under a limit: what it holds stays below it, what it gives is right, and it reads what its samples need and not all.
+static void loading(void **state) {
+    enum { LIMIT = 1 << 20, BATCHES = 30, BATCH = 4, HORIZON = 3 };
+    int64_t episodes[EPISODES], before = bytes_read();
+    soma_dataset *d = open_set(make("long", FRAMES, false));
+    soma_loader *l;
+    soma_error err = {0};
+    const soma_loader_batch *b;
+    for (int e = 0; e < EPISODES; e++) episodes[e] = e;
+    soma_loader_opts o = soma__loader_defaults();
+    o.state = soma__dataset_feature(d, "observation.state");
+    o.action = soma__dataset_feature(d, "action");
+    o.episodes = episodes;
+    o.n_episodes = EPISODES;
+    o.horizon = HORIZON;
+    o.batch = BATCH;
+    o.vectors_size = LIMIT;
+    if (soma__loader_open(&l, d, &o, &err)) fail_msg("%s", err.text);
+    if (before >= 0) assert_true(bytes_read() - before < EPISODES * FRAMES); // a byte per frame would be little
+    for (int k = 0; k < BATCHES; k++) {
+        if (soma__loader_next(l, &b, &err)) fail_msg("%s", err.text);
+        for (int i = 0; i < BATCH; i++) {
+            const float first = (float)(b->episode[i] * FRAMES + b->frame[i]), last = (float)((b->episode[i] + 1) * FRAMES - 1);
+            assert_true(b->state[i * WIDTH] == first);
+            for (int h = 0; h < HORIZON; h++)
+                assert_true(b->actions[(i * HORIZON + h) * WIDTH] == (first + (float)h < last ? first + (float)h : last));
+        }
+    }
+    assert_in_range(soma__vectors_held(soma__loader_vectors(l)), LIMIT / 2, LIMIT);
+    soma__loader_close(l);
+    soma__dataset_close(d);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(opening), cmocka_unit_test(sampling)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(opening), cmocka_unit_test(sampling), cmocka_unit_test(loading)};
     if (!mkdtemp(root)) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     soma__dir_remove(root, NULL);

@@ -119,6 +119,36 @@ static void same_batches(void **state) {
     soma__dataset_close(d);
 }
 
+// States and actions that do not fit: the same batches whatever the limit, which holds.
+static void little_memory(void **state) {
+    soma_dataset *d = open_dataset();
+    uint64_t want[BATCHES], got[BATCHES];
+    size_t held[4];
+    run(d, opts_of(d, 1), 0, want);
+    for (int i = 0; i < 4; i++) {
+        static const size_t limits[] = {0, 150, 350, SIZE_MAX};
+        soma_loader_opts o = opts_of(d, 3);
+        soma_loader *l;
+        const soma_loader_batch *b;
+        o.vectors_size = limits[i];
+        run(d, o, 0, got);
+        assert_memory_equal(want, got, sizeof want);
+        run(d, o, 23, got);
+        assert_memory_equal(want + 23, got + 23, sizeof want - 23 * sizeof *want);
+        assert_int_equal(soma__loader_open(&l, d, &o, NULL), SOMA_OK);
+        for (int k = 0; k < BATCHES; k++) assert_int_equal(soma__loader_next(l, &b, NULL), SOMA_OK);
+        held[i] = soma__vectors_held(soma__loader_vectors(l));
+        assert_in_range(held[i], 0, limits[i]);
+        int64_t episode = 5, frame = 2;
+        assert_int_equal(soma__loader_read(l, 1, &episode, &frame, &b, NULL), SOMA_OK);
+        assert_true(b->state[0] == 502);
+        soma__loader_close(l);
+    }
+    assert_true(!held[0] && held[1] && held[2] > held[1]);
+    assert_int_equal(held[3], (10 + 4 + 10 + 13 + 7) * 3 * sizeof(float));
+    soma__dataset_close(d);
+}
+
 // However many ranks share the work: together they see the batches of one that takes as much at once, and in an epoch every frame once.
 static void ranks(void **state) {
     enum { ALL = 12, STEPS = 9 };
@@ -384,7 +414,8 @@ static void failures(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(same_batches), cmocka_unit_test(contents), cmocka_unit_test(ranks),
-                                       cmocka_unit_test(folder),       cmocka_unit_test(sizes),    cmocka_unit_test(failures)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(same_batches), cmocka_unit_test(little_memory), cmocka_unit_test(contents),
+                                       cmocka_unit_test(ranks),        cmocka_unit_test(folder),        cmocka_unit_test(sizes),
+                                       cmocka_unit_test(failures)};
     return cmocka_run_group_tests(tests, make_dataset, remove_dataset);
 }

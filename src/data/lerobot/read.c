@@ -154,6 +154,11 @@ static soma_status read_vectors(soma_dataset_reader *r, int64_t episode, int fea
     return soma__dataset_check_finite(&r->l->d, file, episode, feature, out, err);
 }
 
+static bool together(const soma_dataset *d, int64_t episode, int64_t other) {
+    const lerobot_episode *a = &((const lerobot *)d)->places[episode], *b = &((const lerobot *)d)->places[other];
+    return a->data == b->data && a->block == b->block;
+}
+
 // ---- pictures
 
 static soma_status read_inline(soma_dataset_reader *r, int64_t episode, int64_t frame, const soma_feature *f, uint8_t *out,
@@ -241,6 +246,7 @@ const soma_dataset_format soma__dataset_format_lerobot = {
     .reader_close = reader_close,
     .present = lerobot_present,
     .read_vectors = read_vectors,
+    .together = together,
     .read_image = read_image,
     .declared_stats = lerobot_declared_stats,
     .source = source,
