@@ -251,4 +251,9 @@ void soma__bench_data_print(const json_t *r) {
            at(large, "open_seconds", 0), at(large, "open_seconds", 1), at(large, "open_seconds", 2), real(large, "open_bytes") / 1e6);
     printf("%-28s %.1f ms each (%.1f to %.1f), %.1f MB\n", "episodes at random", 1e3 * at(large, "episode_seconds", 0),
            1e3 * at(large, "episode_seconds", 1), 1e3 * at(large, "episode_seconds", 2), real(large, "sampling_bytes") / 1e6);
+    const json_t *loader = json_object_get(large, "loader");
+    printf("%-28s %.3f s to open, then %.0f, %.0f, %.0f samples/s; at most %.1f MB, states and actions %.1f of %.1f MB\n", "loader",
+           real(loader, "open_seconds"), at(loader, "samples_per_second", 0), at(loader, "samples_per_second", 1),
+           at(loader, "samples_per_second", 2), real(loader, "peak_bytes") / 1e6, real(loader, "held_bytes") / 1e6,
+           real(loader, "limit_bytes") / 1e6);
 }
