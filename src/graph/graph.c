@@ -40,10 +40,11 @@ const soma_op_info soma__ops[SOMA_OP_COUNT] = {
 #define OP_MAX_POOL .grad = soma__grad_max_pool
 #define OP_MAX_POOL_GRAD .grad = NULL
 #define OP_SOFTMAX .grad = soma__grad_softmax
+#define OP_DROPOUT .grad = soma__grad_dropout
 #define OP_STORE .effect = true
 #define OP_ADAMW .effect = true
     SOMA_OP_LIST(NAME)};
-_Static_assert(SOMA_OP_COUNT == 36, "a new op needs a row above, a builder, a plain kernel and rows in tests/ops");
+_Static_assert(SOMA_OP_COUNT == 37, "a new op needs a row above, a builder, a plain kernel and rows in tests/ops");
 
 const char *soma__op_name(soma_op op) { return (unsigned)op < SOMA_OP_COUNT ? soma__ops[op].name : "unknown op"; }
 

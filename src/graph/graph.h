@@ -51,6 +51,7 @@ enum { SOMA_MAX_SRC = 8 };
     X(MAX_POOL, "max_pool")                     /* x [N,H,W,C] -> [N,H',W',C] over windows; p.conv */                                \
     X(MAX_POOL_GRAD, "max_pool_grad")           /* x, dy -> as x: to the first of the largest */                                     \
     X(SOFTMAX, "softmax")                       /* over the last dimension */                                                        \
+    X(DROPOUT, "dropout")                       /* x, key i32 [2] -> as x: 0 with probability p.drop.rate, else x / (1 - rate) */    \
     X(STORE, "store")                           /* copies src[0] into the state src[1], from row src[2] on; gives a view of it */    \
     X(ADAMW, "adamw")                           /* updates w, m, v (and ema) in place; see soma_adamw */
 
@@ -102,6 +103,12 @@ typedef struct soma_window {
     int32_t size[2], stride[2], pad[2]; // rows, columns
 } soma_window;
 
+// Of a dropout: how probable, and which of the graph's it is.
+typedef struct soma_drop_place {
+    float rate;
+    int place;
+} soma_drop_place;
+
 typedef union soma_op_params {
     struct {
         soma_view_kind kind;
@@ -141,7 +148,9 @@ typedef union soma_op_params {
     struct {
         float scale;
         soma_dtype product;
+        soma_drop_place drop; // of the probabilities; src[7]: its key, or NULL
     } attention;
+    soma_drop_place drop;
     struct {
         soma_window window;
         soma_dtype product; // as of matmul
@@ -246,6 +255,17 @@ soma_tensor *soma_rotate(soma_tensor *x, soma_tensor *pos, float theta); // x [B
 #define SOMA_BLOCK_NEVER INT32_MAX
 soma_tensor *soma_attend(soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_tensor *q_block, soma_tensor *k_block, float scale,
                          soma_dtype product);
+// Dropout of training: a value becomes 0 with probability `rate` (below 1), else it is divided by 1 - rate. Which ones follows from the key
+// i32 [2], an input that every run is given anew, and from the place in the graph and in the tensor alone, so that the backward pass and any
+// number of threads drop the same, and no mask is kept. key NULL or rate 0: x itself.
+typedef struct soma_drop {
+    soma_tensor *key;
+    float rate;
+} soma_drop;
+soma_tensor *soma_dropout(soma_tensor *x, soma_drop drop);
+// soma_attend whose probabilities are dropped, as the published models train.
+soma_tensor *soma_attend_dropped(soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_tensor *q_block, soma_tensor *k_block, float scale,
+                                 soma_dtype product, soma_drop drop);
 // t [B] -> [B, D] f32: D/2 sines, then D/2 cosines of 2 pi t / period_i, period_i = min (max/min)^(i / (D/2 - 1)). Not differentiable.
 soma_tensor *soma_time_embed(soma_tensor *t, int64_t D, double min_period, double max_period);
 // x [N, H, W, C], kernel w [O, C, h, w] as published, bias [O] or NULL -> [N, H', W', O] of x's dtype, H' = (H + 2 pad - h) / stride + 1. The

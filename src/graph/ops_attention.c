@@ -26,6 +26,11 @@ void soma__grad_rope(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) {
 
 soma_tensor *soma_attend(soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_tensor *q_block, soma_tensor *k_block, float scale,
                          soma_dtype product) {
+    return soma_attend_dropped(q, k, v, q_block, k_block, scale, product, (soma_drop){0});
+}
+
+soma_tensor *soma_attend_dropped(soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_tensor *q_block, soma_tensor *k_block, float scale,
+                                 soma_dtype product, soma_drop drop) {
     soma_graph *g = q->graph;
     if (soma__failed(g)) return soma__nothing(g);
     bool fits = q->n_dims == 4 && k->n_dims == 4 && soma__same_shape(k, v) && q->shape[0] == k->shape[0] && q->shape[3] == k->shape[3] &&
@@ -41,6 +46,9 @@ soma_tensor *soma_attend(soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_te
     memcpy(t->src, src, sizeof src);
     t->p.attention.scale = scale;
     t->p.attention.product = product;
+    if (!drop.key || drop.rate == 0 || !soma__drop_fits(g, drop)) return t;
+    t->src[7] = drop.key;
+    t->p.attention.drop = (soma_drop_place){drop.rate, t->id};
     return t;
 }
 
@@ -51,6 +59,7 @@ void soma__grad_attention(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) {
     memcpy(d->src, t->src, 5 * sizeof *d->src);
     d->src[5] = t;
     d->src[6] = dy;
+    d->src[7] = t->src[7];
     d->p = t->p;
     dsrc[0] = soma__part(d, 0, 4, q->shape);
     dsrc[1] = soma__part(d, nq, 4, k->shape);

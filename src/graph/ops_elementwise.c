@@ -87,6 +87,33 @@ soma_tensor *soma_cast(soma_tensor *x, soma_dtype dtype) { return x->dtype == dt
 soma_tensor *soma_contiguous(soma_tensor *x) { return soma__is_contiguous(x) ? x : copy(x, x->dtype); }
 void soma__grad_copy(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) { dsrc[0] = dy; } // gradients stay f32 whatever the cast
 
+// ---- dropout
+
+bool soma__drop_fits(soma_graph *g, soma_drop d) {
+    char a[96];
+    if (d.rate > 0 && d.rate < 1 && d.key->dtype == SOMA_I32 && d.key->n_dims == 1 && d.key->shape[0] == 2 && d.key->stride[0] == 1)
+        return !soma__failed(g);
+    soma__mistake(g, "dropout of %g with a key %s %s", (double)d.rate, soma_dtype_name(d.key->dtype), soma__shape_text(a, d.key));
+    return false;
+}
+
+static soma_tensor *dropout(soma_tensor *x, soma_tensor *key, soma_op_params p) {
+    x = soma_contiguous(x);
+    soma_tensor *t = soma__node(x->graph, SOMA_OP_DROPOUT, x->dtype, x->n_dims, x->shape);
+    t->src[0] = x;
+    t->src[1] = key;
+    t->p = p;
+    return t;
+}
+
+soma_tensor *soma_dropout(soma_tensor *x, soma_drop d) {
+    if (!d.key || d.rate == 0) return x;
+    if (!soma__drop_fits(x->graph, d)) return soma__nothing(x->graph);
+    return dropout(x, d.key, (soma_op_params){.drop = {d.rate, (int)x->graph->n_tensors}});
+}
+
+void soma__grad_dropout(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) { dsrc[0] = dropout(dy, t->src[1], t->p); }
+
 // ---- sums
 
 soma_tensor *soma_sum(soma_tensor *x, uint32_t dims) {

@@ -101,6 +101,7 @@ typedef struct soma_build {
     size_t n_adapters;
     const char *const *frozen; // globs over weights' names
     size_t n_frozen;
+    bool dropout;   // TRAIN: what the config drops is dropped; false: a loss that is only looked at
     bool recompute; // TRAIN: the backward pass computes each block's intermediates again instead of keeping them
     bool pull;      // of a set of plans: also what real-time chunking's gradient needs (policy/rtc.h)
 } soma_build;

@@ -69,7 +69,8 @@ soma_tensor *soma_attention(const soma_scope *s, soma_tensor *q, soma_tensor *k,
     int64_t K = q->n_dims == 4 ? q->shape[3] : 1;
     if (!mask.q_block) mask.q_block = one_block(q);
     if (!mask.k_block) mask.k_block = one_block(k);
-    return soma_attend(q, k, v, mask.q_block, mask.k_block, (float)(1 / sqrt((double)K)), s->precision.product); // [B, T, H, K]
+    const float scale = (float)(1 / sqrt((double)K));
+    return soma_attend_dropped(q, k, v, mask.q_block, mask.k_block, scale, s->precision.product, mask.drop); // [B, T, H, K]
 }
 
 soma_tensor *soma_gated_mlp(const soma_scope *s, soma_tensor *x, int64_t F, soma_unary f) {

@@ -103,10 +103,11 @@ soma_tensor *soma_modulation(const soma_scope *s, const char *name, soma_tensor 
 soma_normed soma_modulated_norm(soma_tensor *x, soma_tensor *modulation, float eps);
 
 // ---- attention
-// Query i sees key j iff k_block[j] <= q_block[i] (graph.h). {NULL, NULL}: everything is seen.
+// Query i sees key j iff k_block[j] <= q_block[i] (graph.h). {0}: everything is seen, nothing is dropped.
 typedef struct soma_mask {
     soma_tensor *q_block; // i32 [B, T]
     soma_tensor *k_block; // i32 [B, S]
+    soma_drop drop;       // of the probabilities, in training
 } soma_mask;
 
 soma_tensor *soma_heads(soma_tensor *x, int64_t n_heads);               // [B, T, H K] -> [B, T, H, K]

@@ -9,6 +9,7 @@
 
 static void build(soma_pass *pass, soma_trainer *t, bool training) {
     soma_build b = soma__trainer_build(t, pass->n, pass->draws);
+    b.dropout = training;
     t->model->family->build(t->model, &b, pass->graph);
     for (size_t i = 0; training && i < pass->graph->n_tensors; i++) {
         soma_tensor *loss = pass->graph->tensors[i];

@@ -119,12 +119,22 @@ BUILD(b_up_gaps, soma_conv_transposed(x[0], x[1], x[2], WINDOW(0, 0, 3, 0), ((in
 BUILD(b_pool, soma_max_pool(x[0], WINDOW(3, 3, 2, 1)))
 BUILD(b_pool_strided, soma_max_pool(soma_permute(x[0], (int[]){0, 2, 3, 1}), WINDOW(2, 3, 1, 0)))
 BUILD(b_softmax, soma_softmax(x[0]))
+BUILD(b_dropout, soma_dropout(x[0], (soma_drop){x[1], 0.3f}))
+BUILD(b_dropout_view, soma_dropout(soma_transpose(x[0]), (soma_drop){x[1], 0.3f}))
+BUILD(b_attend_dropped, soma_attend_dropped(x[0], x[1], x[2], x[3], x[4], 0.25f, SOMA_F32, (soma_drop){x[5], 0.3f}))
 BUILD(b_cross, soma_cross_entropy(x[0], x[1]))
 BUILD(b_time, soma_time_embed(x[0], 16, 4e-3, 4.0))
 
 #define ATTENTION(B, T, H, S, KV, K)                                                                             \
     {                                                                                                            \
         V4(B, T, H, K), V4(B, S, KV, K), V4(B, S, KV, K), {BLOCKS, 2, {B, T}, true}, { BLOCKS, 2, {B, S}, true } \
+    }
+
+#define KEY \
+    { IDS, 1, {2}, true }
+#define DROPPED(B, T, H, S, KV, K)                                                                                    \
+    {                                                                                                                 \
+        V4(B, T, H, K), V4(B, S, KV, K), V4(B, S, KV, K), {BLOCKS, 2, {B, T}, true}, {BLOCKS, 2, {B, S}, true}, KEY \
     }
 
 static const row rows[] = {
@@ -204,6 +214,10 @@ static const row rows[] = {
     {"max_pool gradient", SOMA_OP_MAX_POOL_GRAD, b_pool, {V4(1, 4, 5, 2)}, 1e-7},
     {"max_pool, channels first", SOMA_OP_MAX_POOL, b_pool_strided, {V4(2, 3, 5, 6)}, 1e-7, true},
     {"softmax", SOMA_OP_SOFTMAX, b_softmax, {V3(4, 6, 70)}, 1e-6},
+    {"dropout", SOMA_OP_DROPOUT, b_dropout, {V3(5, 66, 150), KEY}, 1e-7},
+    {"dropout of a view", SOMA_OP_DROPOUT, b_dropout_view, {V2(30, 70), KEY}, 1e-7},
+    {"attention, dropped", SOMA_OP_ATTENTION, b_attend_dropped, DROPPED(2, 70, 4, 90, 2, 16), 1e-5},
+    {"attention gradient, dropped", SOMA_OP_ATTENTION_GRAD, b_attend_dropped, DROPPED(2, 33, 2, 150, 2, 8), 1e-5},
     {"cross_entropy", SOMA_OP_CROSS_ENTROPY, b_cross, {V3(4, 6, 11), {IDS, 2, {4, 6}, true}}, 1e-6},
     {"cross_entropy gradient", SOMA_OP_CROSS_ENTROPY_GRAD, b_cross, {V2(50, 5003), {IDS, 1, {50}, true}}, 1e-6},
     {"time_embed", SOMA_OP_TIME_EMBED, b_time, {V1(5)}, 1e-6, true},

@@ -161,6 +161,36 @@ static void test_act(void **state) {
     assert_non_null(var);
     for (int64_t i = 0; i < var->n_values; i++) assert_true(((const float *)var->data)[i] == 1);
     soma__safetensors_close(st);
+    soma_train_opts o = options("act", "act_threads");
+    watch w = {0};
+    o.threads = 2; // what is dropped follows from seed, step and place alone
+    train(&o, &w, SOMA_OK);
+    assert_same_weights("act", "act_threads");
+}
+
+// The graph that learns drops, the one that is looked at does not, and a config may drop nothing.
+static void test_dropout(void **state) {
+    for (int i = 0; i < 3; i++) {
+        json_t *config = json_pack("{s:s, s:s, s:f}", "type", "act", "preset", "nano", "dropout", i == 2 ? 0.0 : 0.1);
+        soma_model *model;
+        soma_graph *graph;
+        soma_error err = {0};
+        if (soma__model_new(&model, config, "test", &err) || soma_graph_new(&graph, &err)) fail_msg("%s", err.text);
+        soma_build b = soma__build_defaults(SOMA_PROGRAM_TRAIN, 2);
+        b.dropout = i != 1;
+        model->family->build(model, &b, graph);
+        assert_int_equal(graph->error.code, SOMA_OK);
+        int drops = 0, attentions = 0;
+        for (size_t k = 0; k < graph->n_tensors; k++) {
+            drops += graph->tensors[k]->op == SOMA_OP_DROPOUT;
+            attentions += graph->tensors[k]->op == SOMA_OP_ATTENTION && graph->tensors[k]->src[7];
+        }
+        assert_int_equal(attentions, i ? 0 : 2 + 2 + 2);        // an encoder's layer has one, the decoder's two
+        assert_int_equal(drops, i ? 0 : 3 * 2 + 3 * 2 + 4 * 1); // behind each, within the feed-forward and behind it
+        soma_graph_free(graph);
+        soma__model_free(model);
+        json_decref(config);
+    }
 }
 
 static void test_diffusion(void **state) {
@@ -222,6 +252,7 @@ static void refuses(const char *family, const char *sizes, const char *part) {
 static void test_refusals(void **state) {
     refuses("act", "{\"dim_model\": 18, \"n_heads\": 4}", "dim_model is a multiple");
     refuses("act", "{\"vision_backbone\": \"resnet50\"}", "resnet18 and resnet34");
+    refuses("act", "{\"dropout\": 1}", "dropout is 1, of 0 to below 1");
     refuses("act", "{\"feedforward_activation\": \"gelu\"}", "relu is known");
     refuses("diffusion", "{\"horizon\": 7, \"n_action_steps\": 2}", "need a multiple of 2");
     refuses("diffusion", "{\"crop_shape\": [84, 84]}", "crop_shape 84 x 84 of pictures of");
@@ -251,7 +282,8 @@ static void test_contradictions(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_act), cmocka_unit_test(test_diffusion), cmocka_unit_test(test_backbone),
-                                       cmocka_unit_test(test_refusals), cmocka_unit_test(test_contradictions)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_act),       cmocka_unit_test(test_dropout),
+                                       cmocka_unit_test(test_diffusion), cmocka_unit_test(test_backbone),
+                                       cmocka_unit_test(test_refusals),  cmocka_unit_test(test_contradictions)};
     return cmocka_run_group_tests(tests, make_dots, remove_dots);
 }

@@ -40,6 +40,7 @@ cpu_kernel *const cpu_plain[SOMA_OP_COUNT] = {
     [SOMA_OP_MAX_POOL] = plain_max_pool,
     [SOMA_OP_MAX_POOL_GRAD] = plain_max_pool_grad,
     [SOMA_OP_SOFTMAX] = plain_softmax,
+    [SOMA_OP_DROPOUT] = plain_dropout,
     [SOMA_OP_STORE] = plain_store,
     [SOMA_OP_ADAMW] = plain_adamw,
 };
@@ -75,6 +76,7 @@ static cpu_chooser *const choosers[SOMA_OP_COUNT] = {
     [SOMA_OP_CONV_GRAD] = cpu_fast_conv_grad,
     [SOMA_OP_MAX_POOL] = cpu_fast_max_pool,
     [SOMA_OP_MAX_POOL_GRAD] = cpu_fast_max_pool_grad,
+    [SOMA_OP_DROPOUT] = cpu_fast_dropout,
     [SOMA_OP_STORE] = cpu_fast_store,
     [SOMA_OP_ADAMW] = cpu_fast_adamw,
 };

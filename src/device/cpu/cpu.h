@@ -46,6 +46,7 @@ cpu_chooser cpu_fast_rope, cpu_fast_sum, cpu_fast_concat, cpu_fast_pad, cpu_fast
 cpu_chooser cpu_fast_cross_entropy, cpu_fast_cross_entropy_grad;
 cpu_chooser cpu_fast_conv, cpu_fast_conv_grad; // the first of CONV and CONV_TRANSPOSED
 cpu_chooser cpu_fast_max_pool, cpu_fast_max_pool_grad;
+cpu_chooser cpu_fast_dropout;
 
 // A profile: from now on every run of the plan adds each step's seconds; `plain` tells whether the step runs its plain kernel.
 soma_status cpu_profile_start(soma_plan *plan, soma_error *err);

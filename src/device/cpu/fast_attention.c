@@ -11,7 +11,7 @@
 //
 // Declined: a head size that is not contiguous, or is above 256.
 #include "device/cpu/fast_attention.h"
-#include "device/cpu/fast.h"
+#include "device/cpu/drop.h"
 #include "device/cpu/fast_matmul.h"
 
 #include <string.h>
@@ -29,6 +29,8 @@ typedef struct attention {
     int64_t words, value_words;               // of a contraction over the head size; over all keys
     int64_t key_size, value_size, score_size; // words: packed keys, packed values, scores of a tile
     const cpu_run *run;
+    cpu_drop_row *drop_row; // NULL: nothing is dropped
+    cpu_drop drop;
     char *dq;
     float *dk, *dv;
 } attention;
@@ -128,6 +130,20 @@ static void inner_product(const attention *a, const view *v, int64_t rows, const
                      scores + at + n, v->ld);
 }
 
+// Dropout of a tile's scores, by query and key.
+static void drop_scores(const attention *a, const view *v, int64_t b, int64_t head, int64_t row0, int64_t rows, float *scores) {
+    for (int64_t i = 0; i < rows && a->drop_row; i++)
+        for (int64_t r = 0, at = i * v->ld; r < v->n_runs; at += v->columns[r++])
+            a->drop_row(scores + at, scores + at, v->columns[r], &a->drop,
+                        (uint32_t)(((b * a->H + head) * a->T + row0 + i) * a->S + v->from[r]));
+}
+
+static void set_drop(attention *a, const soma_tensor *key) {
+    if (!key) return;
+    a->drop_row = CPU_KERNEL_PICK(a->run->isa, cpu_drop_row);
+    a->drop = cpu_drop_of(a->run, key, a->out->p.attention.drop);
+}
+
 // Zeros behind n elements of each row, to whole tiles.
 static void fill_rows(const attention *a, uint32_t *packed, int64_t ld, int64_t rows, int64_t n) {
     const int64_t had = cpu_ceil(n, a->gemm->step), words = words_of(a, n);
@@ -219,6 +235,7 @@ static void forward_item(void *ctx, int64_t item, int thread) {
         fill_rows(a, q, a->words, rows, a->K);
         inner_product(a, &v, rows, q, keys, scores);
         a->softmax->forward(scores, v.ld, rows, v.n_columns, v.k_block, v.q_block, a->out->p.attention.scale, inverse);
+        drop_scores(a, &v, b, head, row0, rows, scores);
         outer_product(a, &v, rows, scores, packed, keys + a->key_size, out, a->K);
         for (int64_t i = 0; i < rows; i++) a->softmax->times(out + i * a->K, a->K, inverse[i]);
     }
@@ -229,6 +246,7 @@ static void attention_run(const cpu_run *run, const soma_step *step) {
     attention a;
     if (!attention_new(&a, step, run->isa, true)) return; // was refused by the chooser
     a.run = run;
+    set_drop(&a, step->nodes[0]->src[7]);
     soma__pool_run(run->pool, a.B * a.KV * 2, pack_item, &a);
     soma__pool_run(run->pool, a.B * a.H * a.n_tiles, forward_item, &a);
 }
@@ -291,9 +309,11 @@ static void backward_tile(const attention *a, const backward_space *s, int64_t b
     a->gemm->pack_panels(s->dout_turned, &g_turned, 0, a->K, row0, rows);
     inner_product(a, &v, rows, s->q, s->keys, s->p);
     inner_product(a, &v, rows, s->dout, s->values, s->ds);
+    drop_scores(a, &v, b, head, row0, rows, s->ds);
     float inverse[ROWS];
     a->softmax->forward(s->p, v.ld, rows, v.n_columns, v.k_block, v.q_block, scale, inverse);
     a->softmax->backward(s->ds, s->p, v.ld, rows, v.n_columns, scale, inverse);
+    drop_scores(a, &v, b, head, row0, rows, s->p);
     outer_product(a, &v, rows, s->ds, s->packed, s->keys_turned, dq, a->H * a->K);
     add_to_keys(a, &v, rows, s->ds, s->packed, s->q_turned, dk);
     add_to_keys(a, &v, rows, s->p, s->packed, s->dout_turned, dv);
@@ -320,6 +340,7 @@ static void attention_grad_run(const cpu_run *run, const soma_step *step) {
     attention a;
     if (!attention_new(&a, step, run->isa, false)) return; // was refused by the chooser
     a.run = run;
+    set_drop(&a, step->nodes[0]->src[7]);
     a.dq = cpu_at(run, a.out);
     a.dk = (float *)a.dq + soma__numel(a.q);
     a.dv = a.dk + soma__numel(a.k);

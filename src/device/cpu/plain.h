@@ -56,6 +56,6 @@ static inline int64_t plain_row(const soma_tensor *t, int64_t r) {
 cpu_kernel plain_elementwise, plain_concat, plain_pad, plain_sum, plain_matmul, plain_embed, plain_embed_grad, plain_rms_norm,
     plain_rms_norm_grad, plain_layer_norm, plain_layer_norm_grad, plain_rope, plain_attention, plain_attention_grad, plain_time_embed,
     plain_store, plain_adamw, plain_cross_entropy, plain_cross_entropy_grad, plain_quant_matmul, plain_conv, plain_conv_transposed,
-    plain_conv_grad, plain_max_pool, plain_max_pool_grad, plain_softmax;
+    plain_conv_grad, plain_max_pool, plain_max_pool_grad, plain_softmax, plain_dropout;
 
 #endif

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Plain rotary positions and attention. One query head at a time, the whole row of scores in the thread's workspace.
+#include "device/cpu/drop.h"
 #include "device/cpu/plain.h"
 
 void plain_rope(const cpu_run *run, const soma_step *step) {
@@ -30,11 +31,13 @@ typedef struct {
     const int32_t *bq, *bk;
     int64_t B, T, H, S, KV, K;
     float scale;
-    bool round;
+    bool round, drops;
+    cpu_drop drop;
 } attention;
 
 static attention open_attention(const cpu_run *run, const soma_tensor *t) {
     const soma_tensor *q = t->src[0], *k = t->src[1], *v = t->src[2];
+    const soma_tensor *key = t->src[7];
     return (attention){q,
                        k,
                        v,
@@ -52,7 +55,9 @@ static attention open_attention(const cpu_run *run, const soma_tensor *t) {
                        k->shape[2],
                        q->shape[3],
                        t->p.attention.scale,
-                       t->p.attention.product == SOMA_BF16};
+                       t->p.attention.product == SOMA_BF16,
+                       key,
+                       key ? cpu_drop_of(run, key, t->p.attention.drop) : (cpu_drop){{0}, 0, 0}};
 }
 
 static float load(const attention *a, const soma_tensor *t, const void *data, int64_t b, int64_t i, int64_t h, int64_t d) {
@@ -78,6 +83,11 @@ static void probabilities(const attention *a, int64_t b, int64_t i, int64_t h, f
     for (int64_t j = 0; sum > 0 && j < a->S; j++) p[j] = (float)(p[j] / sum);
 }
 
+// What of key j's probability (or of its gradient) takes part for query (b, i, h).
+static float dropped(const attention *a, int64_t b, int64_t i, int64_t h, int64_t j, float p) {
+    return a->drops ? cpu_dropped(&a->drop, (uint32_t)(((b * a->H + h) * a->T + i) * a->S + j), p) : p;
+}
+
 void plain_attention(const cpu_run *run, const soma_step *step) {
     const soma_tensor *t = step->nodes[0];
     attention a = open_attention(run, t);
@@ -91,13 +101,14 @@ void plain_attention(const cpu_run *run, const soma_step *step) {
                 for (int64_t d = 0; d < a.K; d++) {
                     double sum = 0;
                     for (int64_t j = 0; j < a.S; j++)
-                        if (p[j] > 0) sum += (double)p[j] * load(&a, a.v, a.pv, b, j, h / (a.H / a.KV), d);
+                        if (p[j] > 0) sum += (double)dropped(&a, b, i, h, j, p[j]) * load(&a, a.v, a.pv, b, j, h / (a.H / a.KV), d);
                     plain_save(out, t->dtype, o++, (float)sum);
                 }
             }
 }
 
-// With P the probabilities: dV = P^T dO; dP = dO V^T; dS = P (dP - sum_j P dP); dQ = scale dS K; dK = scale dS^T Q
+// With P the probabilities and M what dropout makes of them: dV = M(P)^T dO; dP = M(dO V^T); dS = P (dP - sum_j P dP); dQ = scale dS K; dK
+// = scale dS^T Q
 void plain_attention_grad(const cpu_run *run, const soma_step *step) {
     const soma_tensor *t = step->nodes[0], *dout = t->src[6];
     attention a = open_attention(run, t);
@@ -115,17 +126,17 @@ void plain_attention_grad(const cpu_run *run, const soma_step *step) {
                     double dot = 0;
                     for (int64_t d = 0; p[j] > 0 && d < a.K; d++)
                         dot += (double)load(&a, dout, pd, b, i, h, d) * load(&a, a.v, a.pv, b, j, kv, d);
-                    dp[j] = (float)dot;
-                    mean += dot * p[j];
+                    dp[j] = dropped(&a, b, i, h, j, (float)dot);
+                    mean += (double)dp[j] * p[j];
                 }
                 for (int64_t j = 0; j < a.S; j++) {
                     if (!(p[j] > 0)) continue;
-                    float ds = p[j] * (dp[j] - (float)mean) * a.scale;
+                    float ds = p[j] * (dp[j] - (float)mean) * a.scale, seen = dropped(&a, b, i, h, j, p[j]);
                     int64_t ik = ((b * a.S + j) * a.KV + kv) * a.K;
                     for (int64_t d = 0; d < a.K; d++) {
                         dq[iq + d] += ds * load(&a, a.k, a.pk, b, j, kv, d);
                         dk[ik + d] += ds * load(&a, a.q, a.pq, b, i, h, d);
-                        dv[ik + d] += p[j] * load(&a, dout, pd, b, i, h, d);
+                        dv[ik + d] += seen * load(&a, dout, pd, b, i, h, d);
                     }
                 }
             }

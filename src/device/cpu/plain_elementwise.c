@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The specification of element-wise ops: each output element is worked out from the chain's last node down, in float.
+#include "device/cpu/drop.h"
 #include "device/cpu/plain.h"
 
 // tanh(log(1 + exp(x))), of which 1 is all that is left above 20
@@ -74,4 +75,16 @@ void plain_elementwise(const cpu_run *run, const soma_step *step) {
     int64_t index[SOMA_MAX_DIMS] = {0}, i = 0;
     do plain_save(out, t->dtype, i++, value(run, step, t, index, t->n_dims));
     while (plain_next(index, t->shape, t->n_dims));
+}
+
+void plain_dropout(const cpu_run *run, const soma_step *step) {
+    const soma_tensor *t = step->nodes[0], *x = t->src[0];
+    const cpu_drop drop = cpu_drop_of(run, t->src[1], t->p.drop);
+    const void *from = cpu_at(run, x);
+    void *out = cpu_at(run, t);
+    int64_t index[SOMA_MAX_DIMS] = {0}, i = 0;
+    do {
+        plain_save(out, t->dtype, i, cpu_dropped(&drop, (uint32_t)i, plain_load(from, x->dtype, plain_offset(x, index, t->n_dims))));
+        i++;
+    } while (plain_next(index, t->shape, t->n_dims));
 }

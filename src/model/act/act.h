@@ -17,7 +17,8 @@ typedef struct act_config {
     int64_t depth, decoder_depth, vae_depth; // layers
     int64_t latent, n_action_steps;          // what of a chunk LeRobot executes before it asks again
     bool vae, pre_norm;
-    double kl_weight, dropout, lr_backbone; // dropout, lr_backbone: of LeRobot's trainer alone
+    double kl_weight, dropout;
+    double lr_backbone; // of LeRobot's trainer alone
 } act_config;
 
 soma_status act_model_new(soma_model **model, const json_t *config, const char *where, soma_error *err);
@@ -35,6 +36,7 @@ extern const soma_purpose act_purposes[];
 typedef struct act_layer {
     int64_t n_heads, mlp;
     bool pre_norm;
+    soma_drop drop; // of probabilities, of what attention gives, within and behind the feed-forward
 } act_layer;
 // x [B, T, D]; keys that nobody sees have SOMA_BLOCK_NEVER in mask.k_block
 soma_tensor *act_encoder_layer(const soma_scope *s, soma_tensor *x, soma_tensor *pos, soma_mask mask, const act_layer *l);

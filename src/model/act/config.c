@@ -43,7 +43,7 @@ static const act_config nano = {
     .n_action_steps = 30,
     .vae = true,
     .kl_weight = 10,
-    .dropout = 0,
+    .dropout = 0.1,
     .lr_backbone = 1e-5,
 };
 
@@ -100,6 +100,8 @@ static soma_status check_sizes(const act_config *c, const char *where, soma_erro
     if (c->width % c->n_heads || c->width % 4 || c->width < 8)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: dim_model is a multiple of n_heads and of 4 (sines and cosines of rows and columns)",
                           where);
+    if (!(c->dropout >= 0 && c->dropout < 1))
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: dropout is %g, of 0 to below 1", where, c->dropout);
     if (c->n_action_steps > c->model.info.horizon)
         return soma__fail(err, SOMA_BAD_INPUT, "%s: n_action_steps is %lld, of a chunk of %lld", where, (long long)c->n_action_steps,
                           (long long)c->model.info.horizon);

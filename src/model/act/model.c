@@ -3,6 +3,8 @@
 // of learned queries, one for each action, reads the chunk out of it. In training a second encoder (the CVAE's) makes the latent of the
 // chunk that is to be learned; acting takes zeros, its prior's mean.
 //
+// TRAIN drops values in the transformers as LeRobot's does, where the build asks for it.
+//
 // ENCODE leaves the memory, DENOISE is the decoder, once. Weights: LeRobot's, name for name.
 #include "model/act/act.h"
 
@@ -236,12 +238,14 @@ void act_build(const soma_model *model, const soma_build *b, soma_graph *graph) 
                  .g = graph,
                  .root = &root,
                  .run = b->program == SOMA_PROGRAM_TRAIN ? "train" : "infer",
-                 .layer = {c->n_heads, c->mlp, c->pre_norm},
+                 .layer = {.n_heads = c->n_heads, .mlp = c->mlp, .pre_norm = c->pre_norm},
                  .B = b->batch,
                  .D = c->width,
                  .h = soma_resnet_side(model->info.image_size),
                  .w = soma_resnet_side(soma__image_width(&model->info))};
     m.T = 2 + model->info.n_cameras * m.h * m.w;
+    if (b->program == SOMA_PROGRAM_TRAIN && b->dropout && c->dropout > 0)
+        m.layer.drop = (soma_drop){soma_input(graph, "dropout.key", SOMA_I32, 1, (int64_t[]){2}), (float)c->dropout};
     switch (b->program) {
     case SOMA_PROGRAM_ENCODE: build_encode(&m); break;
     case SOMA_PROGRAM_DENOISE: build_denoise(&m); break;

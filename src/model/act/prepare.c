@@ -4,6 +4,8 @@
 
 #include "base/rng.h"
 
+#include <string.h>
+
 // Place i of n as the 2-D positions count: from 2 pi / n to 2 pi.
 static soma_status feed_places(soma_feed *feed, const char *name, int64_t n, soma_error *err) {
     float *at = soma__feed_own(feed, name, sizeof *at * (size_t)n);
@@ -30,6 +32,14 @@ static soma_status feed_chunk(soma_feed *feed, const act_config *c, const soma_b
     return SOMA_OK;
 }
 
+static soma_status feed_dropout(soma_feed *feed, const soma_batch *b, soma_error *err) {
+    const soma_rng all = soma__rng(b->seed), own = soma__rng_fold(&all, 1); // beside the latent's noise
+    int32_t *key = soma__feed_own(feed, "dropout.key", 2 * sizeof *key);
+    if (!key) return soma__no_memory(err, "a batch's dropout");
+    memcpy(key, &own.key, sizeof own.key);
+    return SOMA_OK;
+}
+
 soma_status act_prepare(const soma_model *model, const soma_batch *b, soma_feed *feed, soma_error *err) {
     const act_config *c = (const act_config *)model;
     const soma_model_info *info = &model->info;
@@ -41,5 +51,6 @@ soma_status act_prepare(const soma_model *model, const soma_batch *b, soma_feed 
     if (!b->actions) return SOMA_OK;
     soma__feed_borrow(feed, "actions", b->actions, sizeof *b->actions * (size_t)(b->n * info->horizon * info->action_dim));
     SOMA_TRY(soma__feed_loss_weights(feed, info, b, 1, true, err));
+    SOMA_TRY(feed_dropout(feed, b, err));
     return c->vae ? feed_chunk(feed, c, b, err) : SOMA_OK;
 }
