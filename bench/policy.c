@@ -179,7 +179,7 @@ static double weight_bytes(const soma_plan *plan, const soma_layout *layout) {
     for (size_t i = 0; i < layout->n_slots; i++) {
         bool read = false;
         for (size_t k = 0; k < plan->n_steps && !read; k++) {
-            const soma_tensor *t = plan->steps[k].nodes[plan->steps[k].n_nodes - 1];
+            const soma_tensor *t = plan->steps[k].nodes[0]; // weights that a product's followers read are small
             for (int n = 0; n < SOMA_MAX_SRC && t->op != SOMA_OP_EMBED; n++) {
                 const soma_tensor *owner = t->src[n] ? soma__owner(t->src[n]) : NULL;
                 read |= owner && owner->role == SOMA_ROLE_WEIGHT && !strcmp(owner->name, layout->slots[i].name);

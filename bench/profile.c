@@ -42,7 +42,7 @@ json_t *soma__bench_profile(const soma_plan *plan, int64_t runs) {
     line *rows = soma__calloc(plan->n_steps + 1, sizeof *rows);
     size_t n = 0;
     for (size_t i = 0; rows && i < plan->n_steps; i++) {
-        const soma_tensor *t = plan->steps[i].nodes[plan->steps[i].n_nodes - 1];
+        const soma_tensor *t = plan->steps[i].nodes[0];
         char shape[96];
         bool plain;
         const double flops = describe(shape, t), seconds = cpu_profile_step(plan, i, &plain) / (double)runs;

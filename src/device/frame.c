@@ -5,7 +5,9 @@
 
 static soma_status check_device(const soma_plan *plan, soma_error *err) {
     for (size_t i = 0; i < plan->n_steps; i++) {
-        const soma_tensor *t = plan->steps[i].nodes[plan->steps[i].n_nodes - 1];
+        const soma_step *step = &plan->steps[i];
+        const soma_tensor *first = step->nodes[0], *last = step->nodes[step->n_nodes - 1];
+        const soma_tensor *t = plan->device->kind->has(plan->device, first) ? last : first;
         char shape[96];
         if (!plan->device->kind->has(plan->device, t))
             return soma__fail(err, SOMA_UNSUPPORTED, "device %s has no %s for %s %s", plan->device->kind->name, soma__op_name(t->op),

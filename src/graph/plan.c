@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Makes a plan in four passes: which nodes an output or an effect needs; which element-wise neighbours run as one chain; how long each
-// intermediate lives; where it lies. Memory is reused as soon as the last reader has run.
+// Makes a plan in four passes: which nodes an output or an effect needs; which element-wise neighbours run as one chain, and behind which
+// product; how long each intermediate lives; where it lies. Memory is reused as soon as the last reader has run.
 #include "graph/ops.h"
 #include "graph/plan.h"
 
@@ -60,7 +60,7 @@ static bool computes(const soma_tensor *t) { return t->op != SOMA_OP_LEAF && t->
 // May `s` run inside the chain that ends in its only reader `t`? Not when others read it, when it must be seen from outside, when its
 // rounding to bf16 would be lost, or when an effect between the two might change what it reads.
 static bool fuses(const draft *d, const soma_tensor *s, const soma_tensor *t) {
-    if (!soma__ops[s->op].elementwise || !soma__ops[t->op].elementwise || d->readers[s->id] != 1) return false;
+    if (!soma__ops[t->op].elementwise || d->readers[s->id] != 1) return false;
     if (s->role != SOMA_ROLE_SCRATCH || s->dtype != SOMA_F32 || !soma__same_shape(s, t)) return false;
     for (int i = s->id + 1; i < t->id; i++)
         if (d->needed[i] && soma__ops[d->g->tensors[i]->op].effect) return false;
@@ -73,11 +73,27 @@ static bool collect(const draft *d, soma_tensor *t, soma_tensor **nodes, int *n)
         soma_tensor *src = t->src[s];
         bool known = false;
         for (int i = 0; i < *n; i++) known |= nodes[i] == src;
-        if (src && !known && fuses(d, src, t) && !collect(d, src, nodes, n)) return false;
+        if (src && !known && soma__ops[src->op].elementwise && fuses(d, src, t) && !collect(d, src, nodes, n)) return false;
     }
     if (*n == SOMA_MAX_CHAIN) return false;
     nodes[(*n)++] = t;
     return true;
+}
+
+// The product that the chain follows: of those that it alone reads the last one, put before the chain. Its values have no place of their
+// own: they lie where the result will.
+static void collect_product(const draft *d, soma_tensor **nodes, int *n) {
+    soma_tensor *product = NULL, *out = nodes[*n - 1];
+    if (*n == SOMA_MAX_CHAIN || out->dtype != SOMA_F32) return;
+    for (int i = 0; i < *n; i++)
+        for (int s = 0; s < SOMA_MAX_SRC; s++) {
+            soma_tensor *src = nodes[i]->src[s];
+            if (src && soma__is_product(src) && fuses(d, src, nodes[i]) && (!product || src->id > product->id)) product = src;
+        }
+    if (!product) return;
+    memmove(nodes + 1, nodes, sizeof *nodes * (size_t)(*n)++);
+    nodes[0] = product;
+    product->base = out;
 }
 
 static soma_status make_steps(draft *d, soma_plan *plan, soma_error *err) {
@@ -93,7 +109,8 @@ static soma_status make_steps(draft *d, soma_plan *plan, soma_error *err) {
         if (!soma__ops[t->op].elementwise || !collect(d, t, nodes, &n)) {
             n = 1;
             nodes[0] = t;
-        }
+        } else
+            collect_product(d, nodes, &n);
         soma_step *step = &plan->steps[plan->n_steps++];
         step->n_nodes = n;
         step->nodes = soma__arena_alloc(&g->arena, sizeof *step->nodes * (size_t)n);
@@ -210,7 +227,7 @@ soma_status soma__plan_make(soma_plan *plan, soma_graph *g, const soma_layout *w
         find_lifetimes(&d, plan);
         status = place_scratch(&d, plan, err);
     }
-    for (size_t i = 0; status == SOMA_OK && i < plan->n_steps; i++) plan->flops += flops_of(result(&plan->steps[i]));
+    for (size_t i = 0; status == SOMA_OK && i < plan->n_steps; i++) plan->flops += flops_of(plan->steps[i].nodes[0]);
     draft_free(&d);
     return status;
 }

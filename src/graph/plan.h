@@ -6,12 +6,17 @@
 #include "graph/graph.h"
 
 // Element-wise nodes that run as one pass over memory: `nodes` in order, the last one's output is written, the others' are not (they live
-// in a cache-sized block). A step of a plan that is no such chain has n_nodes 1.
+// in a cache-sized block). nodes[0] may be a product (of matrices, a convolution) that the rest follows: a device runs both at once, or the
+// product into the last node's memory and the rest over it. A step of a plan that is no such chain has n_nodes 1.
 enum { SOMA_MAX_CHAIN = 16 };
 typedef struct soma_step {
     soma_tensor **nodes;
     int n_nodes;
 } soma_step;
+static inline bool soma__is_product(const soma_tensor *t) {
+    return t->op == SOMA_OP_MATMUL || t->op == SOMA_OP_QUANT_MATMUL || t->op == SOMA_OP_CONV || t->op == SOMA_OP_CONV_TRANSPOSED;
+}
+static inline bool soma__step_follows(const soma_step *s) { return s->n_nodes > 1 && soma__is_product(s->nodes[0]); } // a product?
 
 // Named memory shared by plans: weights (soma_params) and states. The layout is by name; the memory is the device's.
 typedef struct soma_slot {
@@ -34,7 +39,8 @@ typedef struct soma_layout {
     const struct soma_layout *frozen; // of weights: where those of role FROZEN lie; NULL: there are none
 } soma_layout;                        // {0} is empty and ready
 
-// Adds the graph's leaves of `role` (WEIGHT, FROZEN or STATE) that the layout does not know yet; a known name with another shape is an error.
+// Adds the graph's leaves of `role` (WEIGHT, FROZEN or STATE) that the layout does not know yet; a known name with another shape is an
+// error.
 soma_status soma__layout_add(soma_layout *layout, const soma_graph *graph, soma_role role, soma_error *err);
 const soma_slot *soma__layout_find(const soma_layout *layout, const char *name); // NULL when absent
 int64_t soma__slot_count(const soma_slot *slot);                                 // values

@@ -90,10 +90,17 @@ typedef struct {
 } cpu_device;
 
 typedef struct {
+    cpu_kernel *run;
+    soma_step step;
+    size_t of; // the plan's step; where no kernel does a product and what follows it at once, two parts are one step
+} part;
+
+typedef struct {
     size_t shared_size, thread_size;
     char *workspace; // shared, then one part per thread
-    double *seconds; // per step, while a profile is taken; else NULL
-    cpu_kernel *kernels[];
+    double *seconds; // per step of the plan, while a profile is taken; else NULL
+    size_t n_parts;
+    part parts[];
 } cpu_plan;
 
 static soma_status cpu_open(soma_device **out, const soma_device_opts *opts, soma_error *err) {
@@ -154,7 +161,7 @@ static const soma_tensor *packed_source(const soma_step *step) { // a weight tha
 }
 
 static cpu_choice choose_packed(const soma_step *step, soma_isa isa) {
-    const soma_tensor *t = step->nodes[step->n_nodes - 1];
+    const soma_tensor *t = step->nodes[0];
     if (t->op == SOMA_OP_CONV || t->op == SOMA_OP_CONV_TRANSPOSED) return cpu_reads_kernel(t) ? cpu_fast_conv(step, isa) : (cpu_choice){0};
     cpu_chooser *chooser = t->op == SOMA_OP_MATMUL         ? cpu_fast_packed
                            : t->op == SOMA_OP_QUANT_MATMUL ? cpu_fast_quant_matmul
@@ -164,29 +171,36 @@ static cpu_choice choose_packed(const soma_step *step, soma_isa isa) {
 }
 
 static cpu_choice choose(const soma_step *step, soma_isa isa) {
+    const soma_tensor *t = step->nodes[0];
+    if (soma__step_follows(step) && packed_source(&(soma_step){step->nodes + 1, step->n_nodes - 1})) return (cpu_choice){0};
     if (packed_source(step)) return choose_packed(step, isa);
-    const soma_tensor *t = step->nodes[step->n_nodes - 1];
     cpu_choice c = {0};
     if (isa != SOMA_ISA_PLAIN && choosers[t->op]) c = choosers[t->op](step, isa);
-    if (c.run) return c;
+    if (c.run || soma__step_follows(step)) return c;
     c = (cpu_choice){.run = cpu_plain[t->op]};
     if (t->op == SOMA_OP_ATTENTION || t->op == SOMA_OP_ATTENTION_GRAD) c.shared_size = 2 * sizeof(float) * (size_t)t->src[1]->shape[1];
     return c;
 }
 
+// False when no kernel takes the step.
+static bool add_part(cpu_plan *p, const soma_step *step, size_t of, soma_isa isa) {
+    const cpu_choice c = choose(step, isa);
+    if (!c.run && soma__step_follows(step))
+        return add_part(p, &(soma_step){step->nodes, 1}, of, isa) && add_part(p, &(soma_step){step->nodes + 1, step->n_nodes - 1}, of, isa);
+    p->parts[p->n_parts++] = (part){c.run, *step, of};
+    p->shared_size = SOMA_MAX(p->shared_size, (c.shared_size + 63) & ~(size_t)63);
+    p->thread_size = SOMA_MAX(p->thread_size, (c.thread_size + 63) & ~(size_t)63);
+    return c.run != NULL;
+}
+
 static soma_status cpu_prepare(soma_device *device, soma_plan *plan, soma_error *err) {
     cpu_device *d = (cpu_device *)device;
-    cpu_plan *p = plan->device_data = soma__calloc(1, sizeof *p + plan->n_steps * sizeof *p->kernels);
+    cpu_plan *p = plan->device_data = soma__calloc(1, sizeof *p + 2 * plan->n_steps * sizeof *p->parts);
     if (!p) return soma__no_memory(err, "a plan's kernels");
-    for (size_t i = 0; i < plan->n_steps; i++) {
-        cpu_choice c = choose(&plan->steps[i], d->isa);
-        if (!c.run)
+    for (size_t i = 0; i < plan->n_steps; i++)
+        if (!add_part(p, &plan->steps[i], i, d->isa))
             return soma__fail(err, SOMA_UNSUPPORTED, "%s was packed for products that only read it, and a graph has another use for it",
-                              packed_source(&plan->steps[i])->name);
-        p->kernels[i] = c.run;
-        p->shared_size = SOMA_MAX(p->shared_size, (c.shared_size + 63) & ~(size_t)63);
-        p->thread_size = SOMA_MAX(p->thread_size, (c.thread_size + 63) & ~(size_t)63);
-    }
+                              packed_source(&p->parts[p->n_parts - 1].step)->name);
     plan->workspace = p->shared_size + p->thread_size * (size_t)soma__pool_threads(d->pool);
     p->workspace = soma__alloc_zeroed(plan->workspace);
     return p->workspace ? SOMA_OK : soma__no_memory(err, "a plan's workspace");
@@ -209,10 +223,11 @@ static void cpu_run_plan(soma_device *device, const soma_plan *plan, void *const
                    .thread_size = p->thread_size};
     for (int r = 0; r < SOMA_ROLE_COUNT; r++) run.buffers[r] = buffers[r];
     pthread_mutex_lock(&d->lock);
-    for (size_t i = 0; i < plan->n_steps; i++) {
+    for (size_t i = 0; i < p->n_parts; i++) {
+        const part *now = &p->parts[i];
         double started = p->seconds ? soma__seconds() : 0;
-        p->kernels[i](&run, &plan->steps[i]);
-        if (p->seconds) p->seconds[i] += soma__seconds() - started;
+        now->run(&run, &now->step);
+        if (p->seconds) p->seconds[now->of] += soma__seconds() - started;
     }
     pthread_mutex_unlock(&d->lock);
 }
@@ -225,8 +240,9 @@ soma_status cpu_profile_start(soma_plan *plan, soma_error *err) {
 
 double cpu_profile_step(const soma_plan *plan, size_t step, bool *plain) {
     const cpu_plan *p = plan->device_data;
-    const soma_step *s = &plan->steps[step];
-    *plain = p->kernels[step] == cpu_plain[s->nodes[s->n_nodes - 1]->op];
+    *plain = false;
+    for (size_t i = 0; i < p->n_parts; i++)
+        *plain |= p->parts[i].of == step && p->parts[i].run == cpu_plain[p->parts[i].step.nodes[0]->op];
     return p->seconds ? p->seconds[step] : 0;
 }
 

@@ -10,15 +10,16 @@ static inline int64_t cpu_ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // The kernel of one op for an instruction set: the build of it for AVX-512, AVX2 or NEON. NULL (decline) where there is none.
 #if defined(__x86_64__)
-#define CPU_KERNEL_DECLARE(name) cpu_kernel name##_avx2, name##_avx512
+#define CPU_DECLARE(type, name) type name##_avx2, name##_avx512
 #define CPU_KERNEL_PICK(isa, name) ((isa) >= SOMA_ISA_AVX512 ? name##_avx512 : (isa) >= SOMA_ISA_AVX2 ? name##_avx2 : NULL)
 #elif defined(__aarch64__)
-#define CPU_KERNEL_DECLARE(name) cpu_kernel name##_neon
+#define CPU_DECLARE(type, name) type name##_neon
 #define CPU_KERNEL_PICK(isa, name) ((isa) >= SOMA_ISA_NEON ? name##_neon : NULL)
 #else
-#define CPU_KERNEL_DECLARE(name) extern int name##_is_not_here
+#define CPU_DECLARE(type, name) extern int name##_is_not_here
 #define CPU_KERNEL_PICK(isa, name) NULL
 #endif
+#define CPU_KERNEL_DECLARE(name) CPU_DECLARE(cpu_kernel, name)
 
 CPU_KERNEL_DECLARE(cpu_elementwise);
 CPU_KERNEL_DECLARE(cpu_rms_norm);

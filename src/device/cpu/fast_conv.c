@@ -8,7 +8,7 @@
 // Declined: pictures that are not contiguous f32, results in bf16, kernels of more than 64 places; in bf16, transposed ones over an odd
 // number of channels (a word holds two).
 #include "device/cpu/conv.h"
-#include "device/cpu/fast.h"
+#include "device/cpu/fast_elementwise.h"
 
 #include <string.h>
 
@@ -34,6 +34,7 @@ typedef struct product {
     size_t bias_size, kernel_size, gathered_size, rounded_size, thread_size;
     // while running
     const cpu_run *run;
+    const cpu_tail *tail;
     const cpu_conv_phase *phase;
     cpu_kernel_panels kernel;
     const float *x, *bias;
@@ -83,7 +84,7 @@ static bool product_new(product *p, const soma_tensor *out, soma_isa isa) {
     p->values = soma__numel(x);
     p->rounded_size = p->halves ? cpu_align((size_t)p->values * 2) : 0;
     const int64_t sums = ROW_GROUP * p->isa->nr, pixel = p->round && !p->halves ? cpu_ceil(p->conv.K, 2) * 2 : 0;
-    p->thread_size = (size_t)SOMA_MAX(sums, pixel) * 4;
+    p->thread_size = cpu_align((size_t)SOMA_MAX(sums, pixel) * 4);
     return true;
 }
 
@@ -169,7 +170,11 @@ static void block_item(void *ctx, int64_t item, int thread) {
     pixel at = pixel_at(p, p->row0 + from);
     for (int64_t r = 0; r < rows; r++, pixel_next(p, &at)) {
         const int64_t y = p->phase->first[0] + at.i * c->step[0], x = p->phase->first[1] + at.j * c->step[1];
-        memcpy(p->out + ((at.n * c->out[0] + y) * c->out[1] + x) * c->O + col0, sums + r * nr, (size_t)cols * sizeof *sums);
+        const int64_t to = ((at.n * c->out[0] + y) * c->out[1] + x) * c->O + col0;
+        if (p->tail->run)
+            cpu_tail_block(p->tail, (char *)sums + p->thread_size, sums + r * nr, nr, to, 1, cols);
+        else
+            memcpy(p->out + to, sums + r * nr, (size_t)cols * sizeof *sums);
     }
 }
 
@@ -185,8 +190,10 @@ static const float *take_bias(const product *p, const soma_tensor *t) {
 static void convolve(const cpu_run *run, const soma_step *step) {
     const soma_tensor *out = step->nodes[0];
     product p;
-    if (!product_new(&p, out, run->isa)) return; // was refused by the chooser
+    cpu_tail tail;
+    if (!product_new(&p, out, run->isa) || !cpu_tail_new(&tail, run, step, run->isa)) return; // was refused by the chooser
     p.run = run;
+    p.tail = &tail;
     p.bias = take_bias(&p, out->src[2]);
     p.packed = (uint32_t *)(run->shared + p.bias_size);
     p.gathered = (uint32_t *)(run->shared + p.bias_size + p.kernel_size);
@@ -214,8 +221,9 @@ static void convolve(const cpu_run *run, const soma_step *step) {
 
 cpu_choice cpu_fast_conv(const soma_step *step, soma_isa isa) {
     product p;
-    if (!product_new(&p, step->nodes[0], isa)) return (cpu_choice){0};
-    return (cpu_choice){convolve, p.bias_size + p.kernel_size + p.gathered_size + p.rounded_size, p.thread_size};
+    cpu_tail tail;
+    if (!product_new(&p, step->nodes[0], isa) || !cpu_tail_new(&tail, NULL, step, isa)) return (cpu_choice){0};
+    return (cpu_choice){convolve, p.bias_size + p.kernel_size + p.gathered_size + p.rounded_size, p.thread_size + tail.room};
 }
 
 // ---- kernels that are packed once

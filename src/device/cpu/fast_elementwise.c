@@ -59,7 +59,7 @@ static bool takes_dtypes(const soma_tensor *t, const soma_step *step, const soma
         const bool integer = x->dtype == SOMA_I32 || x->dtype == SOMA_U8;
         if (integer && t->op != SOMA_OP_COPY) return false;
         for (int i = 0; i < step->n_nodes; i++)
-            if (x->base == step->nodes[i]) return false; // a view into the chain
+            if (x->op == SOMA_OP_VIEW && x->base == step->nodes[i]) return false; // a view into the chain
     }
     return true;
 }
@@ -67,6 +67,7 @@ static bool takes_dtypes(const soma_tensor *t, const soma_step *step, const soma
 bool cpu_program_new(program *p, const cpu_run *run, const soma_step *step) {
     const soma_tensor *out = step->nodes[step->n_nodes - 1];
     p->run = run;
+    p->head = NULL;
     p->n_instructions = p->n_operands = p->n_slots = 0;
     p->numel = soma__numel(out);
     p->out = run ? cpu_at(run, out) : NULL;
@@ -105,4 +106,17 @@ cpu_choice cpu_fast_elementwise(const soma_step *step, soma_isa isa) {
     cpu_kernel *kernel = CPU_KERNEL_PICK(isa, cpu_elementwise);
     if (!kernel || !cpu_program_new(&p, NULL, step)) return (cpu_choice){0};
     return (cpu_choice){.run = kernel, .thread_size = (size_t)p.n_slots * ELEMENTWISE_BLOCK * 4};
+}
+
+bool cpu_tail_new(cpu_tail *tail, const cpu_run *run, const soma_step *step, soma_isa isa) {
+    tail->run = NULL;
+    tail->room = 0;
+    if (step->n_nodes == 1) return true;
+    const soma_tensor *product = step->nodes[0];
+    tail->run = CPU_KERNEL_PICK(isa, cpu_tail_run);
+    if (!tail->run || !cpu_program_new(&tail->program, run, &(soma_step){step->nodes + 1, step->n_nodes - 1})) return false;
+    tail->program.head = product;
+    tail->room = (size_t)tail->program.n_slots * ELEMENTWISE_BLOCK * 4;
+    tail->N = product->shape[product->n_dims - 1];
+    return tail->program.n_instructions > 1 && tail->program.out_dtype == SOMA_F32;
 }

@@ -38,9 +38,29 @@ typedef struct program {
     int64_t numel;
     void *out;
     soma_dtype out_dtype;
+    const soma_tensor *head; // of what follows a product: the product, whose values are handed in; else NULL
 } program;
 
 // False when the chain is declined. run NULL: only to see whether it is taken and how many slots it needs.
 bool cpu_program_new(program *p, const cpu_run *run, const soma_step *step);
+
+// What follows a matrix product in its step (activation, gate, residual, scale), run over each block of the product's values while they lie
+// in the cache. Elements do not know of one another: where the blocks end changes no bit.
+typedef struct cpu_tail cpu_tail;
+typedef void cpu_tail_run(const cpu_tail *tail, float *slots, const float *x, int64_t ld, int64_t at, int64_t rows, int64_t cols);
+struct cpu_tail {
+    cpu_tail_run *run; // NULL: nothing follows
+    size_t room;       // bytes of `slots`: for each thread
+    int64_t N;         // columns of the whole result
+    program program;
+};
+CPU_DECLARE(cpu_tail_run, cpu_tail_run);
+// False when the chain is declined; run as above.
+bool cpu_tail_new(cpu_tail *tail, const cpu_run *run, const soma_step *step, soma_isa isa);
+// The result of a block [rows, cols] whose first element is number `at` of the whole: from the product's values x, `ld` from row to row,
+// which may be where the result goes.
+static inline void cpu_tail_block(const cpu_tail *tail, void *slots, const float *x, int64_t ld, int64_t at, int64_t rows, int64_t cols) {
+    if (tail->run) tail->run(tail, slots, x, ld, at, rows, cols);
+}
 
 #endif

@@ -8,7 +8,7 @@
 // place.
 //
 // Declined: factors with no stride of 1 in the last two dimensions, other dtypes than f32 and bf16.
-#include "device/cpu/fast.h"
+#include "device/cpu/fast_elementwise.h"
 #include "device/cpu/side.h"
 
 enum {
@@ -36,6 +36,8 @@ typedef struct gemm {
     // while running
     const cpu_run *run;
     const soma_tensor *bias;
+    const cpu_tail *tail;
+    int64_t at; // first element of this batch
     float *bias_f32, *parts, *out;
     uint32_t *packed;
 } gemm;
@@ -140,6 +142,12 @@ static void pack_item(void *ctx, int64_t item, int thread) {
         cpu_side_pack(g->isa, &g->a, out + row0 * kw, kw, row0, rows, chunk * g->chunk, kn);
 }
 
+// The rest of the step over a block of the result, which lies where it belongs.
+static void follow(const gemm *g, int thread, int64_t row0, int64_t rows, int64_t col0, int64_t cols) {
+    char *slots = g->run->threads_space + (size_t)thread * g->run->thread_size + g->thread_size;
+    cpu_tail_block(g->tail, slots, g->out + row0 * g->N + col0, g->N, g->at + row0 * g->N + col0, rows, cols);
+}
+
 static void block_item(void *ctx, int64_t item, int thread) {
     const gemm *g = ctx;
     const int64_t split = item % g->n_splits, block = item / g->n_splits;
@@ -162,6 +170,8 @@ static void block_item(void *ctx, int64_t item, int thread) {
             g->isa->block(g->M, rows, kw, packed, a_row, a_k, own, init, init_ld, c, g->N);
         }
     }
+    if (!g->in_parts)
+        follow(g, thread, g->stream_a ? row0 : 0, g->stream_a ? rows : g->M, g->stream_a ? 0 : row0, g->stream_a ? g->N : rows);
 }
 
 static void finish_item(void *ctx, int64_t item, int thread) {
@@ -170,6 +180,7 @@ static void finish_item(void *ctx, int64_t item, int thread) {
     for (int64_t r = row0; r < row0 + rows; r++)
         g->isa->finish((char *)g->out + r * g->N * (g->out_bf16 ? 2 : 4), g->out_bf16, g->N, g->parts + r * g->N, g->n_splits, g->M * g->N,
                        g->bias_f32);
+    follow(g, thread, row0, rows, 0, g->N);
 }
 
 static int64_t dot_width(const gemm *g) { return SOMA_MAX(4, SOMA_MIN(g->N, DOT_WORK / g->K / 4 * 4)); }
@@ -178,6 +189,7 @@ static void dot_item(void *ctx, int64_t item, int thread) {
     const gemm *g = ctx;
     const int64_t width = dot_width(g), col0 = item * width, cols = SOMA_MIN(width, g->N - col0);
     g->isa->dot(g->M, cols, g->K, g->packed, words(g, g->K), &g->b.f, col0, g->bias_f32 ? g->bias_f32 + col0 : NULL, g->out + col0, g->N);
+    follow(g, thread, 0, g->M, col0, cols);
 }
 
 static void run_one(gemm *g) {
@@ -195,8 +207,10 @@ static void run_one(gemm *g) {
 static void matmul(const cpu_run *run, const soma_step *step) {
     const soma_tensor *out = step->nodes[0];
     gemm g;
-    if (!gemm_new(&g, step, run->isa)) return; // was refused by the chooser
+    cpu_tail tail;
+    if (!gemm_new(&g, step, run->isa) || !cpu_tail_new(&tail, run, step, run->isa)) return; // was refused by the chooser
     g.run = run;
+    g.tail = &tail;
     g.packed = (uint32_t *)(run->shared + g.bias_size);
     g.parts = (float *)(run->shared + g.bias_size + g.packed_size);
     take_bias(&g);
@@ -211,13 +225,15 @@ static void matmul(const cpu_run *run, const soma_step *step) {
         }
         g.a.f.data = a + at_a * (g.a.f.bf16 ? 2 : 4);
         g.b.f.data = b + at_b * (g.b.f.bf16 ? 2 : 4);
-        g.out = (float *)(c + batch * g.M * g.N * (g.out_bf16 ? 2 : 4));
+        g.at = batch * g.M * g.N;
+        g.out = (float *)(c + g.at * (g.out_bf16 ? 2 : 4));
         run_one(&g);
     }
 }
 
 cpu_choice cpu_fast_matmul(const soma_step *step, soma_isa isa) {
     gemm g;
-    if (step->n_nodes != 1 || !gemm_new(&g, step, isa)) return (cpu_choice){0};
-    return (cpu_choice){matmul, g.bias_size + g.packed_size + g.parts_size, g.thread_size};
+    cpu_tail tail;
+    if (!gemm_new(&g, step, isa) || !cpu_tail_new(&tail, NULL, step, isa)) return (cpu_choice){0};
+    return (cpu_choice){matmul, g.bias_size + g.packed_size + g.parts_size, g.thread_size + tail.room};
 }

@@ -4,7 +4,7 @@
 // In pieces of k: the piece of factor a is packed, chunk by chunk; then each item multiplies a group of its rows with one panel of b, chunk
 // after chunk, with its sums in a block of its own until the last one. Every element is one sum in the order of k that begins with the
 // bias: its bits depend neither on the other rows nor on the threads, and one row is computed as a thousand are.
-#include "device/cpu/fast.h"
+#include "device/cpu/fast_elementwise.h"
 #include "device/cpu/packed.h"
 #include "device/cpu/side.h"
 
@@ -33,6 +33,7 @@ typedef struct product {
     size_t bias_size, packed_size, sums_size;
     // while running
     const cpu_run *run;
+    const cpu_tail *tail;
     const float *bias;
     float *out;
     uint32_t *packed;
@@ -69,7 +70,7 @@ static bool product_new(product *p, const soma_step *step, soma_isa isa) {
     p->columns_ld = (cpu_ceil(p->M, 16) | 1) * 16; // an odd number of cache lines: the words of a tile spread over the whole cache
     p->bias_size = bias ? cpu_align((size_t)p->N * 4) : 0;
     p->packed_size = cpu_align((size_t)((p->a.by_columns ? p->columns_ld : p->M) * p->piece * p->chunk / p->isa->step) * 4);
-    p->sums_size = (size_t)(SOMA_MIN(p->M, ROW_GROUP) * p->isa->nr) * 4;
+    p->sums_size = cpu_align((size_t)(SOMA_MIN(p->M, ROW_GROUP) * p->isa->nr) * 4);
     return p->M > 0 && p->N > 0 && p->K > 0;
 }
 
@@ -98,13 +99,15 @@ static void block_item(void *ctx, int64_t item, int thread) {
     float *out = p->out + row0 * p->N + col0, *sums = (float *)(p->run->threads_space + (size_t)thread * p->run->thread_size);
     const float *init = p->from ? out : p->bias ? p->bias + col0 : NULL;
     int64_t init_ld = p->from ? p->N : 0;
+    const bool ends = p->to == p->n_chunks && p->tail->run;
     for (int64_t chunk = p->from; chunk < p->to; chunk++, init = sums, init_ld = nr) {
-        const bool last = chunk + 1 == p->to;
+        const bool last = chunk + 1 == p->to && !ends;
         const int64_t kn = chunk_length(p, chunk), words = a_words(p, kn);
         const int64_t a_row = p->a.by_columns ? 1 : words, a_k = p->a.by_columns ? p->columns_ld : 1;
         p->block(rows, cols, b_words(p, kn), chunk_of(p, chunk) + row0 * a_row, a_row, a_k, b + chunk * (p->chunk / p->k_of_word) * nr,
                  init, init_ld, last ? out : sums, last ? p->N : nr);
     }
+    if (ends) cpu_tail_block(p->tail, (char *)sums + p->sums_size, sums, nr, row0 * p->N + col0, rows, cols);
 }
 
 static const float *take_bias(const product *p, const soma_tensor *t) {
@@ -119,8 +122,10 @@ static const float *take_bias(const product *p, const soma_tensor *t) {
 static void multiply(const cpu_run *run, const soma_step *step) {
     const soma_tensor *out = step->nodes[0];
     product p;
-    if (!product_new(&p, step, run->isa)) return; // was refused by the chooser
+    cpu_tail tail;
+    if (!product_new(&p, step, run->isa) || !cpu_tail_new(&tail, run, step, run->isa)) return; // was refused by the chooser
     p.run = run;
+    p.tail = &tail;
     p.packed = (uint32_t *)(run->shared + p.bias_size);
     p.bias = take_bias(&p, out->src[2]);
     p.a.f.data = cpu_at(run, out->src[0]);
@@ -135,6 +140,7 @@ static void multiply(const cpu_run *run, const soma_step *step) {
 
 cpu_choice cpu_fast_packed(const soma_step *step, soma_isa isa) {
     product p;
-    if (step->n_nodes != 1 || !product_new(&p, step, isa)) return (cpu_choice){0};
-    return (cpu_choice){multiply, p.bias_size + p.packed_size, p.sums_size};
+    cpu_tail tail;
+    if (!product_new(&p, step, isa) || !cpu_tail_new(&tail, NULL, step, isa)) return (cpu_choice){0};
+    return (cpu_choice){multiply, p.bias_size + p.packed_size, p.sums_size + tail.room};
 }

@@ -8,7 +8,7 @@
 //
 // Declined: factors whose k is not contiguous, other dtypes than f32 and bf16.
 #include "device/cpu/fast_quant.h"
-#include "device/cpu/fast.h"
+#include "device/cpu/fast_elementwise.h"
 #include "device/cpu/packed.h"
 #include "device/cpu/plain.h"
 
@@ -24,9 +24,10 @@ typedef struct product {
     soma_quant form;
     int64_t M, N, K, Kp, planes, panels, row_groups;
     int64_t start_ld; // sums begin at start[byte row * start_ld + ..]
-    size_t bias_size, scale_size, start_size, bytes_size, weights_size, panel_size;
+    size_t bias_size, scale_size, start_size, bytes_size, weights_size, panel_size, thread_size;
     // while running
     const cpu_run *run;
+    const cpu_tail *tail;
     const soma_tensor *out, *a;
     float *bias, *scales;
     int32_t *start;
@@ -106,6 +107,7 @@ static bool product_new(product *p, const soma_tensor *out, soma_isa isa) {
     p->bytes_size = cpu_align((size_t)(p->M * p->planes * p->Kp));
     p->panel_size = cpu_quant_panel_size(p->form, p->K, p->isa->nr);
     p->weights_size = form ? 0 : cpu_quant_size(p->form, p->N, p->K, p->isa);
+    p->thread_size = cpu_align((size_t)SOMA_MAX(ROW_GROUP * p->planes * p->isa->nr, p->Kp) * 4);
     return true;
 }
 
@@ -149,10 +151,12 @@ static void block_item(void *ctx, int64_t item, int thread) {
     const bool bf16 = p->out->dtype == SOMA_BF16;
     const int64_t sums_ld = p->form == SOMA_QUANT_I8W ? 2 * p->isa->nr : p->isa->nr;
     const float *channels = p->form == SOMA_QUANT_I4W ? NULL : (const float *)(panel + p->Kp * p->isa->nr);
-    char *out = (char *)cpu_at(p->run, p->out) + (row0 * p->N + col0) * (bf16 ? 2 : 4);
+    // what follows is run over values that take the sums' place
+    char *out = p->tail->run ? sums : (char *)cpu_at(p->run, p->out) + (row0 * p->N + col0) * (bf16 ? 2 : 4);
+    const int64_t out_ld = p->tail->run ? sums_ld * 4 : p->N * (bf16 ? 2 : 4);
     for (int64_t r = 0; r < rows; r++)
-        p->isa->finish(out + r * p->N * (bf16 ? 2 : 4), bf16, cols, p->form, sums + r * sums_ld * 4, p->scales[row0 + r], channels,
-                       p->bias + col0);
+        p->isa->finish(out + r * out_ld, bf16, cols, p->form, sums + r * sums_ld * 4, p->scales[row0 + r], channels, p->bias + col0);
+    cpu_tail_block(p->tail, sums + p->thread_size, (const float *)sums, sums_ld, row0 * p->N + col0, rows, cols);
 }
 
 static void take_bias(product *p) {
@@ -166,8 +170,10 @@ static void take_bias(product *p) {
 static void quant_matmul(const cpu_run *run, const soma_step *step) {
     const soma_tensor *b = step->nodes[0]->src[1];
     product p;
-    if (!product_new(&p, step->nodes[0], run->isa)) return; // was refused by the chooser
+    cpu_tail tail;
+    if (!product_new(&p, step->nodes[0], run->isa) || !cpu_tail_new(&tail, run, step, run->isa)) return; // was refused by the chooser
     p.run = run;
+    p.tail = &tail;
     p.bias = (float *)run->shared;
     p.scales = (float *)(run->shared + p.bias_size);
     p.start = (int32_t *)((char *)p.scales + p.scale_size);
@@ -185,7 +191,7 @@ static void quant_matmul(const cpu_run *run, const soma_step *step) {
 
 cpu_choice cpu_fast_quant_matmul(const soma_step *step, soma_isa isa) {
     product p;
-    if (step->n_nodes != 1 || !product_new(&p, step->nodes[0], isa)) return (cpu_choice){0};
-    return (cpu_choice){quant_matmul, p.bias_size + p.scale_size + p.start_size + p.bytes_size + p.weights_size,
-                        (size_t)SOMA_MAX(ROW_GROUP * p.planes * p.isa->nr, p.Kp) * 4};
+    cpu_tail tail;
+    if (!product_new(&p, step->nodes[0], isa) || !cpu_tail_new(&tail, NULL, step, isa)) return (cpu_choice){0};
+    return (cpu_choice){quant_matmul, p.bias_size + p.scale_size + p.start_size + p.bytes_size + p.weights_size, p.thread_size + tail.room};
 }

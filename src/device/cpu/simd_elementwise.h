@@ -164,9 +164,11 @@ static void stream(float *out, const float *x, int64_t n) {
     vf_fence(); // before another thread is told that it is there
 }
 
-static void run_block(const program *p, float *slots, int64_t start, int64_t n) {
+// head: the product's values, where the chain follows one.
+static void run_block(const program *p, float *slots, const float *head, int64_t start, int64_t n) {
     const float *values[MAX_VALUES];
-    const bool streams = p->out_dtype == SOMA_F32 && p->numel >= ELEMENTWISE_STREAM && (uintptr_t)p->out % 64 == 0;
+    const bool streams = p->out_dtype == SOMA_F32 && p->numel >= ELEMENTWISE_STREAM && (uintptr_t)p->out % 64 == 0 && start % 16 == 0 &&
+                         head != (const float *)p->out + start;
     const bool direct_out = p->out_dtype == SOMA_F32 && !streams;
     for (int i = 0; i < p->n_instructions; i++) {
         const instruction *in = &p->instructions[i];
@@ -175,6 +177,8 @@ static void run_block(const program *p, float *slots, int64_t start, int64_t n) 
         values[in->value] = out;
         if (!in->outside)
             apply(in, out, values[in->a], values[in->b], n);
+        else if (p->head && in->outside->tensor == p->head)
+            values[in->value] = head;
         else if (in->outside->direct && !last)
             values[in->value] = (const float *)in->outside->data + start;
         else
@@ -191,11 +195,18 @@ static void item(void *ctx, int64_t i, int thread) {
     float *slots = (float *)(p->run->threads_space + (size_t)thread * p->run->thread_size);
     const int64_t end = SOMA_MIN(p->numel, (i + 1) * ELEMENTWISE_ITEM);
     for (int64_t at = i * ELEMENTWISE_ITEM; at < end; at += ELEMENTWISE_BLOCK)
-        run_block(p, slots, at, SOMA_MIN(ELEMENTWISE_BLOCK, end - at));
+        run_block(p, slots, NULL, at, SOMA_MIN(ELEMENTWISE_BLOCK, end - at));
 }
 
 void SIMD_NAME(cpu_elementwise)(const cpu_run *run, const soma_step *step) {
     program p;
     if (!cpu_program_new(&p, run, step)) return; // was refused by the chooser
     soma__pool_run(run->pool, (p.numel + ELEMENTWISE_ITEM - 1) / ELEMENTWISE_ITEM, item, &p);
+}
+
+void SIMD_NAME(cpu_tail_run)(const cpu_tail *tail, float *slots, const float *x, int64_t ld, int64_t at, int64_t rows, int64_t cols) {
+    const bool one = ld == cols && tail->N == cols; // the rows lie behind one another, here and there
+    for (int64_t r = 0; r < (one ? 1 : rows); r++)
+        for (int64_t c = 0, n = one ? rows * cols : cols; c < n; c += ELEMENTWISE_BLOCK)
+            run_block(&tail->program, slots, x + r * ld + c, at + r * tail->N + c, SOMA_MIN(ELEMENTWISE_BLOCK, n - c));
 }
