@@ -81,6 +81,7 @@ static void print_rollouts(const options *p, const soma_rollouts *r) {
     printf("%s: %s%s\n", label_of(p), r->task.name, r->opts.wrong_prompt ? ", the prompt names another object" : "");
     print_rate("success", r->success);
     print_rate("as prompted", r->prompted);
+    print_rate("acted", r->acted);
     printf("%.1f steps per success, %.1f ms per chunk (%.1f in the model), %.1f s%s\n", r->mean_steps, r->act_ms, r->model_ms, r->seconds,
            r->stopped ? "; stopped early" : "");
 }
@@ -193,7 +194,7 @@ static int run(int argc, char **argv) {
         .usage = "--policy DIR|expert|hold | --server ADDRESS | --policy DIR,DIR --data DIR --episodes 3,7  [options]",
         .about = "Closed loop: drives scenes that no recording has seen (seeds from 1000000 on), and reports the success rate with its\n"
                  "Wilson 95 % interval. With --wrong-prompt the prompt names another object: success is still judged by the goal, and\n"
-                 "`as prompted` counts how often the named object came first.\n\n"
+                 "`as prompted` counts how often the named object came first, `acted` how often one object did, whichever was named.\n\n"
                  "Open loop (--data): the error of predicted chunks on held-out episodes, beside baselines that need no policy.\n\n"
                  "Examples:\n"
                  "  soma eval --policy run --task touch_color --seeds 100 --report report.html --video rollout.mp4\n"

@@ -34,6 +34,7 @@ typedef struct soma_env_outcome {
     bool done;             // success, failure or the time limit; after that `step` must not be called
     bool success;          // the goal was reached under the task's rules
     bool prompted;         // the object that the prompt names was the one acted on first (equals success's object unless wrong_prompt)
+    bool acted;            // one object alone was acted on as the task asks, whichever the prompt names
     int steps;             // control steps so far
 } soma_env_outcome;
 

@@ -2,6 +2,7 @@
 // Frames are judged at t = 1, 1 + stride, ... as long as a whole chunk follows; t = 0 has no action before it for the baseline.
 #include "eval/openloop.h"
 #include "data/screen.h"
+#include "policy/policy.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -291,12 +292,24 @@ static soma_status observe(trial *p, int slot, int64_t i, int64_t t, soma_error 
     return SOMA_OK;
 }
 
+// What was seen just before, for a policy that looks back; before an episode's first frame its first, as in training.
+static soma_status see_before(trial *p, int slot, int64_t i, int64_t t, soma_error *err) {
+    for (int back = (int)soma__policy_model(p->policy)->info.history; back > 0; back--) {
+        SOMA_TRY(observe(p, slot, i, SOMA_MAX(t - back, 0), err));
+        SOMA_TRY(soma_pilot_see(p->pilots[slot], &p->obs[slot], err));
+    }
+    return SOMA_OK;
+}
+
 static soma_status trial_run(trial *p, int64_t done_before, soma_error *err) {
     judge *j = p->j;
     int64_t i = 0, t = 1 - j->o->stride;
     for (bool more = true; more;) {
         int n = 0;
-        while (n < AT_ONCE && (more = next_frame(j, &i, &t))) SOMA_TRY(observe(p, n++, i, t, err));
+        while (n < AT_ONCE && (more = next_frame(j, &i, &t))) {
+            SOMA_TRY(see_before(p, n, i, t, err));
+            SOMA_TRY(observe(p, n++, i, t, err));
+        }
         if (n) SOMA_TRY(soma_policy_act_many(p->policy, n, p->pilots, p->obs, p->plans, err));
         for (int k = 0; k < n; k++) tally_add(j, &p->tally, p->truth[k], p->plans[k].values, (size_t)j->A);
         if (j->watch && !j->watch(j->user, done_before + p->tally.n, j->total)) return soma__fail(err, SOMA_CANCELLED, "stopped");

@@ -227,7 +227,7 @@ static soma_status one_round(loop *l, soma_error *err) {
 static void sum_up(loop *l) {
     soma_rollouts *r = l->result;
     for (int i = 0; i < l->n_places; i++) soma__chunk_report_add(&r->chunks, soma__timeline_read(l->places[i].line));
-    int64_t n = 0, success = 0, prompted = 0, steps = 0;
+    int64_t n = 0, success = 0, prompted = 0, acted = 0, steps = 0;
     for (int64_t i = 0; i < l->begun; i++) {
         soma_rollout e = r->episodes[i];
         if (!e.outcome.done) continue;
@@ -235,11 +235,13 @@ static void sum_up(loop *l) {
         r->episodes[n++] = e;
         success += e.outcome.success;
         prompted += e.outcome.prompted;
+        acted += e.outcome.acted;
         if (e.outcome.success) steps += e.outcome.steps;
     }
     r->n = n;
     r->success = soma__rate(success, n);
     r->prompted = soma__rate(prompted, n);
+    r->acted = soma__rate(acted, n);
     r->mean_steps = success ? (double)steps / (double)success : 0;
     r->act_ms = r->acts ? 1e3 * l->act_seconds / (double)r->acts : 0;
     r->model_ms = r->acts ? l->model_ms / (double)r->acts : 0;
@@ -326,14 +328,16 @@ json_t *soma__rollouts_json(const soma_rollouts *r) {
     json_t *list = json_array();
     for (int64_t i = 0; list && i < r->n; i++) {
         const soma_rollout *e = &r->episodes[i];
-        json_array_append_new(list, json_pack("{s:I, s:b, s:b, s:i, s:s}", "seed", (json_int_t)e->seed, "success", e->outcome.success,
-                                              "prompted", e->outcome.prompted, "steps", e->outcome.steps, "prompt", e->prompt));
+        json_array_append_new(list, json_pack("{s:I, s:b, s:b, s:b, s:i, s:s}", "seed", (json_int_t)e->seed, "success", e->outcome.success,
+                                              "prompted", e->outcome.prompted, "acted", e->outcome.acted, "steps", e->outcome.steps,
+                                              "prompt", e->prompt));
     }
     json_t *seam = json_pack("{s:I, s:f, s:f}", "n", (json_int_t)r->chunks.seams, "mean", r->chunks.seam_mean, "max", r->chunks.seam_max);
-    return json_pack("{s:s, s:s, s:f, s:I, s:s, s:I, s:I, s:o, s:I, s:o, s:o, s:f, s:I, s:f, s:f, s:f, s:b, s:o}", "task", r->task.name,
-                     "mode", r->opts.wrong_prompt ? "wrong prompt" : "normal", "rate", r->task.rate, "first_seed",
+    return json_pack("{s:s, s:s, s:f, s:I, s:s, s:I, s:I, s:o, s:I, s:o, s:o, s:o, s:f, s:I, s:f, s:f, s:f, s:b, s:o}", "task",
+                     r->task.name, "mode", r->opts.wrong_prompt ? "wrong prompt" : "normal", "rate", r->task.rate, "first_seed",
                      (json_int_t)r->opts.first_seed, "chunks", r->chunk_opts.chunks, "execute", (json_int_t)r->chunk_opts.execute, "delay",
                      (json_int_t)r->opts.delay, "seam", seam, "held", (json_int_t)r->chunks.held, "success", soma__rate_json(r->success),
-                     "prompted", soma__rate_json(r->prompted), "mean_steps", r->mean_steps, "acts", (json_int_t)r->acts, "act_ms",
-                     r->act_ms, "model_ms", r->model_ms, "seconds", r->seconds, "stopped", r->stopped, "episodes", list);
+                     "prompted", soma__rate_json(r->prompted), "acted", soma__rate_json(r->acted), "mean_steps", r->mean_steps, "acts",
+                     (json_int_t)r->acts, "act_ms", r->act_ms, "model_ms", r->model_ms, "seconds", r->seconds, "stopped", r->stopped,
+                     "episodes", list);
 }

@@ -56,7 +56,7 @@ typedef struct soma_rollouts {
     soma_chunk_report chunks; // of all episodes
     soma_rollout *episodes;   // in the order of their seeds; [n] of them are over
     int64_t n;
-    soma_rate success, prompted;
+    soma_rate success, prompted, acted;
     double mean_steps; // of successful episodes; 0 when there is none
     int64_t acts;      // chunks asked for
     double act_ms;     // mean time per chunk, with the way to the server and back
@@ -73,7 +73,7 @@ soma_status soma__rollout_task(soma_task *task, const soma_rollout_opts *opts, s
 soma_status soma__rollouts_run(soma_rollouts *r, const soma_driver *driver, const soma_rollout_opts *opts, const soma_chunk_opts *chunks,
                                soma_rollout_watch *watch, void *user, soma_error *err);
 void soma__rollouts_free(soma_rollouts *r); // {0} allowed
-// {task, mode, success, prompted, ..., episodes: [{seed, success, prompted, steps, prompt}]}; a new reference, NULL when memory is out.
+// {task, mode, success, prompted, acted, ..., episodes: [{seed, success, prompted, acted, steps, prompt}]}; a new reference, NULL when memory is out.
 json_t *soma__rollouts_json(const soma_rollouts *r);
 
 #endif

@@ -39,7 +39,7 @@ static void test_expert_succeeds(void **state) {
             double change = 0;
             for (uint64_t seed = 0; seed < SEEDS; seed++) {
                 soma_env_outcome o = episode(env, seed, false, noises[n], &change);
-                assert_true(o.success == o.prompted);
+                assert_true(o.success == o.prompted && o.success <= o.acted);
                 good += o.success;
                 steps += o.steps;
             }
@@ -70,7 +70,7 @@ static void test_wrong_prompt(void **state) {
             for (int i = 0; i < SOMA_TABLETOP_CAMERAS; i++) assert_memory_equal(a.images[i], b.images[i], (size_t)SIZE * SIZE * 3);
             double change = 0;
             soma_env_outcome o = episode(wrong, seed, true, 0, &change); // the expert does what the prompt says
-            assert_true(o.done && o.prompted && !o.success);
+            assert_true(o.done && o.prompted && o.acted && !o.success);
         }
         soma__tabletop_close(right);
         soma__tabletop_close(wrong);
@@ -87,7 +87,7 @@ static void test_doing_nothing_times_out(void **state) {
         while (!env->task->outcome(env).done) must(env->task->step(env, action, &err), &err);
         soma_env_outcome o = env->task->outcome(env);
         assert_int_equal(o.steps, env->task->max_steps);
-        assert_false(o.success || o.prompted);
+        assert_false(o.success || o.prompted || o.acted);
         soma__tabletop_close(env);
     }
 }
@@ -132,7 +132,7 @@ static void test_two_at_once_fail(void **state) {
     soma__arm_state(env->data, action);
     must(env->task->step(env, action, &err), &err);
     soma_env_outcome o = env->task->outcome(env);
-    assert_true(o.done && !o.success && !o.prompted);
+    assert_true(o.done && !o.success && !o.prompted && !o.acted);
     assert_int_equal(env->touched_first, SOMA_CUBE_SEVERAL);
     soma__tabletop_close(env);
 }

@@ -57,6 +57,7 @@ static soma_status pick_step(soma_env *env, const float *action, soma_error *err
     }
     o->success = n == 1 && cube == env->goal;
     o->prompted = n == 1 && cube == env->named;
+    o->acted = n == 1;
     o->done = n > 0 || o->steps >= env->max_steps;
     return SOMA_OK;
 }

@@ -113,6 +113,7 @@ static void judge(soma_env *e) {
     const bool guard = hypot(e->tool[0] - (e->target_x - BEHIND), e->tool[1] - y) < GUARD + TOOL;
     const bool target = hypot(e->tool[0] - e->target_x, e->tool[1] - y) < TARGET + TOOL;
     e->outcome.done = guard || target;
+    e->outcome.acted = target != guard;
     e->outcome.success = target && !guard;
     e->outcome.prompted = e->wrong_prompt ? guard && !target : e->outcome.success;
 }

@@ -24,6 +24,7 @@ static soma_status touch_step(soma_env *env, const float *action, soma_error *er
     soma_env_outcome *o = &env->outcome;
     o->success = env->touched_first == env->goal;
     o->prompted = env->touched_first == env->named;
+    o->acted = env->touched_first >= 0;
     o->done = env->touched_first != SOMA_CUBE_NONE || o->steps >= env->max_steps;
     return SOMA_OK;
 }
