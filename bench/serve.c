@@ -157,6 +157,7 @@ static soma_status measure_added(subject *s, double *added, soma_error *err) {
         const double start = soma__seconds();
         message.len = 0;
         soma__wire_put_obs(&message, &s->obs);
+        soma__bench_client_mask(&message);
         status = soma__bench_client_call(&client, &message, err);
         if (i >= 0) added[i] = soma__seconds() - start - s->inside;
     }

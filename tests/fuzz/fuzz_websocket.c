@@ -11,7 +11,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { GROOT = 1, HANDSHAKE = 2, FRAMES = 4, CHECK_EVERY = 200 };
+enum { GROOT = 1, HANDSHAKE = 2, FRAMES = 4, CHECK_EVERY = 200, FROM_ONE = 10000 /* connections from an address, then the next */ };
 
 static soma_server *open_server(void) {
     soma_server *server = NULL;
@@ -69,7 +69,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     opened = true;
     if (!server || !size) return 0;
     int how = data[0];
-    int fd = raw_connect(how & GROOT ? soma__server_groot_port(server) : soma__server_port(server));
+    const int port = how & GROOT ? soma__server_groot_port(server) : soma__server_port(server);
+    int fd = raw_connect_from(port, 1 + (unsigned)(n / FROM_ONE) % 200);
     if (fd < 0) abort();
     data++;
     size--;
