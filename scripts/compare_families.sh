@@ -32,15 +32,18 @@ cd "$out"
 [ -f touch_color/meta/info.json ] || "$soma" record --task touch_color --episodes 1500 --image 64 --scatter 0.8 --out touch_color
 [ -f pick_place/meta/info.json ] || "$soma" record --task pick_place --episodes 3000 --image 64 --scatter 0.5 --out pick_place
 
-# name of the run, steps, options: batch and schedule are the same for all; only pi0 learns the mean first, which finds what to look at sooner
+# name of the run, steps, options: batch and schedule are the same for all
 train() {
     run=$1 steps=$2
     shift 2
     "$soma" train --preset nano --out "$run" --steps "$steps" --batch 32 --lr 1e-3 --lr-end 1e-5 --warmup 200 --beta2 0.99 --ema 0.995 \
         --eval-every 500 --save-every 2000 --threads 1 --cache-folder pictures "$@" >"$run.log" 2>&1
 }
-recipe() { # family, steps, from nothing or from a policy
-    [ "$1" != pi0 ] || echo "--draws 2 --mean-steps $([ "$3" = nothing ] && echo $(($2 / 3)) || echo 0)"
+recipe() { # family, steps, from nothing or from a policy: the mean first finds what to look at sooner; draws share what was seen
+    case $1 in
+    pi0) echo "--draws 2 --mean-steps $([ "$3" = nothing ] && echo $(($2 / 3)) || echo 0)" ;;
+    diffusion) echo "--draws 4" ;;
+    esac
     [ "$3" != nothing ] && echo "--init $3" || echo "--family $1"
 }
 fitting() { # family, task, seconds, start: steps that fit, from the speed of 60, in a file that says so
