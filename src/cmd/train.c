@@ -35,6 +35,17 @@ static bool show(void *user, const soma_train_progress *p) {
     return !soma__cmd_interrupted();
 }
 
+// Work before the first step: a bar where it takes a while.
+static void show_preparing(void *user, const char *what, int64_t done, int64_t total) {
+    report *r = user;
+    if (r->progress.label != what || r->progress.total != total) {
+        r->progress = soma__progress_start(what, total);
+        r->progress.shown = r->progress.started;
+    }
+    soma__progress_show(&r->progress, done, NULL);
+    if (done == total && r->progress.shown > r->progress.started) soma__progress_end(&r->progress, done, NULL);
+}
+
 #define PLAN_OPTS(X) X(FLAG, plan, false, "print the memory and time that the run would need, and start nothing")
 SOMA_OPTS_DECLARE(plan_opts, PLAN_OPTS)
 #define OPTS_TYPE plan_opts
@@ -95,8 +106,9 @@ static int run(int argc, char **argv) {
     soma__cmd_catch_interrupt();
     soma_error err = {0};
     report r = {.eval_loss = NAN};
+    const soma_train_watch watch = {show_preparing, &r};
     double started = soma__seconds();
-    if (soma_train(&o, show, &r, &err)) return soma__cmd_fail(&cmd, &err);
+    if (soma__train(&o, &watch, show, &r, &err)) return soma__cmd_fail(&cmd, &err);
     double seconds = soma__seconds() - started;
     if (cmd.json)
         return soma__cmd_print_json(

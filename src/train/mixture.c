@@ -3,6 +3,8 @@
 #include "train/mixture.h"
 #include "base/rng.h"
 
+#include <string.h>
+
 void soma__mixture_weigh(soma_mixture *m, const double *weights) {
     double sum = 0;
     for (int k = 0; k < m->n; k++) m->upto[k] = sum += m->loaders[k] ? weights[k] : 0;
@@ -11,7 +13,7 @@ void soma__mixture_weigh(soma_mixture *m, const double *weights) {
 
 int soma__mixture_choose(const soma_mixture *m, int64_t row) {
     soma_rng all = soma__rng(m->seed), own = soma__rng_fold(&all, UINT64_MAX - 2), rng = soma__rng_fold(&own, (uint64_t)row);
-    double place = soma__rng_uniform(&rng);
+    double place = m->n > 1 ? soma__rng_uniform(&rng) : 0;
     int k = 0, last = 0;
     for (; k < m->n; k++)
         if (m->loaders[k]) {
@@ -22,21 +24,21 @@ int soma__mixture_choose(const soma_mixture *m, int64_t row) {
 }
 
 soma_status soma__mixture_seek(soma_mixture *m, int64_t batch, soma_error *err) {
-    int64_t given[SOMA_MIXTURE_MOST] = {0};
-    m->current = NULL;
-    if (m->n == 1) return soma__loader_seek(m->loaders[0], batch, err);
-    for (int64_t row = 0; row < batch * m->batch; row++) given[soma__mixture_choose(m, row)]++;
-    for (int k = 0; k < m->n; k++)
-        if (m->loaders[k]) SOMA_TRY(soma__loader_seek(m->loaders[k], given[k], err));
+    memset(m->given, 0, sizeof m->given);
+    for (int64_t row = 0; row < batch * m->batch; row++) m->given[soma__mixture_choose(m, row)]++;
+    for (int k = 0; k < m->n; k++) {
+        if (m->loaders[k]) SOMA_TRY(soma__loader_seek(m->loaders[k], m->given[k] / m->batch, err));
+        if (m->given[k] % m->batch) SOMA_TRY(soma__loader_next(m->loaders[k], &m->current[k], err));
+    }
     return SOMA_OK;
 }
 
 soma_status soma__mixture_next(soma_mixture *m, int64_t batch, int64_t row, int *source, const soma_loader_batch **from, int64_t *at,
                                soma_error *err) {
-    *source = m->n == 1 ? 0 : soma__mixture_choose(m, batch * m->batch + row);
-    *at = m->n == 1 ? row : 0;
-    if (m->n > 1 || !row) SOMA_TRY(soma__loader_next(m->loaders[*source], &m->current, err));
-    *from = m->current;
+    const int k = *source = soma__mixture_choose(m, batch * m->batch + row);
+    *at = m->given[k]++ % m->batch;
+    if (!*at) SOMA_TRY(soma__loader_next(m->loaders[k], &m->current[k], err));
+    *from = m->current[k];
     return SOMA_OK;
 }
 

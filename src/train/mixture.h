@@ -10,13 +10,13 @@
 enum { SOMA_MIXTURE_MOST = 32 };
 
 typedef struct soma_mixture {
-    int n; // datasets
-    soma_loader
-        *loaders[SOMA_MIXTURE_MOST]; // owned; NULL: a dataset that has no such rows. One dataset: batches of `batch`, else of one row
-    double upto[SOMA_MIXTURE_MOST];  // shares, each with those before it
+    int n;                                   // datasets
+    soma_loader *loaders[SOMA_MIXTURE_MOST]; // owned; of `batch` rows at a time; NULL: a dataset that has no such rows
+    double upto[SOMA_MIXTURE_MOST];          // shares, each with those before it
     uint64_t seed;
-    int64_t batch; // rows
-    const soma_loader_batch *current;
+    int64_t batch;                                       // rows
+    int64_t given[SOMA_MIXTURE_MOST];                    // rows of each dataset so far
+    const soma_loader_batch *current[SOMA_MIXTURE_MOST]; // that each dataset's last row came from
 } soma_mixture;
 
 // weights [n], not negative; those of absent loaders count as 0.

@@ -97,7 +97,7 @@ soma_status soma_train_plan(soma_train_need *need, const soma_train_opts *opts, 
     soma_layout frozen = {0};
     soma_graph *graph = NULL;
     *need = (soma_train_need){0};
-    SOMA_TRY(soma__trainer_prepare(&t, opts, false, err));
+    SOMA_TRY(soma__trainer_prepare(&t, opts, false, NULL, err));
     soma_device_opts d = {.threads = (int)t.o.threads, .isa = t.o.isa};
     soma_status status = soma__device_open(&t.device, "cpu", &d, err);
     if (status == SOMA_OK) status = soma__trainer_graph(&graph, &t, err);

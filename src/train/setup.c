@@ -110,7 +110,7 @@ static soma_status open_others(soma_trainer *t, bool run, soma_error *err) {
     if (n > 1 && !(t->others = soma__calloc((size_t)n - 1, sizeof *t->others))) return soma__no_memory(err, "the datasets");
     for (int k = 1; k < n; k++) {
         soma_trainer *s = &t->others[t->n_others++];
-        *s = (soma_trainer){.o = t->o, .changes = t->changes, .place = k};
+        *s = (soma_trainer){.o = t->o, .changes = t->changes, .place = k, .watch = t->watch};
         if (!list_item(name, t->o.data, k)) return soma__fail(err, SOMA_BAD_INPUT, "--data %s: ends with a comma", t->o.data);
         SOMA_TRY(prepare_data(s, run, err));
     }
@@ -147,12 +147,22 @@ static soma_status read_weights(double *weights, const soma_trainer *t, soma_err
 
 // ---- damage
 
+static bool show_screening(void *user, int64_t done, int64_t total) {
+    const soma_train_watch *w = user;
+    w->show(w->user, "look at all episodes", done, total);
+    return true;
+}
+
 static soma_status screen(soma_trainer *t, soma_error *err) {
     int features[2 + SOMA_MAX_CAMERAS] = {t->state_feature, t->action_feature};
     int64_t skipped;
     memcpy(features + 2, t->camera_features, sizeof(int) * (size_t)t->robot.n_cameras);
-    const soma_screen how = {
-        .skip_bad = t->o.skip_bad, .features = features, .n_features = 2 + t->robot.n_cameras, .threads = (int)t->o.threads};
+    const soma_screen how = {.skip_bad = t->o.skip_bad,
+                             .features = features,
+                             .n_features = 2 + t->robot.n_cameras,
+                             .threads = (int)t->o.threads,
+                             .progress = t->watch.show ? show_screening : NULL,
+                             .user = &t->watch};
     SOMA_TRY(soma__dataset_screen(&skipped, t->data, &how, err));
     if (skipped) soma__log(SOMA_LOG_WARN, "%s: %lld damaged parts are left out", t->data->path, (long long)skipped);
     return SOMA_OK;
@@ -415,9 +425,14 @@ int soma__trainer_picture_side(const soma_trainer *t) {
     return t->robot.resize == SOMA_RESIZE_PIL && largest > side * side ? (int)side : 0;
 }
 
-// `rows` of all datasets are wanted at once, of which there are n_sources.
+static void show_reading(void *user, int64_t done, int64_t total) {
+    const soma_train_watch *w = user;
+    w->show(w->user, "read data", done, total);
+}
+
+// One of n_sources datasets that share the memory and together give `batch` rows at a time.
 static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int64_t *episodes, int64_t n, int64_t batch, uint64_t seed,
-                               int64_t rows, int n_sources, soma_error *err) {
+                               int n_sources, soma_error *err) {
     soma_loader_opts o = soma__loader_defaults();
     o.state = t->state_feature;
     o.action = t->action_feature;
@@ -432,10 +447,13 @@ static soma_status make_loader(soma_loader **loader, soma_trainer *t, const int6
     o.side = soma__trainer_picture_side(t);
     if (t->o.cache > 0) o.cache_size = (size_t)(t->o.cache * (1 << 30));
     o.cache_size /= (size_t)n_sources;
-    o.queue = (int)SOMA_MAX((int64_t)o.queue, 2 * rows / batch);
+    o.vectors_size /= (size_t)n_sources;
+    if (n_sources > 1) o.queue = 2;
     o.folder = t->o.cache_folder;
     o.folder_size = (size_t)(t->o.cache_disk * (1 << 30));
     o.seed = seed;
+    o.user = &t->watch;
+    if (t->watch.show) o.progress = show_reading;
     return soma__loader_open(loader, t->data, &o, err);
 }
 
@@ -468,9 +486,10 @@ static soma_status prepare_data(soma_trainer *t, bool run, soma_error *err) {
     return split(t, err);
 }
 
-soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, bool run, soma_error *err) {
+soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, bool run, const soma_train_watch *watch, soma_error *err) {
     SOMA_OPTS_CHECK(opts);
     *t = (soma_trainer){.o = *opts, .best = INFINITY};
+    if (watch) t->watch = *watch;
     soma_status status = check_options(&t->o, err);
     if (status == SOMA_OK) status = soma__changes_parse(&t->changes, &t->o, err);
     if (status == SOMA_OK) status = prepare_data(t, run, err);
@@ -503,9 +522,7 @@ static soma_status make_mixture(soma_mixture *m, soma_trainer *t, bool heldout, 
     for (int k = 0; k < m->n; k++) {
         soma_trainer *s = k ? &t->others[k - 1] : t;
         int64_t n = heldout ? s->n_heldout : s->n_training;
-        if (n)
-            SOMA_TRY(make_loader(&m->loaders[k], s, heldout ? s->heldout : s->training, n, m->n > 1 ? 1 : batch, m->seed + (uint64_t)k,
-                                 batch, m->n, err));
+        if (n) SOMA_TRY(make_loader(&m->loaders[k], s, heldout ? s->heldout : s->training, n, batch, m->seed + (uint64_t)k, m->n, err));
     }
     soma__mixture_weigh(m, weights);
     return SOMA_OK;
@@ -517,8 +534,8 @@ static bool any_heldout(const soma_trainer *t) {
     return any;
 }
 
-soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err) {
-    SOMA_TRY(soma__trainer_prepare(t, opts, true, err));
+soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, const soma_train_watch *watch, soma_error *err) {
+    SOMA_TRY(soma__trainer_prepare(t, opts, true, watch, err));
     soma_device_opts d = {.threads = (int)t->o.threads, .isa = t->o.isa};
     soma_status status = take_statistics(t, err);
     if (status == SOMA_OK) status = make_vocabulary(t, err);

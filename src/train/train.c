@@ -92,8 +92,13 @@ static soma_status run(soma_trainer *t, soma_train_report *report, void *user, s
 }
 
 soma_status soma_train(const soma_train_opts *opts, soma_train_report *report, void *user, soma_error *err) {
+    return soma__train(opts, NULL, report, user, err);
+}
+
+soma_status soma__train(const soma_train_opts *opts, const soma_train_watch *watch, soma_train_report *report, void *user,
+                        soma_error *err) {
     soma_trainer t;
-    SOMA_TRY(soma__trainer_open(&t, opts, err));
+    SOMA_TRY(soma__trainer_open(&t, opts, watch, err));
     soma_status status = SOMA_OK;
     if (!t.o.steps)
         status = soma__trainer_publish(&t, "ema", err);

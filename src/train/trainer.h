@@ -35,8 +35,15 @@ typedef struct soma_pass {
     uint8_t *pad; // [n, S]
 } soma_pass;
 
+// What is told of the long work before the first step: `what` is done, and how much of it, in frames or episodes.
+typedef struct soma_train_watch {
+    void (*show)(void *user, const char *what, int64_t done, int64_t total); // NULL: nobody wants to know
+    void *user;
+} soma_train_watch;
+
 typedef struct soma_trainer {
     soma_train_opts o;
+    soma_train_watch watch;
     soma_dataset *data;
     int state_feature, action_feature, camera_features[SOMA_MAX_CAMERAS];
     int64_t *training, *heldout; // episode numbers
@@ -61,9 +68,11 @@ typedef struct soma_trainer {
 
 // setup.c: the dataset, the robot, the model, what of it is trained; nothing is written.
 // `run`: it will be trained, so what cannot be read is looked for where the options say that it is to be left out.
-soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, bool run, soma_error *err);
+soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, bool run, const soma_train_watch *watch, soma_error *err);
 // Everything up to the first step. The folder `out` exists afterwards and holds config.json, norm_stats.json, vocab.json.
-soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, soma_error *err);
+soma_status soma__trainer_open(soma_trainer *t, const soma_train_opts *opts, const soma_train_watch *watch, soma_error *err);
+// soma_train, watched from the beginning. watch NULL: silence until the first step.
+soma_status soma__train(const soma_train_opts *opts, const soma_train_watch *watch, soma_train_report *report, void *user, soma_error *err);
 void soma__trainer_close(soma_trainer *t); // {0} and what a failed step left are allowed
 
 // finetune.c: pairs and frozen weights, from the options and the model.

@@ -137,7 +137,7 @@ static void pictures(void **state) {
     soma_trainer t;
     soma_error err = {0};
     soma_train_opts o = options("pictures");
-    if (soma__trainer_prepare(&t, &o, true, &err)) fail_msg("%s", err.text);
+    if (soma__trainer_prepare(&t, &o, true, NULL, &err)) fail_msg("%s", err.text);
     const int64_t n = soma__image_pixels(&t.model->info) * 3;
     soma_change_room room;
     uint8_t *before = malloc((size_t)n), images[2][SIDE * SIDE * 3];
@@ -161,7 +161,7 @@ static void pictures(void **state) {
     free(before);
     soma__trainer_close(&t);
     strcpy(o.family, "pi05"); // is told the state in its prompt
-    assert_int_equal(soma__trainer_prepare(&t, &o, true, &err), SOMA_BAD_INPUT);
+    assert_int_equal(soma__trainer_prepare(&t, &o, true, NULL, &err), SOMA_BAD_INPUT);
     assert_non_null(strstr(err.text, "--drop-state"));
 }
 

@@ -188,7 +188,7 @@ static void assert_plan(soma_train_opts o, const char *what) {
     soma_trainer t;
     if (soma_train_plan(&need, &o, &err)) fail_msg("%s", err.text);
     size_t before = in_use();
-    if (soma__trainer_open(&t, &o, &err)) fail_msg("%s", err.text);
+    if (soma__trainer_open(&t, &o, NULL, &err)) fail_msg("%s", err.text);
     double measured = (double)(in_use() - before), told = (double)(need.total + need.data);
     if (t.still) told -= (double)need.frozen - (double)t.still->size; // what stays in the file is no allocation
     printf("%-22s told %8.2f MB, measured %8.2f MB, %+.1f %%; %.2f GFLOP in a step\n", what, told / 1e6, measured / 1e6,

@@ -96,7 +96,7 @@ static void shares(void **state) {
     soma_error err = {0};
     soma_train_opts o = options("shares");
     strcpy(o.weights, "1,3");
-    if (soma__trainer_open(&t, &o, &err)) fail_msg("%s", err.text);
+    if (soma__trainer_open(&t, &o, NULL, &err)) fail_msg("%s", err.text);
     assert_true(t.model->info.action_dim >= 3 && t.n_others == 1 && t.others[0].robot.n_actions == 3);
     int64_t seen[BATCHES * ROWS][3], count[2] = {0};
     for (int pass = 0; pass < 2; pass++) {
@@ -127,7 +127,7 @@ static void refused(void **state) {
         soma_error err = {0};
         soma_train_opts o = options("refused");
         strcpy(o.weights, cases[i].weights);
-        assert_int_equal(soma__trainer_open(&t, &o, &err), SOMA_BAD_INPUT);
+        assert_int_equal(soma__trainer_open(&t, &o, NULL, &err), SOMA_BAD_INPUT);
         if (!strstr(err.text, cases[i].says)) fail_msg("%s", err.text);
     }
 }
