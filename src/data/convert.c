@@ -2,7 +2,9 @@
 // Reads through the dataset interface and writes through the recorder's writer; an episode that fails half-way is dropped whole.
 #include "data/convert.h"
 #include "base/arena.h"
+#include "base/file.h"
 #include "data/writer.h"
+#include "format/modality.h"
 
 #include <string.h>
 
@@ -27,6 +29,7 @@ typedef struct converting {
     int extra_size;
     uint8_t *pictures[SOMA_CONVERT_CAMERAS];
     int64_t done, total; // episodes
+    json_t *modality;    // the parts that the first dataset names, as they lie in what is written; NULL: it names none
 } converting;
 
 // ---- which features
@@ -113,6 +116,67 @@ static soma_status name_cameras(converting *c, soma_error *err) {
     return SOMA_OK;
 }
 
+// ---- GR00T's names of parts
+
+static bool put_part(converting *c, const char *group, const soma_feature *part, int64_t start, int64_t end, const char *key) {
+    const size_t prefix = strlen(group) + 1;
+    const soma_modality_entry entry = {.group = group,
+                                       .name = part->name + (strncmp(part->name, group, prefix - 1) ? 0 : prefix),
+                                       .key = key,
+                                       .start = start,
+                                       .end = end,
+                                       .rotation = part->rotation,
+                                       .relative = part->relative};
+    if (json_object_get(json_object_get(c->modality, group), entry.name)) return true; // it is there twice: its first place
+    return soma__modality_put(c->modality, &entry);
+}
+
+// The parts that lie in the features which become the state or the action, wherever those begin in it.
+static bool put_vectors(converting *c, const char *group, const int *features, int n) {
+    const soma_dataset *d = c->d;
+    bool ok = true;
+    for (int64_t i = 0, at = 0; i < n; at += d->features[features[i++]].size)
+        for (int p = d->n_features; p < d->n_features + d->n_parts && ok; p++) {
+            const soma_feature *f = &d->features[features[i]], *part = &d->features[p];
+            const int whole = features[i] < d->n_features ? features[i] : f->whole;
+            if (part->whole != whole || part->kind != SOMA_FEATURE_VECTOR || strncmp(part->name, group, strlen(group)) != 0) continue;
+            if (part->start < f->start || part->start + part->size > f->start + f->size) continue;
+            const int64_t start = at + part->start - f->start;
+            ok = put_part(c, group, part, start, start + part->size, NULL);
+        }
+    return ok;
+}
+
+// Annotations are told by the task of each row: their columns are not kept.
+static soma_status keep_parts(converting *c, soma_error *err) {
+    const soma_dataset *d = c->d;
+    char key[400];
+    bool told = false;
+    if (!d->n_parts) return SOMA_OK;
+    c->modality = json_object();
+    bool ok = c->modality && put_vectors(c, "state", c->f.states, c->f.n_states) && put_vectors(c, "action", c->f.actions, c->f.n_actions);
+    for (int p = d->n_features; p < d->n_features + d->n_parts && ok; p++) {
+        const soma_feature *part = &d->features[p];
+        for (int i = 0; i < c->f.n_cameras && ok && part->kind == SOMA_FEATURE_IMAGE; i++) {
+            const int camera = c->f.cameras[i];
+            if (part->whole != (camera < d->n_features ? camera : d->features[camera].whole)) continue;
+            snprintf(key, sizeof key, "observation.images.%.300s", c->spec.camera_names[i]);
+            ok = put_part(c, "video", part, -1, -1, key);
+        }
+        if (told || strncmp(part->name, "annotation.", 11) || strstr(part->name, "validity")) continue;
+        ok = ok && put_part(c, "annotation", part, -1, -1, "task_index");
+        told = true;
+    }
+    return ok ? SOMA_OK : soma__no_memory(err, "the names of parts");
+}
+
+static soma_status save_parts(const converting *c, const char *out, soma_error *err) {
+    char path[SOMA_PATH_MAX];
+    if (!c->modality) return SOMA_OK;
+    SOMA_TRY(soma__path_join(path, out, "meta/modality.json", err));
+    return soma__json_save(c->modality, path, err);
+}
+
 // ---- features beside state and action
 
 static bool among(int feature, const int *features, int n) {
@@ -194,7 +258,8 @@ static soma_status make_spec(converting *c, soma_error *err) {
     c->spec.action_names = name_dimensions(c, c->f.actions, c->f.n_actions, &c->spec.n_actions);
     if (!c->spec.state_names || !c->spec.action_names) return soma__no_memory(err, "the names of dimensions");
     SOMA_TRY(choose_extras(c, err));
-    return name_cameras(c, err);
+    SOMA_TRY(name_cameras(c, err));
+    return keep_parts(c, err);
 }
 
 static soma_status check_vectors(const converting *c, const int *features, int n_features, int wanted, const char *what, soma_error *err) {
@@ -326,7 +391,8 @@ static soma_status convert_all(converting *c, soma_converted *result, const soma
             if (i == n - 1) SOMA_TRY(soma__dataset_writer_open(&c->writer, out, &c->spec, err));
         }
     if (!result->episodes) return soma__fail(err, SOMA_BAD_INPUT, "%s: no episode could be converted", sources[0].dataset->path);
-    return soma__dataset_writer_finish(c->writer, err);
+    SOMA_TRY(soma__dataset_writer_finish(c->writer, err));
+    return save_parts(c, out, err);
 }
 
 soma_status soma__dataset_convert(soma_converted *result, const soma_convert_source *sources, int n_sources, const char *out,
@@ -341,6 +407,7 @@ soma_status soma__dataset_convert(soma_converted *result, const soma_convert_sou
     soma__free(c.action);
     soma__free(c.extra);
     soma__free(c.part);
+    json_decref(c.modality);
     soma__arena_free(&c.arena);
     return status;
 }

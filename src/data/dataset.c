@@ -42,6 +42,16 @@ bool soma__dataset_has(const soma_dataset *d, int feature) {
     return false;
 }
 
+soma_status soma__dataset_read_instructions(soma_dataset *d, const int64_t *episodes, int64_t n, soma_error *err) {
+    soma_dataset_reader *r;
+    if (!d->format->read_instructions) return SOMA_OK;
+    SOMA_TRY(d->format->reader_open(&r, d, err));
+    soma_status status = SOMA_OK;
+    for (int64_t i = 0; i < n && status == SOMA_OK; i++) status = d->format->read_instructions(d, r, episodes[i], err);
+    d->format->reader_close(r);
+    return status;
+}
+
 soma_status soma__dataset_check_finite(const soma_dataset *d, const char *file, int64_t episode, int feature, const float *values,
                                        soma_error *err) {
     const soma_feature *f = &d->features[feature];

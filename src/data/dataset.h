@@ -91,6 +91,9 @@ typedef struct soma_dataset_format {
     // file's size and time they say whether pictures that were decoded before are still those.
     soma_status (*source)(char path[SOMA_PATH_MAX], double *start, const soma_dataset *dataset, int64_t episode, int feature,
                           soma_error *err);
+    // The instructions of an episode are those that its frames name, where they name any (GR00T's annotations); before the dataset is
+    // shared. NULL: the list of episodes says all.
+    soma_status (*read_instructions)(soma_dataset *dataset, soma_dataset_reader *reader, int64_t episode, soma_error *err);
 } soma_dataset_format;
 
 extern const soma_dataset_format *const soma__dataset_registry[]; // NULL at its end
@@ -100,6 +103,8 @@ extern const soma_dataset_format *const soma__dataset_registry[]; // NULL at its
 soma_status soma__dataset_open(soma_dataset **dataset, const char *path, soma_error *err);
 void soma__dataset_close(soma_dataset *dataset);                          // NULL allowed
 int soma__dataset_feature(const soma_dataset *dataset, const char *name); // -1 when absent
+// The instructions of some episodes, by position, from their frames where those name any: read once, before the dataset is shared.
+soma_status soma__dataset_read_instructions(soma_dataset *dataset, const int64_t *episodes, int64_t n_episodes, soma_error *err);
 // At least one episode has this feature on the disk; a camera may be declared and never recorded.
 bool soma__dataset_has(const soma_dataset *dataset, int feature);
 // For formats: the values of a vector feature of an episode, as read; NaN or infinity is an error that names file, episode, frame and

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// modality.json, as GR00T's datasets have it in meta/: {"state": {K: {start, end}}, "action": {K: {start, end}}, "video": {K:
-// {original_key: "observation.images.CAMERA"}}}. Parts must cover the policy's state and action without holes, in any order.
+// modality.json (format/modality.h) against a policy: the parts must cover its state and action without holes, in any order, and the videos
+// must be its cameras.
+#include "format/modality.h"
 #include "serve/groot_map.h"
 
 #include <stdio.h>
@@ -13,55 +14,63 @@ static soma_status check_name(const char *name, const char *where, soma_error *e
                       SOMA_MODALITY_NAME - 1);
 }
 
-static soma_status read_parts(soma_modality_part *parts, int *n, const json_t *file, const char *group, int size, const char *where,
-                              soma_error *err) {
-    const char *name;
-    json_t *part;
-    const json_t *object = json_object_get(file, group);
-    int64_t start, end, covered = 0;
-    bool taken[4096] = {0};
-    if (!json_is_object(object)) return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" is not an object", where, group);
-    json_object_foreach((json_t *)object, name, part) {
-        SOMA_TRY(check_name(name, where, err));
-        if (*n == SOMA_MODALITY_PARTS)
-            return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" has more than %d parts", where, group, SOMA_MODALITY_PARTS);
-        SOMA_TRY(soma__json_int(&start, part, "start", 0, SOMA_COUNT(taken) - 1, where, err));
-        SOMA_TRY(soma__json_int(&end, part, "end", start + 1, SOMA_COUNT(taken), where, err));
-        for (int64_t i = start; i < end; i++) {
-            if (taken[i]) return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\": two parts have number %lld", where, group, (long long)i);
-            taken[i] = true;
-        }
-        covered += end - start;
-        soma_modality_part *p = &parts[(*n)++];
-        snprintf(p->name, sizeof p->name, "%s", name);
-        p->start = (int)start;
-        p->end = (int)end;
-        if (end > size)
-            return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s.%s\" ends at %lld; the policy has %d", where, group, name, (long long)end,
-                              size);
+typedef struct reading {
+    soma_modality *m;
+    const soma_policy_info *info;
+    bool taken[2][4096]; // numbers of the state, of the action
+    int covered[2];
+} reading;
+
+static soma_status read_part(reading *r, const soma_modality_entry *e, const char *where, soma_error *err) {
+    const int k = !strcmp(e->group, "action"), size = k ? r->info->n_actions : r->info->n_state;
+    const int64_t most = SOMA_MIN(size, (int)SOMA_COUNT(r->taken[k]));
+    soma_modality_part *parts = k ? r->m->actions : r->m->states;
+    int *n = k ? &r->m->n_actions : &r->m->n_states;
+    if (*n == SOMA_MODALITY_PARTS)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" has more than %d parts", where, e->group, SOMA_MODALITY_PARTS);
+    if (e->start < 0 || e->end < 0)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s.%s\" has no \"start\" and \"end\"", where, e->group, e->name);
+    for (int64_t i = e->start; i < SOMA_MIN(e->end, most); i++) {
+        if (r->taken[k][i]) return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\": two parts have number %lld", where, e->group, (long long)i);
+        r->taken[k][i] = true;
     }
-    if (covered == size) return SOMA_OK;
-    return soma__fail(err, SOMA_BAD_INPUT, "%s: the parts of \"%s\" have %lld numbers in all; the policy has %d", where, group,
-                      (long long)covered, size);
+    if (e->end > most)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s.%s\" ends at %lld; the policy has %d", where, e->group, e->name, (long long)e->end,
+                          size);
+    r->covered[k] += (int)(e->end - e->start);
+    soma_modality_part *p = &parts[(*n)++];
+    snprintf(p->name, sizeof p->name, "%s", e->name);
+    p->start = (int)e->start;
+    p->end = (int)e->end;
+    return SOMA_OK;
 }
 
-static soma_status read_videos(soma_modality *m, const json_t *file, const soma_policy_info *info, const char *where, soma_error *err) {
+static soma_status read_video(reading *r, const soma_modality_entry *e, const char *where, soma_error *err) {
     static const char prefix[] = "observation.images.";
-    const char *name;
-    json_t *video;
-    json_object_foreach(json_object_get(file, "video"), name, video) {
-        const char *key = json_string_value(json_object_get(video, "original_key"));
-        SOMA_TRY(check_name(name, where, err));
-        if (!key) key = name;
-        if (!strncmp(key, prefix, sizeof prefix - 1)) key += sizeof prefix - 1;
-        const char *camera = NULL;
-        for (int i = 0; i < info->n_cameras; i++)
-            if (!strcmp(info->camera_names[i], key)) camera = info->camera_names[i];
-        if (!camera || m->n_videos == SOMA_MAX_CAMERAS)
-            return soma__fail(err, SOMA_BAD_INPUT, "%s: \"video.%s\" is camera \"%.80s\", which the policy does not have", where, name,
-                              key);
-        snprintf(m->videos[m->n_videos].name, SOMA_MODALITY_NAME, "%s", name);
-        m->videos[m->n_videos++].camera = camera;
+    soma_modality *m = r->m;
+    const char *key = e->key ? e->key : e->name, *camera = NULL;
+    if (!strncmp(key, prefix, sizeof prefix - 1)) key += sizeof prefix - 1;
+    for (int i = 0; i < r->info->n_cameras; i++)
+        if (!strcmp(r->info->camera_names[i], key)) camera = r->info->camera_names[i];
+    if (!camera || m->n_videos == SOMA_MAX_CAMERAS)
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: \"video.%s\" is camera \"%.80s\", which the policy does not have", where, e->name, key);
+    snprintf(m->videos[m->n_videos].name, SOMA_MODALITY_NAME, "%s", e->name);
+    m->videos[m->n_videos++].camera = camera;
+    return SOMA_OK;
+}
+
+static soma_status take(void *user, const soma_modality_entry *e, const char *where, soma_error *err) {
+    if (!strcmp(e->group, "annotation")) return SOMA_OK;
+    SOMA_TRY(check_name(e->name, where, err));
+    return strcmp(e->group, "video") ? read_part(user, e, where, err) : read_video(user, e, where, err);
+}
+
+static soma_status check_whole(const reading *r, const char *where, soma_error *err) {
+    for (int k = 0; k < 2; k++) {
+        const int size = k ? r->info->n_actions : r->info->n_state;
+        if (r->covered[k] != size)
+            return soma__fail(err, SOMA_BAD_INPUT, "%s: the parts of \"%s\" have %d numbers in all; the policy has %d", where,
+                              k ? "action" : "state", r->covered[k], size);
     }
     return SOMA_OK;
 }
@@ -83,11 +92,7 @@ soma_status soma__modality_read(soma_modality *m, const soma_policy_info *info, 
         own_names(m, info);
         return SOMA_OK;
     }
-    json_t *file;
-    SOMA_TRY(soma__json_load(&file, path, err));
-    soma_status status = read_parts(m->states, &m->n_states, file, "state", info->n_state, path, err);
-    if (status == SOMA_OK) status = read_parts(m->actions, &m->n_actions, file, "action", info->n_actions, path, err);
-    if (status == SOMA_OK) status = read_videos(m, file, info, path, err);
-    json_decref(file);
-    return status;
+    reading r = {.m = m, .info = info};
+    SOMA_TRY(soma__modality_each(path, take, &r, err));
+    return check_whole(&r, path, err);
 }

@@ -483,7 +483,8 @@ static soma_status prepare_data(soma_trainer *t, bool run, soma_error *err) {
     SOMA_TRY(soma__dataset_open(&t->data, name, err));
     SOMA_TRY(make_robot(t, err));
     if (run || !t->o.skip_bad) SOMA_TRY(screen(t, err));
-    return split(t, err);
+    SOMA_TRY(split(t, err));
+    return run && t->changes.any_prompt ? soma__dataset_read_instructions(t->data, t->training, t->n_training, err) : SOMA_OK;
 }
 
 soma_status soma__trainer_prepare(soma_trainer *t, const soma_train_opts *opts, bool run, const soma_train_watch *watch, soma_error *err) {

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "data/convert.h"
 #include "data/dataset.h"
 #include "data/loader.h"
 #include "toy_dataset.h"
@@ -369,6 +370,37 @@ static void write_modality(const char *text) {
     assert_int_equal(soma__file_write(in_dataset("meta/modality.json"), text, strlen(text), NULL), SOMA_OK);
 }
 
+// What is converted names its parts where they are now.
+static void converted_parts(const soma_dataset *d) {
+    char out[SOMA_PATH_MAX];
+    const soma_convert_source source = {d, NULL};
+    const soma_convert_opts o = {.states = "state.elbow,observation.state"};
+    soma_converted result;
+    soma_dataset *new;
+    soma_error err = {0};
+    assert_int_equal(soma__path_join(out, root, "converted", NULL), SOMA_OK);
+    if (soma__dataset_convert(&result, &source, 1, out, &o, &err) || soma__dataset_open(&new, out, &err)) fail_msg("%s", err.text);
+    static const struct {
+        const char *name, *whole;
+        int64_t start, size;
+    } wanted[] = {{"state.elbow", "observation.state", 0, 1},
+                  {"state.all", "observation.state", 1, 2},
+                  {"action.shoulder", "action", 0, 1},
+                  {"video.ego", "observation.images.scene", 0, W * H * 3},
+                  {"annotation.task", "task_index", 0, 1}};
+    assert_int_equal(new->n_parts, SOMA_COUNT(wanted));
+    for (size_t i = 0; i < SOMA_COUNT(wanted); i++) {
+        const soma_feature *f = &new->features[new->n_features + (int)i];
+        assert_string_equal(f->name, wanted[i].name);
+        assert_string_equal(new->features[f->whole].name, wanted[i].whole);
+        assert_true(f->start == wanted[i].start && f->size == wanted[i].size);
+    }
+    const soma_feature *elbow = &new->features[new->n_features], *shoulder = elbow + 2;
+    assert_string_equal(elbow->rotation, "euler_angles_rpy");
+    assert_true(shoulder->relative && !elbow->relative);
+    soma__dataset_close(new);
+}
+
 static void parts(void **state) {
     write_modality(
         "{\"state\": {\"elbow\": {\"start\": 1, \"end\": 2, \"rotation_type\": \"euler_angles_rpy\"}, \"all\": {}},"
@@ -414,6 +446,7 @@ static void parts(void **state) {
     assert_true(batch->state[0] == whole[3 * N + 1]);
     assert_memory_equal(batch->images[0], rgb[0], sizeof rgb[0]);
     soma__loader_close(loader);
+    converted_parts(d);
     soma__dataset_close(d);
     write_modality("{\"state\": {\"elbow\": {\"start\": 1, \"end\": 3}}}");
     refuse_open("modality.json|state.elbow|1 to 3|which has 2 values");
@@ -427,6 +460,76 @@ static void parts(void **state) {
     soma__dataset_close(d);
 }
 
+static void declare(json_t *info, const char *name, const char *dtype) {
+    json_object_set_new(json_object_get(info, "features"), name, json_pack("{s:s, s:[i], s:n}", "dtype", dtype, "shape", 1, "names"));
+}
+
+// Instructions come from the columns that instruct, as places in the list of tasks or as words, in the order of the frames.
+static void annotations(void **state) {
+    json_t *info;
+    soma_error err = {0};
+    soma_parquet *pq;
+    rows r = {0};
+    int64_t task[FRAMES], valid[FRAMES], index[] = {0, 1, 2};
+    const char *words[FRAMES], *tasks[] = {"move", "valid", "lift"};
+    assert_int_equal(soma__json_load(&info, in_dataset("meta/info.json"), &err), SOMA_OK);
+    declare(info, "annotation.human.task", "int64");
+    declare(info, "annotation.human.validity", "int64");
+    declare(info, "annotation.human.manner", "string");
+    assert_int_equal(soma__json_save(info, in_dataset("meta/info.json"), &err), SOMA_OK);
+    json_decref(info);
+    for (int f = 0; f < FRAMES; f++) {
+        r.episode[f] = 1;
+        task[f] = f < 5 ? 2 : 0;
+        valid[f] = 1;
+        words[f] = f % 2 ? "gently" : "";
+    }
+    const soma_parquet_field fields[] = {{"observation.state", SOMA_PARQUET_F32, 1, {N}, r.state},
+                                         {"episode_index", SOMA_PARQUET_I64, 0, {0}, r.episode},
+                                         {"annotation.human.task", SOMA_PARQUET_I64, 0, {0}, task},
+                                         {"annotation.human.validity", SOMA_PARQUET_I64, 1, {1}, valid},
+                                         {"annotation.human.manner", SOMA_PARQUET_TEXT, 0, {0}, words}};
+    const soma_parquet_field list[] = {{"task_index", SOMA_PARQUET_I64, 0, {0}, index}, {"task", SOMA_PARQUET_TEXT, 0, {0}, tasks}};
+    assert_int_equal(soma__parquet_open(&pq, NULL, &err), SOMA_OK);
+    if (soma__parquet_write(pq, in_dataset("data/chunk-000/file-001.parquet"), fields, 5, FRAMES, NULL, NULL, &err))
+        fail_msg("%s", err.text);
+    if (soma__parquet_write(pq, in_dataset("meta/tasks.parquet"), list, 2, 3, NULL, NULL, &err)) fail_msg("%s", err.text);
+    soma__parquet_close(pq);
+    for (int named = 1; named >= 0; named--) { // then without the list's own task among them: the first frame's is the task
+        soma_dataset *d = open_dataset();
+        const soma_episode *e = &d->episodes[1];
+        if (!named) ((soma_episode *)(uintptr_t)e)->task = "valid";
+        if (soma__dataset_read_instructions(d, (int64_t[]){1}, 1, &err)) fail_msg("%s", err.text);
+        assert_string_equal(e->task, named ? "move" : "lift");
+        assert_int_equal(e->n_others, 2);
+        assert_string_equal(e->others[0], named ? "lift" : "move");
+        assert_string_equal(e->others[1], "gently");
+        assert_int_not_equal(soma__dataset_read_instructions(d, (int64_t[]){0}, 1, &err), SOMA_OK); // its file has no such column
+        mention(&err, "file-000.parquet|annotation.human.task");
+        soma__dataset_close(d);
+    }
+}
+
+// The real set lists "valid" among the tasks of every episode; the column of annotations says that it is none.
+static void real_annotations(void **state) {
+    soma_dataset *d;
+    soma_error err = {0};
+    const char *real = SOMA_SOURCE_DIR "/../shared/data/lerobot/gr1_sim_picknplace_v20";
+    if (!soma__dir_exists(real)) {
+        print_message("%s is absent\n", real);
+        skip();
+    }
+    if (soma__dataset_open(&d, real, &err)) fail_msg("%s", err.text);
+    const int64_t episodes[] = {0, 1, 2, 3, 4};
+    const char *first = d->episodes[1].task;
+    assert_int_equal(d->episodes[1].n_others, 1);
+    assert_string_equal(d->episodes[1].others[0], "valid");
+    if (soma__dataset_read_instructions(d, episodes, 5, &err)) fail_msg("%s", err.text);
+    for (int e = 0; e < 5; e++) assert_int_equal(d->episodes[e].n_others, 0);
+    assert_string_equal(d->episodes[1].task, first);
+    soma__dataset_close(d);
+}
+
 int main(void) {
     if (!mkdtemp(root)) return 1;
     const struct CMUnitTest tests[] = {
@@ -434,6 +537,7 @@ int main(void) {
         cmocka_unit_test_setup(absent_files, make_dataset),      cmocka_unit_test_setup(bad_metadata, make_dataset),
         cmocka_unit_test_setup(version_2, make_dataset),         cmocka_unit_test_setup(exact_statistics, make_dataset),
         cmocka_unit_test_setup(bad_episode_table, make_dataset), cmocka_unit_test_setup(parts, make_dataset),
+        cmocka_unit_test_setup(annotations, make_dataset),       cmocka_unit_test(real_annotations),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     soma__dir_remove(root, NULL);

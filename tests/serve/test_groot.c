@@ -232,7 +232,7 @@ static void test_modality(void **state) {
         {"{\"state\": {\"arm\": {\"start\": 0, \"end\": 2}}, \"action\": {}}", "have 2 numbers in all; the policy has 3"},
         {"{\"state\": {\"arm\": {\"start\": 0, \"end\": 3}, \"leg\": {\"start\": 2, \"end\": 4}}}", "two parts have number 2"},
         {"{\"state\": {\"arm\": {\"start\": 3, \"end\": 3}}}", "end"},
-        {"{\"action\": {}}", "\"state\" is not an object"},
+        {"{\"action\": {}}", "\"state\" have 0 numbers in all"},
         {"{\"state\": {\"a\\\"\": {\"start\": 0, \"end\": 3}}}", "cannot be the name"},
         {"{\"state\": {\"arm\": {\"start\": 0, \"end\": 3}}, \"action\": {\"x\": {\"start\": 0, \"end\": 2}}, \"video\": {\"ego\": "
          "{\"original_key\": \"observation.images.nose\"}}}",

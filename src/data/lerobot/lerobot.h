@@ -7,6 +7,8 @@
 #include "data/dataset.h"
 #include "format/parquet.h"
 
+#include <string.h>
+
 typedef struct lerobot_video {
     const char *path; // relative to the dataset; NULL when the metadata names none
     double start;     // time of the episode's first frame in the file, seconds
@@ -25,6 +27,11 @@ typedef struct lerobot_episode {
     const lerobot_video *videos; // [n_features]; of features with dtype "video"
 } lerobot_episode;
 
+typedef struct lerobot_task {
+    double index;
+    const char *text;
+} lerobot_task;
+
 typedef struct lerobot {
     soma_dataset d;
     soma_arena arena;
@@ -39,6 +46,8 @@ typedef struct lerobot {
     size_t absent_room;
     int64_t declared_episodes; // in info.json
     const char *fault;         // what d.faults leads to
+    lerobot_task *tasks;       // read when they are first asked for
+    size_t n_tasks, tasks_room;
 } lerobot;
 
 extern const soma_dataset_format soma__dataset_format_lerobot;
@@ -47,11 +56,18 @@ extern const soma_dataset_format soma__dataset_format_lerobot;
 enum { LEROBOT_PARTS = 1000 };
 soma_status lerobot_read_modality(lerobot *l, soma_error *err);
 
+// A column of an episode that is present, and the episode's first row in it. Borrowed until the reader's next call.
+soma_status lerobot_column(soma_dataset_reader *r, const soma_column **column, int64_t *first, int64_t episode, int feature,
+                           soma_error *err);
+soma_status lerobot_read_instructions(soma_dataset *d, soma_dataset_reader *r, int64_t episode, soma_error *err);
+
 soma_status lerobot_open(soma_dataset **dataset, const char *path, soma_error *err);
 void lerobot_close(soma_dataset *dataset);
 soma_status lerobot_declared_stats(soma_feature_stats *stats, const soma_dataset *dataset, int feature, soma_error *err);
 
 static inline bool lerobot_is_video(const soma_feature *f) { return f->kind == SOMA_FEATURE_IMAGE && f->dtype[0] == 'v'; }
+
+static inline bool lerobot_is_text(const soma_feature *f) { return !strcmp(f->dtype, "string"); }
 
 // The feature that holds the values of a feature or part.
 static inline int lerobot_whole(const soma_dataset *d, int feature) {

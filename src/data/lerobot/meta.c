@@ -552,6 +552,7 @@ void lerobot_close(soma_dataset *d) {
     if (!l) return;
     soma__parquet_close(l->pq);
     soma__free(l->absent);
+    soma__free(l->tasks);
     soma__arena_free(&l->arena);
     soma__free(l);
 }

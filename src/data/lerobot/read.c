@@ -132,19 +132,32 @@ static soma_status find_rows(soma_dataset_reader *r, rows *out, int64_t episode,
     return SOMA_OK;
 }
 
-static soma_status read_vectors(soma_dataset_reader *r, int64_t episode, int feature, float *out, soma_error *err) {
-    const soma_feature *f = &r->l->features[feature], *whole = &r->l->features[lerobot_whole(&r->l->d, feature)];
+soma_status lerobot_column(soma_dataset_reader *r, const soma_column **column, int64_t *first, int64_t episode, int feature,
+                           soma_error *err) {
+    const soma_feature *f = &r->l->features[feature];
     const char *file = r->l->places[episode].data;
-    const soma_column *c;
     rows at;
     int64_t n_rows;
-    SOMA_CHECK(f->kind == SOMA_FEATURE_VECTOR, "read_vectors reads vector features");
     SOMA_TRY(find_rows(r, &at, episode, err));
-    SOMA_TRY(get_column(r, &c, &n_rows, file, whole->name, whole->size, at.begin, at.limit, err));
-    if (c->kind != SOMA_COLUMN_NUMBER || n_rows < at.first + r->l->episodes[episode].n_frames)
+    SOMA_TRY(get_column(r, column, &n_rows, file, f->name, f->size, at.begin, at.limit, err));
+    *first = at.first;
+    if (n_rows >= at.first + r->l->episodes[episode].n_frames) return SOMA_OK;
+    return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"%s\" ends before episode %lld does", r->l->d.path, file, f->name,
+                      (long long)r->l->episodes[episode].index);
+}
+
+static soma_status read_vectors(soma_dataset_reader *r, int64_t episode, int feature, float *out, soma_error *err) {
+    const int of = lerobot_whole(&r->l->d, feature);
+    const soma_feature *f = &r->l->features[feature], *whole = &r->l->features[of];
+    const char *file = r->l->places[episode].data;
+    const soma_column *c;
+    int64_t first;
+    SOMA_CHECK(f->kind == SOMA_FEATURE_VECTOR, "read_vectors reads vector features");
+    SOMA_TRY(lerobot_column(r, &c, &first, episode, of, err));
+    if (c->kind != SOMA_COLUMN_NUMBER)
         return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"%s\" holds no numbers", r->l->d.path, file, f->name);
     for (int64_t i = 0; i < r->l->episodes[episode].n_frames; i++) {
-        size_t start = c->starts[at.first + i], n = c->starts[at.first + i + 1] - start;
+        size_t start = c->starts[first + i], n = c->starts[first + i + 1] - start;
         if ((int64_t)n != whole->size)
             return soma__fail(err, SOMA_BAD_INPUT, "%s/%s: \"%s\" has %zu values in episode %lld, frame %lld; meta/info.json says %lld",
                               r->l->d.path, file, whole->name, n, (long long)r->l->episodes[episode].index, (long long)i,
@@ -250,4 +263,5 @@ const soma_dataset_format soma__dataset_format_lerobot = {
     .read_image = read_image,
     .declared_stats = lerobot_declared_stats,
     .source = source,
+    .read_instructions = lerobot_read_instructions,
 };
