@@ -6,7 +6,7 @@
 
 #include "device/cpu/packed.h"
 
-enum { GATED, GELU, RESIDUAL, SCALED, TWICE, LONG, CHAINS, ROUNDED = CHAINS, READ_AGAIN, SEEN, ALL_CHAINS };
+enum { GATED, GELU, RESIDUAL, SCALED, TWICE, AFFINE, LONG, CHAINS, ROUNDED = CHAINS, READ_AGAIN, SEEN, ALL_CHAINS };
 enum { PUBLISHED, PACKED, QUANT_I8, QUANT_I8W, QUANT_I4W, CONVOLVED, PRODUCTS };
 
 typedef struct job {
@@ -41,6 +41,7 @@ static void build(const job *j, soma_graph *g) {
     case RESIDUAL: out = soma_add(skip, y); break;
     case SCALED: out = soma_add(skip, soma_mul(y, row)); break;
     case TWICE: out = soma_mul(y, y); break;
+    case AFFINE: out = soma_add(soma_mul(y, half), row); break;
     case LONG: out = soma_mul(soma_apply(soma_affine(soma_add(soma_mul(y, half), row), 0.1f, 1), SOMA_UNARY_SILU), skip); break;
     case ROUNDED: out = soma_cast(soma_add(skip, y), SOMA_BF16); break;
     case READ_AGAIN: out = soma_add(soma_add(skip, y), soma_sum(y, 1u << (y->n_dims - 1))); break;
@@ -125,6 +126,8 @@ static void run(float *out, const job *j, soma_isa isa, int threads, int64_t fro
 
 static void check(const job *j, bool follows) {
     const int64_t n = j->M * j->N;
+    // narrow blocks leave what reads other rows to a pass of its own
+    const bool taken = follows && (j->product == PUBLISHED || j->M == 1 || j->chain == GELU || j->chain == TWICE || j->chain == AFFINE);
     float *want = soma__calloc((size_t)(3 * n), 4), *got = want + n, *alone = got + n;
     assert_non_null(want);
     bool whole;
@@ -133,7 +136,7 @@ static void check(const job *j, bool follows) {
     for (soma_isa isa = SOMA_ISA_PLAIN + 1; isa <= cpu_best_isa(); isa++) {
         for (int threads = 1; threads <= HARNESS_THREADS; threads++) {
             run(threads == 1 ? got : alone, j, isa, threads, 0, &whole);
-            assert_int_equal(whole, follows);
+            assert_int_equal(whole, taken);
             if (threads > 1) assert_memory_equal(got, alone, (size_t)n * 4);
         }
         const float tolerance = (j->chain == ROUNDED ? 8e-3f : 1e-4f) * (j->chain == TWICE ? 20 : 1);
@@ -175,6 +178,7 @@ static void long_ones(void **state) {
     skip();
 #else
     check(&(job){SCALED, PACKED, SOMA_BF16, 70, 65, 2500}, true);
+    check(&(job){AFFINE, PACKED, SOMA_BF16, 70, 65, 2500}, true);
     check(&(job){SCALED, PUBLISHED, SOMA_F32, 70, 65, 2500}, true);
     check(&(job){RESIDUAL, PACKED, SOMA_F32, 2048, 2064, 3}, true);
     check(&(job){RESIDUAL, QUANT_I8, SOMA_F32, 2048, 2064, 3}, true);

@@ -222,7 +222,7 @@ static void convolve(const cpu_run *run, const soma_step *step) {
 cpu_choice cpu_fast_conv(const soma_step *step, soma_isa isa) {
     product p;
     cpu_tail tail;
-    if (!product_new(&p, step->nodes[0], isa) || !cpu_tail_new(&tail, NULL, step, isa)) return (cpu_choice){0};
+    if (!product_new(&p, step->nodes[0], isa) || !cpu_tail_new(&tail, NULL, step, isa) || tail.other_rows) return (cpu_choice){0};
     return (cpu_choice){convolve, p.bias_size + p.kernel_size + p.gathered_size + p.rounded_size, p.thread_size + tail.room};
 }
 

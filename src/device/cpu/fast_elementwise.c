@@ -97,6 +97,8 @@ bool cpu_program_new(program *p, const cpu_run *run, const soma_step *step) {
     }
     const instruction *last = &p->instructions[p->n_instructions - 1];
     if (last->node->op == SOMA_OP_COPY && p->instructions[last->a].outside && p->n_instructions == 2) p->n_instructions = 1;
+    p->streams = p->out_dtype == SOMA_F32 && p->numel >= ELEMENTWISE_STREAM && (uintptr_t)p->out % 64 == 0;
+    for (int i = 0; i < p->n_operands; i++) p->streams &= p->operands[i].data != p->out; // in place: it is in the cache already
     give_slots(p);
     return true;
 }
@@ -111,6 +113,7 @@ cpu_choice cpu_fast_elementwise(const soma_step *step, soma_isa isa) {
 bool cpu_tail_new(cpu_tail *tail, const cpu_run *run, const soma_step *step, soma_isa isa) {
     tail->run = NULL;
     tail->room = 0;
+    tail->other_rows = false;
     if (step->n_nodes == 1) return true;
     const soma_tensor *product = step->nodes[0];
     tail->run = CPU_KERNEL_PICK(isa, cpu_tail_run);
@@ -118,5 +121,9 @@ bool cpu_tail_new(cpu_tail *tail, const cpu_run *run, const soma_step *step, som
     tail->program.head = product;
     tail->room = (size_t)tail->program.n_slots * ELEMENTWISE_BLOCK * 4;
     tail->N = product->shape[product->n_dims - 1];
+    for (int i = 0; i < tail->program.n_operands; i++) {
+        const soma_tensor *t = tail->program.operands[i].tensor;
+        tail->other_rows |= t != product && soma__numel(t) > tail->N;
+    }
     return tail->program.n_instructions > 1 && tail->program.out_dtype == SOMA_F32;
 }

@@ -141,6 +141,6 @@ static void multiply(const cpu_run *run, const soma_step *step) {
 cpu_choice cpu_fast_packed(const soma_step *step, soma_isa isa) {
     product p;
     cpu_tail tail;
-    if (!product_new(&p, step, isa) || !cpu_tail_new(&tail, NULL, step, isa)) return (cpu_choice){0};
+    if (!product_new(&p, step, isa) || !cpu_tail_new(&tail, NULL, step, isa) || tail.other_rows) return (cpu_choice){0};
     return (cpu_choice){multiply, p.bias_size + p.packed_size, p.sums_size + tail.room};
 }

@@ -192,6 +192,6 @@ static void quant_matmul(const cpu_run *run, const soma_step *step) {
 cpu_choice cpu_fast_quant_matmul(const soma_step *step, soma_isa isa) {
     product p;
     cpu_tail tail;
-    if (!product_new(&p, step->nodes[0], isa) || !cpu_tail_new(&tail, NULL, step, isa)) return (cpu_choice){0};
+    if (!product_new(&p, step->nodes[0], isa) || !cpu_tail_new(&tail, NULL, step, isa) || tail.other_rows) return (cpu_choice){0};
     return (cpu_choice){quant_matmul, p.bias_size + p.scale_size + p.start_size + p.bytes_size + p.weights_size, p.thread_size + tail.room};
 }

@@ -161,15 +161,13 @@ static void stream(float *out, const float *x, int64_t n) {
     int64_t i = 0;
     for (; i + VW <= n; i += VW) vf_stream(out + i, vf_load(x + i));
     for (; i < n; i++) out[i] = x[i];
-    vf_fence(); // before another thread is told that it is there
 }
 
-// head: the product's values, where the chain follows one.
+// head: the product's values, where the chain follows one. What was streamed wants a vf_fence() before another thread is told that it is
+// there.
 static void run_block(const program *p, float *slots, const float *head, int64_t start, int64_t n) {
     const float *values[MAX_VALUES];
-    const bool streams = p->out_dtype == SOMA_F32 && p->numel >= ELEMENTWISE_STREAM && (uintptr_t)p->out % 64 == 0 && start % 16 == 0 &&
-                         head != (const float *)p->out + start;
-    const bool direct_out = p->out_dtype == SOMA_F32 && !streams;
+    const bool direct_out = p->out_dtype == SOMA_F32 && !p->streams;
     for (int i = 0; i < p->n_instructions; i++) {
         const instruction *in = &p->instructions[i];
         const bool last = i + 1 == p->n_instructions;
@@ -184,7 +182,7 @@ static void run_block(const program *p, float *slots, const float *head, int64_t
         else
             fetch(out, in->outside, start, n);
     }
-    if (streams)
+    if (p->streams)
         stream((float *)p->out + start, values[p->instructions[p->n_instructions - 1].value], n);
     else if (!direct_out)
         store(p->out, p->out_dtype, start, values[p->instructions[p->n_instructions - 1].value], n);
@@ -196,6 +194,7 @@ static void item(void *ctx, int64_t i, int thread) {
     const int64_t end = SOMA_MIN(p->numel, (i + 1) * ELEMENTWISE_ITEM);
     for (int64_t at = i * ELEMENTWISE_ITEM; at < end; at += ELEMENTWISE_BLOCK)
         run_block(p, slots, NULL, at, SOMA_MIN(ELEMENTWISE_BLOCK, end - at));
+    if (p->streams) vf_fence();
 }
 
 void SIMD_NAME(cpu_elementwise)(const cpu_run *run, const soma_step *step) {
