@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // soma bench serve: what the server adds to the bare policy call, over loopback with a plain client; what requests cost together; and
-// many clients at a fixed rate against a deadline, within capacity and beyond it.
+// many clients against a deadline: at a fixed rate, at a share of what the batches could serve, and beyond that.
 //
 // Added is a request's time as its client sees it less the time inside the policy in that very request, so that the policy's own spread is
 // no part of it: packing the observation, both ways through the network, parsing, turns, the answer.
@@ -27,7 +27,8 @@
 SOMA_OPTS_DEFINE(soma_bench_serve_opts, SOMA_BENCH_SERVE_OPTS, soma__bench_serve_defaults)
 #undef OPTS_TYPE
 
-enum { SIDE = 224, BATCHES = 8, MAX_CLIENTS = 256, WARM = 5 };
+enum { SIDE = 224, BATCHES = 8, MAX_CLIENTS = 256, WARM = 5, OVERLOAD_SECONDS = 10 };
+static const double BEYOND = 1.5, ON_TIME = 0.95; // demand in parts of capacity; the server's --max-wait in parts of the deadline
 
 typedef struct subject {
     const soma_bench_serve_opts *o;
@@ -94,9 +95,9 @@ static soma_status open_pilot(void *ctx, void **pilot, soma_error *err) {
     return s->inner.open(s->inner.ctx, pilot, err);
 }
 
-static int together(void *ctx, int waiting) {
-    subject *s = ctx;
-    return s->inner.together(s->inner.ctx, waiting);
+static double cost(const void *ctx, int waiting, double left, int *first) {
+    const subject *s = ctx;
+    return s->inner.cost(s->inner.ctx, waiting, left, first);
 }
 
 static void timed_act(void *ctx, int n, void *const *pilots, const soma_obs *obs, soma_actions *actions, soma_error *errors) {
@@ -108,20 +109,18 @@ static void timed_act(void *ctx, int n, void *const *pilots, const soma_obs *obs
 
 static void tell_nobody(void *user, soma_log_level level, const char *name, const json_t *fields, const char *sentence) {}
 
-static soma_status serve(soma_server **server, char address[64], subject *s, double max_wait, soma_error *err) {
+static soma_status serve(soma_server **server, subject *s, double max_wait, soma_error *err) {
     static const soma_events silent = {NULL, tell_nobody};
     soma_server_policy policy = s->inner;
     soma_server_opts o = soma__server_defaults();
     policy.ctx = s;
     policy.open = open_pilot;
-    policy.together = together;
+    policy.cost = cost;
     policy.act = timed_act;
     o.port = 0;
     o.max_clients = MAX_CLIENTS;
     o.max_wait = max_wait;
-    SOMA_TRY(soma__server_open(server, &policy, &o, &silent, err));
-    snprintf(address, 64, "127.0.0.1:%d", soma__server_port(*server));
-    return SOMA_OK;
+    return soma__server_open(server, &policy, &o, &silent, err);
 }
 
 // ---- what is measured
@@ -147,11 +146,10 @@ static soma_status measure_bare(subject *s, double *seconds, soma_error *err) {
 }
 
 static soma_status measure_added(subject *s, double *added, soma_error *err) {
-    char address[64];
     soma_server *server = NULL;
     soma_bench_client client = {.fd = -1};
     soma_str message = {0};
-    soma_status status = serve(&server, address, s, 0, err);
+    soma_status status = serve(&server, s, 0, err);
     if (status == SOMA_OK) status = soma__bench_client_open(&client, soma__server_port(server), err);
     for (int64_t i = -WARM; i < s->o->requests && status == SOMA_OK; i++) {
         const double start = soma__seconds();
@@ -192,12 +190,13 @@ static soma_status measure_batches(subject *s, soma_error *err) {
 
 typedef struct client {
     const subject *s;
-    soma_wire *wire;
+    const soma_str *message; // masked: the clients take little of the processor that they share with the server
+    soma_bench_client connection;
     pthread_t thread;
     double period, phase, seconds; // a request every `period`, first after `phase`
     double *took;                  // [room] seconds of each answered request
     double worst[2];               // of the first and the second half of the time
-    int64_t room, sent, answered, busy, misses;
+    int64_t room, sent, unsent, answered, busy, misses;
     soma_error error;
 } client;
 
@@ -208,20 +207,19 @@ static void sleep_until(double moment) {
     nanosleep(&t, NULL);
 }
 
-// Requests that could not even be sent because the one before had no answer are misses, too.
+// A request is sent late while the one before has no answer, and not at all when its successor is due.
 static void *run_client(void *arg) {
     client *c = arg;
     const double begin = soma__seconds() + c->phase, deadline = 1e-3 * c->s->o->deadline_ms;
     for (int64_t k = 0; k * c->period < c->seconds; k++) {
         const double due = begin + (double)k * c->period;
         if (soma__seconds() > due + c->period) {
-            c->misses++;
+            c->unsent++;
             continue;
         }
         sleep_until(due);
-        soma_actions a;
         const double start = soma__seconds();
-        const soma_status status = soma__wire_infer(c->wire, &c->s->obs, &a, &c->error);
+        const soma_status status = soma__bench_client_call(&c->connection, c->message, &c->error);
         const double took = soma__seconds() - start;
         c->sent++;
         if (status == SOMA_BUSY)
@@ -241,52 +239,59 @@ static void *run_client(void *arg) {
 
 // The clients' figures as one object.
 static json_t *load_json(const subject *s, client *clients, int64_t n, double rate, double seconds) {
-    int64_t sent = 0, answered = 0, busy = 0, misses = 0;
-    double worst[2] = {0}, *all = NULL;
-    for (int64_t i = 0; i < n; i++) answered += clients[i].answered;
-    all = soma__calloc((size_t)answered + 1, sizeof *all);
-    answered = 0;
-    for (int64_t i = 0; i < n && all; i++) {
-        client *c = &clients[i];
-        memcpy(all + answered, c->took, sizeof *all * (size_t)c->answered);
-        answered += c->answered;
-        sent += c->sent;
-        busy += c->busy;
-        misses += c->misses;
-        for (int h = 0; h < 2; h++) worst[h] = fmax(worst[h], c->worst[h]);
+    client sum = {0};
+    for (int64_t i = 0; i < n; i++) sum.room += clients[i].answered;
+    sum.took = soma__calloc((size_t)sum.room + 1, sizeof *sum.took);
+    for (int64_t i = 0; i < n && sum.took; i++) {
+        const client *c = &clients[i];
+        memcpy(sum.took + sum.answered, c->took, sizeof *c->took * (size_t)c->answered);
+        sum.answered += c->answered;
+        sum.sent += c->sent;
+        sum.unsent += c->unsent;
+        sum.busy += c->busy;
+        sum.misses += c->misses;
+        for (int h = 0; h < 2; h++) sum.worst[h] = fmax(sum.worst[h], c->worst[h]);
     }
-    if (!all) return NULL;
-    const double p50 = quantile(all, answered, 0.5), p99 = quantile(all, answered, 0.99);
-    soma__free(all);
-    return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "clients", (json_int_t)n, "rate", rate,
+    if (!sum.took) return NULL;
+    const double p50 = quantile(sum.took, sum.answered, 0.5), p99 = quantile(sum.took, sum.answered, 0.99);
+    soma__free(sum.took);
+    return json_pack("{s:I, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "clients", (json_int_t)n, "rate", rate,
                      "seconds", seconds, "deadline_ms", s->o->deadline_ms, "demand_per_s", (double)n * rate, "share_of_capacity",
-                     (double)n * rate / s->capacity, "sent", (json_int_t)sent, "answered", (json_int_t)answered, "busy", (json_int_t)busy,
-                     "misses", (json_int_t)misses, "p50_ms", p50, "p99_ms", p99, "worst_first_half_ms", 1e3 * worst[0],
-                     "worst_second_half_ms", 1e3 * worst[1]);
+                     (double)n * rate / s->capacity, "sent", (json_int_t)sum.sent, "answered", (json_int_t)sum.answered, "busy",
+                     (json_int_t)sum.busy, "misses", (json_int_t)sum.misses, "unsent", (json_int_t)sum.unsent, "p50_ms", p50, "p99_ms", p99,
+                     "worst_first_half_ms", 1e3 * sum.worst[0], "worst_second_half_ms", 1e3 * sum.worst[1]);
 }
 
-static soma_status connect_clients(client *clients, int64_t n, const subject *s, const char *address, double rate, double seconds,
-                                   soma_error *err) {
+static soma_status connect_clients(client *clients, int64_t n, const subject *s, const soma_str *message, int port, double rate,
+                                   double seconds, soma_error *err) {
     soma_rng rng = soma__rng(2);
     for (int64_t i = 0; i < n; i++) {
-        clients[i] = (client){.s = s, .period = 1 / rate, .seconds = seconds, .room = (int64_t)ceil(rate * seconds) + 1};
+        clients[i].s = s;
+        clients[i].message = message;
+        clients[i].period = 1 / rate;
+        clients[i].seconds = seconds;
+        clients[i].room = (int64_t)ceil(rate * seconds) + 1;
         clients[i].phase = soma__rng_uniform(&rng) / rate;
         clients[i].took = soma__calloc((size_t)clients[i].room, sizeof *clients[i].took);
         if (!clients[i].took) return soma__no_memory(err, "the clients");
-        SOMA_TRY(soma__wire_connect(&clients[i].wire, address, NULL, err));
-        soma_actions a;
-        SOMA_TRY(soma__wire_infer(clients[i].wire, &s->obs, &a, err)); // its pilot is made
+        SOMA_TRY(soma__bench_client_open(&clients[i].connection, port, err));
+        const soma_status status = soma__bench_client_call(&clients[i].connection, message, err); // its pilot is made
+        if (status != SOMA_OK && status != SOMA_BUSY) return status;
     }
     return SOMA_OK;
 }
 
-static soma_status measure_load(json_t **out, subject *s, double rate, double seconds, soma_error *err) {
-    char address[64];
-    const int64_t n = s->o->clients;
+static soma_status measure_load(json_t **out, subject *s, int64_t n, double rate, double seconds, soma_error *err) {
     soma_server *server = NULL;
+    soma_str message = {0};
+    soma__wire_put_obs(&message, &s->obs);
+    soma__bench_client_mask(&message);
     client *clients = soma__calloc((size_t)n, sizeof *clients);
-    soma_status status = clients ? serve(&server, address, s, 1e-3 * s->o->deadline_ms, err) : soma__no_memory(err, "the clients");
-    if (status == SOMA_OK) status = connect_clients(clients, n, s, address, rate, seconds, err);
+    for (int64_t i = 0; clients && i < n; i++) clients[i].connection.fd = -1;
+    // the deadline is the client's: the way there and back is part of it
+    soma_status status =
+        clients && !message.failed ? serve(&server, s, ON_TIME * 1e-3 * s->o->deadline_ms, err) : soma__no_memory(err, "the clients");
+    if (status == SOMA_OK) status = connect_clients(clients, n, s, &message, soma__server_port(server), rate, seconds, err);
     int64_t running = 0;
     while (status == SOMA_OK && running < n && !pthread_create(&clients[running].thread, NULL, run_client, &clients[running])) running++;
     if (status == SOMA_OK && running < n) status = soma__fail(err, SOMA_IO, "%lld clients: the system has no more threads", (long long)n);
@@ -298,12 +303,33 @@ static soma_status measure_load(json_t **out, subject *s, double rate, double se
         }
     if (status == SOMA_OK && !(*out = load_json(s, clients, n, rate, seconds))) status = soma__no_memory(err, "the result");
     for (int64_t i = 0; clients && i < n; i++) {
-        soma__wire_close(clients[i].wire);
+        soma__bench_client_close(&clients[i].connection);
         soma__free(clients[i].took);
     }
     soma__free(clients);
+    soma__str_free(&message);
     soma__server_close(server);
     return status;
+}
+
+// The load that was asked for, a share of capacity, and more than there is: clients of the same rate, but many more.
+static soma_status measure_loads(json_t *result, subject *s, soma_error *err) {
+    const soma_bench_serve_opts *o = s->o;
+    const int64_t n = o->clients, many = (int64_t)fmin(ceil(BEYOND * s->capacity / o->rate), MAX_CLIENTS);
+    const struct {
+        const char *name;
+        int64_t clients;
+        double rate, seconds;
+    } loads[] = {{"load", n, o->rate, o->seconds},
+                 {"share", n, o->share * s->capacity / (double)n, o->seconds},
+                 {"overload", SOMA_MAX(many, n), BEYOND * s->capacity / (double)SOMA_MAX(many, n), fmin(o->seconds, OVERLOAD_SECONDS)}};
+    for (size_t i = 0; i < SOMA_COUNT(loads); i++) {
+        json_t *load = NULL;
+        if (!(loads[i].rate > 0) || !(loads[i].seconds > 0)) continue;
+        SOMA_TRY(measure_load(&load, s, loads[i].clients, loads[i].rate, loads[i].seconds, err));
+        if (json_object_set_new(result, loads[i].name, load)) return soma__no_memory(err, "the result");
+    }
+    return SOMA_OK;
 }
 
 // ---- all
@@ -311,13 +337,11 @@ static soma_status measure_load(json_t **out, subject *s, double rate, double se
 static soma_status measure(json_t *result, subject *s, soma_error *err) {
     const int64_t n = s->o->requests;
     double *seconds = soma__calloc((size_t)(2 * n), sizeof *seconds);
-    json_t *batch = json_array(), *load = NULL, *overload = NULL;
+    json_t *batch = json_array();
     soma_status status = seconds && batch ? measure_bare(s, seconds, err) : soma__no_memory(err, "the requests");
     if (status == SOMA_OK) status = measure_added(s, seconds + n, err);
     if (status == SOMA_OK) status = measure_batches(s, err);
-    if (status == SOMA_OK && s->o->seconds > 0) status = measure_load(&load, s, s->o->rate, s->o->seconds, err);
-    if (status == SOMA_OK && s->o->seconds > 0)
-        status = measure_load(&overload, s, 1.5 * s->capacity / (double)s->o->clients, fmin(s->o->seconds, 10), err);
+    if (status == SOMA_OK) status = measure_loads(result, s, err);
     for (int i = 1; i <= BATCHES && status == SOMA_OK; i++) json_array_append_new(batch, json_real(1e3 * s->batch[i]));
     const bool whole = status == SOMA_OK && !json_object_set_new(result, "bare_p50_ms", json_real(quantile(seconds, n, 0.5))) &&
                        !json_object_set_new(result, "bare_p99_ms", json_real(quantile(seconds, n, 0.99))) &&
@@ -327,12 +351,9 @@ static soma_status measure(json_t *result, subject *s, soma_error *err) {
                        !json_object_set_new(result, "side", json_integer(SIDE)) &&
                        !json_object_set_new(result, "requests", json_integer(n)) && !json_object_set(result, "batch_ms", batch) &&
                        !json_object_set_new(result, "capacity_per_s", json_real(s->capacity)) &&
-                       !json_object_set_new(result, "together", json_integer(s->pilots.largest)) &&
-                       (!load || !json_object_set(result, "load", load)) && (!overload || !json_object_set(result, "overload", overload));
+                       !json_object_set_new(result, "together", json_integer(s->pilots.largest));
     if (status == SOMA_OK && !whole) status = soma__no_memory(err, "the result");
     json_decref(batch);
-    json_decref(load);
-    json_decref(overload);
     soma__free(seconds);
     return status;
 }
@@ -340,8 +361,9 @@ static soma_status measure(json_t *result, subject *s, soma_error *err) {
 soma_status soma__bench_serve(json_t **out, const soma_bench_opts *all, const soma_bench_serve_opts *o, const char *policy,
                               soma_error *err) {
     *out = NULL;
-    if (o->requests < 1 || o->clients < 1 || o->clients > MAX_CLIENTS || !(o->rate > 0) || !(o->deadline_ms > 0))
-        return soma__fail(err, SOMA_BAD_INPUT, "1 request or more, 1 to %d clients, a rate and a deadline above 0", MAX_CLIENTS);
+    if (o->requests < 1 || o->clients < 1 || o->clients > MAX_CLIENTS || !(o->rate > 0) || !(o->share >= 0) || !(o->deadline_ms > 0))
+        return soma__fail(err, SOMA_BAD_INPUT, "1 request or more, 1 to %d clients, a rate and a deadline above 0, a share of 0 or more",
+                          MAX_CLIENTS);
     subject s = {.o = o};
     json_t *result = json_object();
     soma_status status = result ? open_subject(&s, all, policy, err) : soma__no_memory(err, "the result");
@@ -363,10 +385,10 @@ static double real(const json_t *object, const char *key) { return json_number_v
 static void print_load(const char *name, const json_t *l) {
     if (!l) return;
     printf(
-        "%s: %.0f clients at %.1f Hz for %.0f s, %.0f %% of capacity, deadline %.0f ms: %.0f sent, %.0f answered, %.0f busy, %.0f misses; "
-        "p50 %.1f, p99 %.1f ms; longest %.1f ms in the first half, %.1f in the second\n",
+        "%s: %.0f clients at %.1f Hz for %.0f s, %.0f %% of capacity, deadline %.0f ms: %.0f sent, %.0f answered, %.0f busy, %.0f misses, "
+        "%.0f unsent; p50 %.1f, p99 %.1f ms; longest %.1f ms in the first half, %.1f in the second\n",
         name, real(l, "clients"), real(l, "rate"), real(l, "seconds"), 100 * real(l, "share_of_capacity"), real(l, "deadline_ms"),
-        real(l, "sent"), real(l, "answered"), real(l, "busy"), real(l, "misses"), real(l, "p50_ms"), real(l, "p99_ms"),
+        real(l, "sent"), real(l, "answered"), real(l, "busy"), real(l, "misses"), real(l, "unsent"), real(l, "p50_ms"), real(l, "p99_ms"),
         real(l, "worst_first_half_ms"), real(l, "worst_second_half_ms"));
 }
 
@@ -381,6 +403,6 @@ void soma__bench_serve_print(const json_t *r) {
     printf("together, ms:");
     for (size_t i = 0; i < json_array_size(batch); i++) printf(" %zu: %.2f", i + 1, json_number_value(json_array_get(batch, i)));
     printf("; at best %.1f a second; the server takes up to %.0f at once\n", real(r, "capacity_per_s"), real(r, "together"));
-    print_load("load", json_object_get(r, "load"));
-    print_load("overload", json_object_get(r, "overload"));
+    static const char *const loads[] = {"load", "share", "overload"};
+    for (size_t i = 0; i < SOMA_COUNT(loads); i++) print_load(loads[i], json_object_get(r, loads[i]));
 }

@@ -25,6 +25,7 @@ SOMA_OPTS_DEFINE_LOCAL(serve_opts, SERVE_OPTS, serve_defaults)
 static const char about[] =
     "Serves a policy to robots and simulators: openpi's websocket protocol on any path of ws://HOST:PORT; with --groot-port\n"
     "GR00T's ZeroMQ protocol; and GET /healthz, /metadata and /metrics (for Prometheus). Every client has an episode of its own.\n"
+    "http://HOST:PORT/ is a page for a browser: what each robot sees and is sent, how long it takes, pause and an emergency stop.\n"
     "Prints one line when it is ready; Ctrl-C or SIGTERM answers what waits and ends it.\n\n"
     "It listens on this machine alone unless --host says otherwise. Beyond it, give it keys (--api-key-file) and a certificate\n"
     "(--tls-cert, --tls-key): without them whoever reaches the port may use it.\n\n"

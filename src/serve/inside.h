@@ -115,15 +115,16 @@ struct soma_server {
     pthread_mutex_t mutex;
     pthread_cond_t work;
     soma_client *line, **line_end, *leaving, *done;
-    int n_line, n_clients;            // n_clients: until they are freed
-    bool paused;                      // no turn begins
-    bool stop, finish;                // end of the sockets' thread; of the policy's
-    double turn_started, per_request; // 0: none runs; seconds of the policy per request, smoothed; 0: unknown
-    int n_turn;                       // requests in the turn that runs
+    int n_line, n_clients;          // n_clients: until they are freed
+    bool paused;                    // no turn begins
+    bool stop, finish;              // end of the sockets' thread; of the policy's
+    double turn_started, turn_cost; // 0: none runs; soma_server_policy.cost of it
+    double pace, spread;            // of turns: seconds per cost, smoothed, and how far they were from it; 0: unknown
 };
 
 // ---- turns.c
 
+void soma__turns_begin(soma_server *s); // before the first
 // SOMA_BUSY: the line is full, or the answer would come too late.
 soma_status soma__turns_submit(soma_server *s, soma_client *c, soma_error *err);
 void soma__turns_leave(soma_server *s, soma_client *c); // a client without a connection, to be freed

@@ -3,8 +3,8 @@
 // wait. A file of its own, so that a server of something else does not link the models.
 //
 // What n requests cost together was measured before serving (soma__server_pilots_measure), so that the first robots do not wait for plans
-// to be made. Those that wait are split into turns such that the last of them is done soonest; and as a row's answer does not depend on
-// what else is in its batch, a robot cannot tell.
+// to be made. Those that wait are split into turns such that the last of them is done soonest, but none grows so long that its first one is
+// late; and as a row's answer does not depend on what else is in its batch, a robot cannot tell.
 #include "serve/server.h"
 
 #include "base/base.h"
@@ -14,8 +14,9 @@
 #include <string.h>
 
 enum { SIDE = 224, REPEATS = 3 };
-#define LONGEST 0.25 // seconds: a turn that takes longer lets the others wait too long to be worth trying
-#define WORTH 0.9    // of what the same requests cost in smaller turns: for less, those whom a smaller turn answers sooner should not wait
+#define LONGEST 0.25     // seconds: a turn that takes longer lets the others wait too long to be worth trying
+#define ALIKE (1 - 1e-9) // sums of the same numbers in another order
+#define WORTH 0.9 // of what the same requests cost in smaller turns: for less, those whom a smaller turn answers sooner should not wait
 
 static soma_status open_pilot(void *ctx, void **pilot, soma_error *err) {
     const soma_server_pilots *p = ctx;
@@ -25,27 +26,29 @@ static soma_status open_pilot(void *ctx, void **pilot, soma_error *err) {
     return SOMA_OK;
 }
 
-// Seconds for `waiting` requests in the best turns of measured sizes; *first: how many go first.
-static double best_split(const soma_server_pilots *p, int waiting, int *first) {
+// Seconds for `waiting` requests in the best turns of measured sizes.
+static double best_split(const soma_server_pilots *p, int waiting, double left, int *first) {
     double total[SOMA_SERVER_TURN + 1] = {0};
-    *first = 1;
     for (int k = 1; k <= waiting; k++) {
         total[k] = total[k - 1] + p->seconds[1];
-        *first = 1;
-        for (int n = 2; n <= SOMA_MIN(k, p->largest); n++) {
-            const double with = total[k - n] + p->seconds[n];
-            if (!(with < total[k])) continue;
-            total[k] = with;
-            *first = n;
-        }
+        for (int n = 2; n <= SOMA_MIN(k, p->largest); n++) total[k] = fmin(total[k], total[k - n] + p->seconds[n]);
+    }
+    double best = total[waiting - 1] + p->seconds[1]; // turns may be taken in any order: of equals the smallest goes first
+    *first = 1;
+    for (int n = 2; n <= SOMA_MIN(waiting, p->largest); n++) {
+        const double with = total[waiting - n] + p->seconds[n];
+        if (p->seconds[n] > left || !(with < best * ALIKE)) continue;
+        best = with;
+        *first = n;
     }
     return total[waiting];
 }
 
-static int together(void *ctx, int waiting) {
-    int first;
-    best_split(ctx, SOMA_MIN(waiting, SOMA_SERVER_TURN), &first);
-    return first;
+static double cost(const void *ctx, int waiting, double left, int *first) {
+    const soma_server_pilots *p = ctx;
+    const int n = SOMA_MIN(waiting, SOMA_SERVER_TURN);
+    *first = 1;
+    return p->largest ? best_split(p, n, left, first) * waiting / n : 0;
 }
 
 // At once; and where one of them is refused, one by one, so that the others are not refused with it. A refusal changes no pilot.
@@ -75,7 +78,7 @@ soma_server_policy soma__server_pilots(soma_server_pilots *pilots) {
     return (soma_server_policy){.ctx = pilots,
                                 .info = soma_policy_describe(pilots->policy),
                                 .open = open_pilot,
-                                .together = together,
+                                .cost = cost,
                                 .act = act,
                                 .hold = hold,
                                 .look = look,
@@ -109,7 +112,7 @@ static soma_status measure_all(soma_server_pilots *p, int most, soma_pilot **pil
         SOMA_TRY(soma_pilot_new(&pilots[n - 1], p->policy, &p->opts, err));
         SOMA_TRY(measure(&took, p->policy, n, pilots, obs, err));
         if (n > 1 && took > LONGEST) break;
-        const bool pays = n == 1 || took < WORTH * best_split(p, n, &first);
+        const bool pays = n == 1 || took < WORTH * best_split(p, n, INFINITY, &first);
         p->seconds[n] = pays ? took : INFINITY;
         if (pays) p->largest = n;
         if (took > LONGEST) break;

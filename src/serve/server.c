@@ -180,6 +180,7 @@ static soma_status start(soma_server *s, soma_error *err) {
     SOMA_TRY(soma__live_new(&s->live, info, err));
     soma__lws_setup();
     SOMA_TRY(open_sockets(s, err));
+    soma__turns_begin(s);
     s->has_inference = !pthread_create(&s->inference, NULL, soma__turns_run, s);
     s->has_sockets = s->has_inference && !pthread_create(&s->sockets, NULL, run_sockets, s);
     if (!s->has_sockets) return soma__fail(err, SOMA_IO, "the server's threads cannot start");

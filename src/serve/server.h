@@ -43,13 +43,14 @@ extern const soma_opt_table soma_server_opts_table;
 
 enum { SOMA_SERVER_TURN = 64 }; // requests of a turn, at most
 
-// What is served. All are called from one thread only, the server's second. A test may serve a function of its own.
+// What is served. All but `cost` are called from one thread only, the server's second. A test may serve a function of its own.
 typedef struct soma_server_policy {
     void *ctx;
     soma_policy_info info;                                         // borrowed while the server runs
     soma_status (*open)(void *ctx, void **pilot, soma_error *err); // at a client's first observation
-    // How many of the `waiting` requests at the head of the line are best answered together, 1 to waiting; NULL: one at a time.
-    int (*together)(void *ctx, int waiting);
+    // Seconds, as far as measured, for answering `waiting` requests in the turns that are best for them. *first: how many of them go first,
+    // such that their turn takes at most `left`; 1 in any case. 0, or NULL: not measured, one at a time. Any thread.
+    double (*cost)(const void *ctx, int waiting, double left, int *first);
     // One turn: obs[i] of pilots[i], all different, into actions[i] (borrowed until pilots[i]'s next turn), or a sentence into errors[i],
     // whose code is SOMA_OK when called. The failure of one must not be the failure of another.
     void (*act)(void *ctx, int n, void *const *pilots, const soma_obs *obs, soma_actions *actions, soma_error *errors);

@@ -6,12 +6,49 @@
 
 #include <math.h>
 
-// ---- the line
+// ---- how long it takes
+
+// Seconds as the policy has measured them, which the pace makes right for now; where it has not, requests, and the pace is what one takes.
+static double cost(const soma_server *s, int waiting, double left, int *first) {
+    *first = 1;
+    const double seconds = s->policy.cost && waiting ? s->policy.cost(s->policy.ctx, waiting, left, first) : 0;
+    return seconds > 0 ? seconds : waiting;
+}
+
+void soma__turns_begin(soma_server *s) {
+    int first;
+    s->pace = s->policy.cost && s->policy.cost(s->policy.ctx, 1, INFINITY, &first) > 0 ? 1 : 0;
+}
+
+// The turn that ends took so many seconds. Under the mutex.
+static void learn(soma_server *s, double seconds) {
+    const double pace = seconds / s->turn_cost;
+    if (s->pace > 0) s->spread += 0.25 * (fabs(pace - s->pace) - s->spread);
+    s->pace = s->pace > 0 ? 0.8 * s->pace + 0.2 * pace : pace;
+}
+
+// Seconds per cost that a turn seldom exceeds: a mean and some mean deviations, as TCP waits for an answer (RFC 6298; with its four more is
+// refused where a machine's times vary much, and little less is late).
+static double careful_pace(const soma_server *s) { return s->pace + 2 * s->spread; }
+
+// A request was refused, and no turn runs that would tell whether it still takes so long: the next one is more likely to be tried.
+static void doubt(soma_server *s) {
+    s->pace *= 0.9;
+    s->spread *= 0.9;
+}
 
 // Seconds until a request that joins the line now is answered, as far as earlier turns tell. Under the mutex.
 static double expected_wait(const soma_server *s) {
-    double now = soma__seconds(), running = s->turn_started > 0 ? s->per_request * s->n_turn - (now - s->turn_started) : 0;
-    return SOMA_MAX(running, 0) + s->per_request * (s->n_line + 1);
+    int first;
+    double running = s->turn_started > 0 ? s->pace * s->turn_cost - (soma__seconds() - s->turn_started) : 0;
+    return SOMA_MAX(running, 0) + s->pace * cost(s, s->n_line + 1, INFINITY, &first);
+}
+
+// ---- the line
+
+static void put(soma_client **list, soma_client *c) {
+    c->queued = *list;
+    *list = c;
 }
 
 static soma_status find_place(soma_server *s, soma_error *err) {
@@ -23,6 +60,7 @@ static soma_status find_place(soma_server *s, soma_error *err) {
     double wait = expected_wait(s);
     if (!(o->max_wait > 0) || wait <= o->max_wait) return SOMA_OK;
     atomic_fetch_add(&s->metrics.busy_wait, 1);
+    if (!s->line && !(s->turn_started > 0)) doubt(s);
     return soma__fail(err, SOMA_BUSY, "the answer would take about %.3g s, and %g s are allowed; ask again later", wait, o->max_wait);
 }
 
@@ -43,8 +81,7 @@ soma_status soma__turns_submit(soma_server *s, soma_client *c, soma_error *err) 
 
 void soma__turns_leave(soma_server *s, soma_client *c) {
     pthread_mutex_lock(&s->mutex);
-    c->queued = s->leaving;
-    s->leaving = c;
+    put(&s->leaving, c);
     pthread_cond_signal(&s->work);
     pthread_mutex_unlock(&s->mutex);
 }
@@ -98,12 +135,6 @@ static soma_status check_images(const soma_server *s, const soma_obs *obs, soma_
 }
 
 static soma_status prepare(soma_server *s, soma_client *c, soma_obs *obs, soma_error *err) {
-    double waited = soma__seconds() - c->received;
-    if (s->opts.max_wait > 0 && waited > s->opts.max_wait) { // the turns before it took longer than they were expected to
-        atomic_fetch_add(&s->metrics.late, 1);
-        return soma__fail(err, SOMA_BUSY, "the request has waited for %.3g s, and %g s are allowed; ask again later", waited,
-                          s->opts.max_wait);
-    }
     SOMA_TRY(c->protocol->observe(s, c, obs, err));
     SOMA_TRY(check_images(s, obs, err));
     if (!c->pilot) SOMA_TRY(s->policy.open(s->policy.ctx, &c->pilot, err));
@@ -160,39 +191,69 @@ static void run_turn(soma_server *s, soma_client *const *clients, int n) {
     }
     if (!n_ready) return;
     double start = soma__seconds();
-    if (!atomic_load(&s->held)) s->policy.act(s->policy.ctx, n_ready, pilots, obs, actions, errors);
+    const bool held = atomic_load(&s->held);
+    if (!held) s->policy.act(s->policy.ctx, n_ready, pilots, obs, actions, errors);
     double end = soma__seconds();
     atomic_fetch_add(&s->metrics.turns, 1);
     soma__histogram_add(&s->metrics.inference, end - start);
     for (int i = 0; i < n_ready; i++) answer(s, ready[i], &obs[i], &actions[i], &errors[i], end - begin);
     pthread_mutex_lock(&s->mutex);
-    double each = (end - begin) / n_ready;
-    s->per_request = s->per_request > 0 ? 0.8 * s->per_request + 0.2 * each : each;
+    if (!held && n_ready == n) learn(s, soma__seconds() - begin);
     pthread_mutex_unlock(&s->mutex);
 }
 
 // ---- the policy's thread
 
-// The head of the line, without those that have gone, which are put among the leaving. Under the mutex.
-static int take_turn(soma_server *s, soma_client **clients) {
-    int n = 0, wanted = s->n_line;
-    if (wanted > 1) wanted = s->policy.together ? s->policy.together(s->policy.ctx, SOMA_MIN(wanted, SOMA_SERVER_TURN)) : 1;
-    wanted = SOMA_MAX(1, SOMA_MIN(wanted, SOMA_SERVER_TURN));
-    while (s->line && n < wanted) {
-        soma_client *c = s->line;
-        s->line = c->queued;
-        s->n_line--;
-        if (c->gone) {
-            c->queued = s->leaving;
-            s->leaving = c;
-        } else {
-            clients[n++] = c;
-        }
-    }
+// The head of the line leaves it, for a turn or for one of the lists. Under the mutex.
+static soma_client *pop(soma_server *s) {
+    soma_client *c = s->line;
+    s->line = c->queued;
+    s->n_line--;
     if (!s->line) s->line_end = &s->line;
-    atomic_store(&s->metrics.waiting, s->n_line);
+    return c;
+}
+
+// Seconds until the head of the line must be answered.
+static double time_left(const soma_server *s) {
+    return s->opts.max_wait > 0 ? s->opts.max_wait - (soma__seconds() - s->line->received) : INFINITY;
+}
+
+// Those that cannot be answered in time any more, because turns before them took longer than expected, are told so at once: an answer that
+// comes too late would make those behind them late as well. Whether there were any. Under the mutex.
+static bool refuse_late(soma_server *s) {
+    bool any = false;
+    int first;
+    const double one = atomic_load(&s->held) ? 0 : cost(s, 1, INFINITY, &first);
+    while (s->line) {
+        const double left = time_left(s), needs = one * (s->n_line > 1 ? careful_pace(s) : s->pace); // nobody behind it: it may be tried
+        if (left >= needs && !s->line->gone) break;
+        soma_client *c = pop(s);
+        put(c->gone ? &s->leaving : &s->done, c);
+        if (c->gone) continue;
+        any = true;
+        atomic_fetch_add(&s->metrics.late, 1);
+        c->error = (soma_error){0};
+        soma__fail(&c->error, SOMA_BUSY,
+                   "the request has waited for %.3g s, the policy takes about %.3g s, and %g s are allowed; ask again later",
+                   s->opts.max_wait - left, s->pace * one, s->opts.max_wait);
+    }
+    if (any && !s->line) doubt(s);
+    return any;
+}
+
+// Those that go together, from the head of the line. Under the mutex.
+static int take_turn(soma_server *s, soma_client **clients) {
+    int n = 0, wanted = 1;
+    if (s->n_line > 1) cost(s, s->n_line, time_left(s) / careful_pace(s), &wanted);
+    for (wanted = SOMA_MIN(wanted, SOMA_SERVER_TURN); s->line && n < wanted;) {
+        soma_client *c = pop(s);
+        if (c->gone)
+            put(&s->leaving, c);
+        else
+            clients[n++] = c;
+    }
     s->turn_started = n ? soma__seconds() : 0;
-    s->n_turn = n;
+    s->turn_cost = cost(s, n, INFINITY, &wanted);
     return n;
 }
 
@@ -200,9 +261,7 @@ static void hand_back(soma_server *s, soma_client *const *clients, int n) {
     pthread_mutex_lock(&s->mutex);
     s->turn_started = 0;
     for (int i = 0; i < n; i++) {
-        soma_client **list = clients[i]->gone ? &s->leaving : &s->done;
-        clients[i]->queued = *list;
-        *list = clients[i];
+        put(clients[i]->gone ? &s->leaving : &s->done, clients[i]);
     }
     pthread_mutex_unlock(&s->mutex);
     if (n) lws_cancel_service(s->context);
@@ -219,8 +278,11 @@ void *soma__turns_run(void *server) {
         bool finish = s->finish;
         soma_client *leaving = s->leaving;
         s->leaving = NULL;
+        const bool refused = !finish && begins(s) && refuse_late(s);
         int n = !finish && begins(s) ? take_turn(s, clients) : 0;
+        atomic_store(&s->metrics.waiting, s->n_line);
         pthread_mutex_unlock(&s->mutex);
+        if (refused) lws_cancel_service(s->context);
         free_list(s, leaving);
         if (finish) return NULL;
         run_turn(s, clients, n);
