@@ -30,7 +30,9 @@ import numpy as np
 
 OWN_KEYS = ("paligemma", "action_expert", "vision", "camera_order", "vocab_size", "text", "expert", "scale_factor",
             "rms_norm_eps")  # of soma; LeRobot's parser refuses what it does not know
-FAMILIES = ("pi0", "pi05", "pi0_fast", "smolvla")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "smolvla", "act", "diffusion")
+CLASSES = dict(zip(FAMILIES, ("PI0Policy", "PI05Policy", "PI0FastPolicy", "SmolVLAPolicy", "ACTPolicy", "DiffusionPolicy")))
+WORDLESS = ("act", "diffusion")  # they read no text
 PROMPTS = ["pick up the red_cube\nand place it", "open the drawer"]
 
 
@@ -132,27 +134,35 @@ def draw_weights(path, rng):
         metadata = file.metadata()
     tensors = {name: (rng.normal(0, 0.1 if t.ndim < 2 else 1.2 / np.sqrt(t[0].size), t.shape)).astype(np.float32)
                for name, t in sorted(load_file(path).items())}
+    for name in [name for name in tensors if name.endswith("running_var")]:
+        tensors[name] = 1 + np.abs(tensors[name])
     save_file(tensors, path, metadata=metadata)
 
 
 def make_policy(args, family, folder, rng):
     """Random weights, statistics that are not trivial, a tokenizer."""
     sizes = folder.with_suffix(".json")
-    sizes.write_text(json.dumps({"vocab_size": 600, "max_token_len": 160, "action_dim": 32, "state_dim": 32, "action_horizon": 12}))
+    own = {"vocab_size": 600, "max_token_len": 160, "action_dim": 32, "state_dim": 32, "action_horizon": 12}
+    if family in WORDLESS:  # the ResNet of which LeRobot knows the name alone
+        own = {"backbone": {f"width_{i + 1}": 64 << i for i in range(4)} | {f"blocks_{i + 1}": 2 for i in range(4)}, "action_horizon": 16}
+    sizes.write_text(json.dumps(own))
     soma(args, "init", "--family", family, "--preset", "nano", "--model", sizes, "--dtype", "f32", "--seed", 3, "--out", folder)
     draw_weights(folder / "model.safetensors", rng)
     config = json.loads((folder / "config.json").read_text())
     n_state, n_actions = config["robot"]["n_state"], config["robot"]["n_actions"]
-    config["robot"]["normalise"] = "openpi_zscore" if family in ("pi0", "smolvla") else "openpi_quantile"
+    rules = {"pi0": "openpi_zscore", "smolvla": "openpi_zscore", "act": "lerobot_mean_std", "diffusion": "lerobot_min_max"}
+    config["robot"]["normalise"] = rules.get(family, "openpi_quantile")
     (folder / "config.json").write_text(json.dumps(config))
     stats = {}
     for key, n in (("state", n_state), ("actions", n_actions)):
         low = rng.uniform(-2, 0, n)
         stats[key] = {"mean": rng.normal(0, 1, n).tolist(), "std": rng.uniform(0.1, 2, n).tolist(), "q01": low.tolist(),
                       "q99": (low + rng.uniform(0.5, 3, n)).tolist()}
+        stats[key] |= {"min": (low - 0.3).tolist(), "max": [x + 0.2 for x in stats[key]["q99"]]}
     (folder / "norm_stats.json").write_text(json.dumps({"norm_stats": stats}))
     (folder / "vocab.json").unlink()
-    (make_byte_tokenizer if family == "smolvla" else make_tokenizer)(folder, 600)
+    if family not in WORDLESS:
+        (make_byte_tokenizer if family == "smolvla" else make_tokenizer)(folder, 600)
 
 
 def make_writer(args, folder, work):
@@ -192,7 +202,7 @@ class LeRobot:
         self.fast = self.action_tokenizer(folder / "fast") if self.writes else None
         folder = self.without_own_keys(folder, work)
         factory = importlib.import_module("lerobot.policies.factory")
-        given = {"tokenizer_processor": {"tokenizer": tokenizer}}
+        given = {"tokenizer_processor": {"tokenizer": tokenizer}} if tokenizer else {}
         with self.own_tokenizers(), contextlib.redirect_stdout(self.quiet):
             self.policy = self.policy_class().from_pretrained(folder, strict=True)
             self.before, self.after = factory.make_pre_post_processors(self.policy.config, str(folder), preprocessor_overrides=given)
@@ -217,7 +227,7 @@ class LeRobot:
         return SimpleNamespace(bpe_tokenizer=bpe, min_token=config["min_token"], scale=config["scale"], folder=folder)
 
     def policy_class(self):
-        return getattr(self.module, {"pi0": "PI0Policy", "pi05": "PI05Policy", "pi0_fast": "PI0FastPolicy", "smolvla": "SmolVLAPolicy"}[self.family])
+        return getattr(self.module, CLASSES[self.family])
 
     def without_own_keys(self, folder, work):
         out = pathlib.Path(tempfile.mkdtemp(dir=work))
@@ -280,7 +290,7 @@ class LeRobot:
         said = {}
         with safe_open(path, "pt") as file:
             for name in file.keys():
-                said[name if name.startswith("model.") else "model." + name] = file.get_tensor(name)
+                said[name if name in mine else "model." + name] = file.get_tensor(name)
         unknown = [name for name in said if name not in mine]
         wrong = [name for name in said if name in mine and not self.torch.equal(said[name].to(mine[name].dtype), mine[name])]
         loaded = {places[name] for name in said if name in places}
@@ -289,7 +299,9 @@ class LeRobot:
             table.say(case, f"{len(names)} of {len(said)} tensors {what}{': ' + names[0] if names else ''}", not names)
 
     def batch(self, obs):
-        torch, out = self.torch, {"observation.state": self.torch.from_numpy(obs["state"]), "task": obs["prompt"]}
+        torch, out = self.torch, {"observation.state": self.torch.from_numpy(obs["state"])}
+        if self.family not in WORDLESS:
+            out["task"] = obs["prompt"]
         for name, picture in obs["images"].items():
             out[f"observation.images.{name}"] = torch.from_numpy(picture).permute(2, 0, 1).float() / 255
         return self.before(out)
@@ -311,11 +323,31 @@ class LeRobot:
         delattr(network, method)
         return chunk[0].float().numpy(), np.stack([self.after(a[None])[0].numpy() for a in chunk[0]]), seen
 
+    def wordless_chunk(self, batches, noise):
+        """Of a policy that saw `batches` one after the other: normalised, and in robot units. Its sampler's steps add no noise."""
+        from unittest import mock
+
+        chunks, own, zeros = [], self.policy.predict_action_chunk, self.torch.zeros
+        given = {"noise": self.torch.from_numpy(noise)[None]} if self.family == "diffusion" else {}
+
+        def predict(*inputs, **options):
+            chunks.append(own(*inputs, **options))
+            return chunks[-1]
+
+        with mock.patch.object(self.policy, "predict_action_chunk", predict), \
+             mock.patch("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda shape, **options: zeros(shape)):
+            self.policy.reset()
+            for batch in batches:
+                (self.policy._queues["action"] if given else self.policy._action_queue).clear()
+                self.policy.select_action(batch, **given)
+        return chunks[-1][0].numpy(), np.stack([self.after(a[None])[0].numpy() for a in chunks[-1][0]])
+
     def renew_processors(self, mode, stats):
         """As LeRobot makes them for training."""
         factory = importlib.import_module("lerobot.policies.factory")
         modes = importlib.import_module("lerobot.configs.types").NormalizationMode
-        self.policy.config.normalization_mapping = {"VISUAL": modes.IDENTITY, "STATE": modes[mode], "ACTION": modes[mode]}
+        visual = modes.MEAN_STD if self.family in WORDLESS else modes.IDENTITY
+        self.policy.config.normalization_mapping = {"VISUAL": visual, "STATE": modes[mode], "ACTION": modes[mode]}
         with self.own_tokenizers():
             self.before, self.after = factory.make_pre_post_processors(self.policy.config, dataset_stats=stats)
 
@@ -365,10 +397,35 @@ def check_processors(args, table, case, folder, original, obs, work):
         table.compare(case, "network: actions from random noise", given["actions"][0][:, : chunk.shape[1]], chunk)
 
 
+def check_network(args, table, case, folder, original, past, obs, work):
+    """The same of a policy that reads no text: the present, and what was seen before it where the policy looks back."""
+    config, batches = original.policy.config, [original.batch(past), original.batch(obs)]
+    noise = np.random.default_rng(args.seed + 1).normal(0, 1, wordless_noise(config)).astype(np.float32)
+    chunk, _ = original.wordless_chunk(batches, noise)
+    looks_back = original.family == "diffusion"
+    inputs = {}
+    for key in config.input_features:
+        both = np.stack([batch[key].numpy()[0] for batch in batches])
+        inputs[key.replace("observation.images.", "image.").replace("observation.", "")] = np.ascontiguousarray(both[None] if looks_back else both[1:])
+    if looks_back:
+        inputs["noise"] = noise[None]
+        if config.noise_scheduler_type == "DDPM":
+            inputs["step_noise"] = np.zeros((config.num_inference_steps or config.num_train_timesteps, *noise[None].shape), np.float32)
+    got = trace(args, folder, inputs, work)["actions"][0][config.n_obs_steps - 1:]
+    table.compare(case, "network: actions" + (" from random noise" if looks_back else ""), got[: len(chunk)], chunk)
+
+
+def wordless_noise(config):
+    return getattr(config, "horizon", 0), config.output_features["action"].shape[0]
+
+
 def check_whole(args, table, case, folder, original, obs, work):
     config = original.policy.config
-    _, actions, _ = original.chunk(original.batch(obs), np.zeros((config.chunk_size, config.max_action_dim), np.float32))
-    table.compare(case, "picture to robot units", act(args, folder, obs, work), actions)
+    if original.family in WORDLESS:
+        _, actions = original.wordless_chunk([original.batch(obs)], np.zeros(wordless_noise(config), np.float32))
+    else:
+        _, actions, _ = original.chunk(original.batch(obs), np.zeros((config.chunk_size, config.max_action_dim), np.float32))
+    table.compare(case, "picture to robot units", act(args, folder, obs, work)[: len(actions)], actions)
     return actions
 
 
@@ -379,6 +436,8 @@ def check_back(args, table, original, folder, rng, work):
     stats = {}
     for key, feature in {**config.input_features, **config.output_features}.items():
         if len(feature.shape) > 1:
+            if original.family in WORDLESS:  # the same of all cameras: soma has one mean for them
+                stats[key] = {"mean": np.array([[[0.4]], [[0.5]], [[0.3]]], np.float32), "std": np.array([[[0.2]], [[0.3]], [[0.25]]], np.float32)}
             continue
         places = np.sort(rng.normal(0, 1, (6, *feature.shape)).astype(np.float32), axis=0)
         places[:, 0] = places[0, 0]  # a value that never changes
@@ -387,9 +446,10 @@ def check_back(args, table, original, folder, rng, work):
         saved = folder.with_name(f"{folder.name}_{mode}")
         original.renew_processors(mode, stats)
         original.save(saved)
-        shutil.copy(original.tokenizer.init_file, saved / "tokenizer.json")
+        if original.tokenizer:
+            shutil.copy(original.tokenizer.init_file, saved / "tokenizer.json")
         again = LeRobot(saved, original.tokenizer, work)
-        for prompt, taller in zip(PROMPTS, (0, 23)):
+        for prompt, taller in zip(PROMPTS, (0, 0 if original.family in WORDLESS else 23)):  # these are given the model's pictures
             obs = observation(original.config, rng, prompt, taller)
             check_whole(args, table, f"{original.family}: saved by LeRobot, {mode}", saved, again, obs, work)
 
@@ -432,9 +492,11 @@ def time_original(args, original, rng):
 def check_folder(args, table, folder, work):
     from transformers import PreTrainedTokenizerFast
 
-    path = str((args.tokenizer or folder) / "tokenizer.json")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=path, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>")
-    tokenizer.init_file = path
+    tokenizer = None
+    if json.loads((folder / "config.json").read_text())["type"] not in WORDLESS:
+        path = str((args.tokenizer or folder) / "tokenizer.json")
+        tokenizer = PreTrainedTokenizerFast(tokenizer_file=path, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>")
+        tokenizer.init_file = path
     original = LeRobot(folder, tokenizer, work)
     rng = np.random.default_rng(args.seed)
     if args.time:
@@ -444,7 +506,10 @@ def check_folder(args, table, folder, work):
     chunks = []
     for prompt in PROMPTS:
         obs = observation(original.config, rng, prompt)
-        check_processors(args, table, case, folder, original, obs, work)
+        if original.family in WORDLESS:
+            check_network(args, table, case, folder, original, observation(original.config, rng, prompt), obs, work)
+        else:
+            check_processors(args, table, case, folder, original, obs, work)
         chunks.append(check_whole(args, table, case, folder, original, obs, work))
     apart = np.linalg.norm(chunks[0] - chunks[1]) / np.linalg.norm(chunks[0])
     table.say(case, f"two observations' chunks are {apart:.2g} apart", apart > 100 * args.tolerance)

@@ -85,7 +85,7 @@ static soma_status explain(checkpoint *c, soma_error *err) {
             if (t) c->words[t - soma__safetensors_at(c->weights, 0)] = soma__model_purpose(p.model, p.holds.slots[s].name);
         }
         if (status == SOMA_OK) status = soma__model_weights(&used, p.model, false, err);
-        if (status == SOMA_OK) status = soma__find_faults(&c->faults, &used, &p.holds, c->weights, aliases, err);
+        if (status == SOMA_OK) status = soma__find_faults(&c->faults, &used, &p.holds, p.model, c->weights, aliases, err);
     }
     soma__layout_free(&used);
     soma__published_close(&p);

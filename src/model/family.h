@@ -203,6 +203,13 @@ typedef struct soma_tuning {
     const char *peft;   // LeRobot's layers for PEFT's pairs: extended regular expression over their whole names; NULL: it has none
 } soma_tuning;
 
+// A tensor of LeRobot's files that follows from the sizes: nobody trains or reads it, and LeRobot's strict loader asks for it.
+typedef struct soma_written_table {
+    char name[64]; // as in the file
+    int n_dims;
+    int64_t shape[SOMA_MAX_DIMS];
+} soma_written_table;
+
 // How LeRobot writes a policy of the family, beyond what all of its configs have.
 typedef struct soma_lerobot {
     const char *tokenizer; // the name of the text tokenizer; NULL: there is no text
@@ -211,6 +218,8 @@ typedef struct soma_lerobot {
     // Fields of config.json; a new reference, NULL when memory is out. *own: LeRobot cannot be told these sizes, and its loader will refuse
     // the fields that tell them to soma.
     json_t *(*fields)(const soma_model *model, soma_dtype dtype, bool *own);
+    // Describes table i and, where `values` is not NULL, writes it; false: there are only i. NULL: there is none.
+    bool (*table)(const soma_model *model, int i, soma_written_table *table, float *values);
 } soma_lerobot;
 
 struct soma_family {

@@ -16,7 +16,7 @@ typedef struct merging {
     soma_safetensors *adapter, *base; // adapter NULL: there is none
     const soma_alias *spellings;      // in the adapter's file
     soma_arena names;
-    soma_safetensor *tensors;
+    soma_safetensor *tensors; // the weights, then LeRobot's tables
     soma_export_watch *watch;
     void *user;
     // the tensor that is being written
@@ -72,7 +72,18 @@ static bool has_shape(const soma_slot *slot, const soma_safetensor *t) {
     return t->n_dims == slot->n_dims && !memcmp(t->shape, slot->shape, sizeof *t->shape * (size_t)t->n_dims);
 }
 
+static soma_status take_table(merging *m, size_t tensor, soma_error *err) {
+    soma_written_table table;
+    soma__free(m->values);
+    m->values = soma__calloc((size_t)m->tensors[tensor].n_values, sizeof *m->values);
+    if (!m->values) return soma__no_memory(err, "a table");
+    m->now = tensor;
+    m->side.model->family->lerobot.table(m->side.model, (int)(tensor - m->side.holds.n_slots), &table, m->values);
+    return SOMA_OK;
+}
+
 static soma_status take(merging *m, size_t tensor, soma_error *err) {
+    if (tensor >= m->side.holds.n_slots) return take_table(m, tensor, err);
     const soma_slot *slot = &m->side.holds.slots[tensor];
     const int64_t n = (int64_t)(slot->size / sizeof(float)); // the table says F32 throughout
     const soma_safetensor *t = m->adapter ? soma__find_weight(m->adapter, slot->name, m->spellings) : NULL;
@@ -122,18 +133,36 @@ static soma_status check_complete(const merging *m, soma_error *err) {
     if (!left.slots && status == SOMA_OK) status = soma__no_memory(err, "the weights' table");
     for (size_t i = 0; i < used.n_slots && status == SOMA_OK; i++)
         if (!m->adapter || !soma__find_weight(m->adapter, used.slots[i].name, m->spellings)) left.slots[left.n_slots++] = used.slots[i];
-    if (status == SOMA_OK) status = soma__check_weights(&left, NULL, m->base, m->side.model->family->aliases, err);
+    if (status == SOMA_OK) status = soma__check_weights(&left, NULL, NULL, m->base, m->side.model->family->aliases, err);
     soma__free(left.slots);
     soma__layout_free(&used);
     return status;
 }
 
+// Behind the weights; returns how many there are, -1: memory is out. tensors NULL: they are only counted.
+static int add_tables(merging *m, soma_safetensor *tensors) {
+    const soma_family *family = m->side.model->family;
+    soma_written_table t;
+    int n = 0;
+    for (; m->o->lerobot && family->lerobot.table && family->lerobot.table(m->side.model, n, &t, NULL); n++) {
+        if (!tensors) continue;
+        tensors[n] =
+            (soma_safetensor){.name = soma__arena_strdup(&m->names, t.name), .dtype = m->o->dtype, .n_dims = t.n_dims, .n_values = 1};
+        memcpy(tensors[n].shape, t.shape, sizeof t.shape);
+        for (int d = 0; d < t.n_dims; d++) tensors[n].n_values *= t.shape[d];
+        m->total += tensors[n].n_values;
+        if (!tensors[n].name) return -1;
+    }
+    return n;
+}
+
 static soma_status write_weights(merging *m, soma_error *err) {
     const soma_layout *all = &m->side.holds;
+    const size_t n_all = all->n_slots + (size_t)add_tables(m, NULL);
     char path[SOMA_PATH_MAX], room[512];
     SOMA_TRY(check_complete(m, err));
     SOMA_TRY(soma__path_join(path, m->o->out, "model.safetensors", err));
-    m->tensors = soma__calloc(all->n_slots + 1, sizeof *m->tensors);
+    m->tensors = soma__calloc(n_all + 1, sizeof *m->tensors);
     json_t *metadata = json_pack("{s:s}", "format", "pt");
     soma_status status = m->tensors && metadata ? SOMA_OK : soma__no_memory(err, "a checkpoint's table");
     for (size_t i = 0; i < all->n_slots && status == SOMA_OK; i++) {
@@ -147,8 +176,9 @@ static soma_status write_weights(merging *m, soma_error *err) {
         memcpy(m->tensors[i].shape, slot->shape, sizeof slot->shape);
         m->total += (int64_t)(slot->size / sizeof(float));
     }
-    if (status == SOMA_OK) status = soma__safetensors_write_made(path, m->tensors, all->n_slots, metadata, make, m, err);
-    m->result->n_tensors = all->n_slots;
+    if (status == SOMA_OK && add_tables(m, m->tensors + all->n_slots) < 0) status = soma__no_memory(err, "a checkpoint's table");
+    if (status == SOMA_OK) status = soma__safetensors_write_made(path, m->tensors, n_all, metadata, make, m, err);
+    m->result->n_tensors = n_all;
     m->result->n_values = m->total;
     json_decref(metadata);
     return status;

@@ -182,13 +182,20 @@ static void mark_spellings(const soma_safetensors *file, const char *name, const
     if (respell(other, name, a)) mark_spellings(file, other, a + 1, known);
 }
 
-static bool find_extra(fault_list *extra, size_t *n, const soma_layout *published, const soma_safetensors *file,
-                       const soma_alias *aliases) {
+static bool is_table(const soma_model *model, const char *name) {
+    soma_written_table t;
+    for (int i = 0; model->family->lerobot.table && model->family->lerobot.table(model, i, &t, NULL); i++)
+        if (!strcmp(name, t.name)) return true;
+    return false;
+}
+
+static bool find_extra(fault_list *extra, size_t *n, const soma_layout *published, const soma_model *model, const soma_safetensors *file) {
+    const soma_alias *aliases = model->family->aliases;
     const size_t n_tensors = soma__safetensors_count(file);
     bool *known = soma__calloc(n_tensors + 1, sizeof *known), ok = known != NULL;
     for (size_t s = 0; ok && n_tensors && s < published->n_slots; s++) mark_spellings(file, published->slots[s].name, aliases, known);
     for (size_t i = 0; ok && i < n_tensors; i++) {
-        if (known[i]) continue;
+        if (known[i] || is_table(model, soma__safetensors_at(file, i)->name)) continue;
         ok = add_fault(extra, soma__safetensors_at(file, i)->name, "");
         (*n)++;
     }
@@ -196,8 +203,8 @@ static bool find_extra(fault_list *extra, size_t *n, const soma_layout *publishe
     return ok;
 }
 
-soma_status soma__find_faults(soma_faults *f, const soma_layout *used, const soma_layout *published, const soma_safetensors *file,
-                              const soma_alias *aliases, soma_error *err) {
+soma_status soma__find_faults(soma_faults *f, const soma_layout *used, const soma_layout *published, const soma_model *model,
+                              const soma_safetensors *file, const soma_alias *aliases, soma_error *err) {
     fault_list missing = {0}, misshapen = {0}, extra = {0};
     bool ok = true;
     for (size_t s = 0; ok && s < used->n_slots; s++) {
@@ -217,7 +224,7 @@ soma_status soma__find_faults(soma_faults *f, const soma_layout *used, const som
             f->n_missing++;
         }
     }
-    if (ok && published) ok = find_extra(&extra, &f->n_extra, published, file, aliases);
+    if (ok && model) ok = find_extra(&extra, &f->n_extra, published, model, file);
     write_faults(&f->missing, &missing);
     write_faults(&f->misshapen, &misshapen);
     write_faults(&f->extra, &extra);
@@ -232,10 +239,10 @@ void soma__faults_free(soma_faults *f) {
     *f = (soma_faults){0};
 }
 
-soma_status soma__check_weights(const soma_layout *used, const soma_layout *published, const soma_safetensors *file,
-                                const soma_alias *aliases, soma_error *err) {
+soma_status soma__check_weights(const soma_layout *used, const soma_layout *published, const soma_model *model,
+                                const soma_safetensors *file, const soma_alias *aliases, soma_error *err) {
     soma_faults f = {0};
-    soma_status status = soma__find_faults(&f, used, published, file, aliases, err);
+    soma_status status = soma__find_faults(&f, used, published, model, file, aliases, err);
     if (status == SOMA_OK && f.n_missing + f.n_misshapen + f.n_extra) { // what does not fit into a sentence is cut; the counts are whole
         soma_str text = {0};
         const char *where = soma__safetensors_path(file);
@@ -312,7 +319,7 @@ static soma_status read_weights(const soma_params *p, void *memory, const soma_s
 
 soma_status soma__params_load_into(const soma_params *p, void *memory, const soma_safetensors *file, const soma_alias *aliases,
                                    soma_error *err) {
-    SOMA_TRY(soma__check_weights(&p->layout, NULL, file, aliases, err));
+    SOMA_TRY(soma__check_weights(&p->layout, NULL, NULL, file, aliases, err));
     return read_weights(p, memory, file, aliases, err);
 }
 
@@ -362,14 +369,15 @@ soma_status soma__params_open(soma_params **out, soma_device *device, const soma
 }
 
 soma_status soma__params_open_cached(soma_params **out, soma_device *device, const soma_graph *const *graphs, size_t n_graphs,
-                                     soma_role role, soma_safetensors *file, const soma_alias *aliases, const char *cache, soma_error *err) {
+                                     soma_role role, soma_safetensors *file, const soma_alias *aliases, const char *cache,
+                                     soma_error *err) {
     soma_status status = lay_out(out, device, graphs, n_graphs, role, err);
     soma_params *p = *out;
     if (p)
         p->file = file;
     else
         soma__safetensors_close(file);
-    if (status == SOMA_OK) status = soma__check_weights(&p->layout, NULL, file, aliases, err);
+    if (status == SOMA_OK) status = soma__check_weights(&p->layout, NULL, NULL, file, aliases, err);
     if (status == SOMA_OK && cache) status = soma__choose_forms(device, &p->layout, graphs, n_graphs, role, err);
     if (!cache) cache = "";
     if (status == SOMA_OK) status = place_weights(p, aliases, cache, err);

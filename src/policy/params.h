@@ -16,13 +16,13 @@ enum { SOMA_PACKED_KEY = 64 };
 
 typedef struct soma_params {
     soma_layout layout;
-    soma_device *device;    // borrowed
-    void *memory;           // `size` bytes on the device
-    uint64_t version;       // grows with every init and load; a trainer adds one when it publishes
-    size_t size;            // bytes of `memory`: layout.size, less what stayed in the file
-    soma_safetensors *file; // whose pages borrowed weights are; NULL: none are
+    soma_device *device;      // borrowed
+    void *memory;             // `size` bytes on the device
+    uint64_t version;         // grows with every init and load; a trainer adds one when it publishes
+    size_t size;              // bytes of `memory`: layout.size, less what stayed in the file
+    soma_safetensors *file;   // whose pages borrowed weights are; NULL: none are
     soma_safetensors *packed; // packed weights of an earlier start (packed_cache.h), borrowed alike; NULL: there are none
-    bool lent;              // `memory` belongs to somebody else
+    bool lent;                // `memory` belongs to somebody else
 } soma_params;
 
 // Lays out the weights of all `graphs` and allocates them, zeroed. Any graph may then be planned with &params->layout.
@@ -59,7 +59,8 @@ soma_status soma__params_load_into(const soma_params *params, void *memory, cons
 soma_status soma__params_save(const soma_params *params, const void *memory, const char *path, const json_t *metadata, soma_error *err);
 
 // Writes a file of the layout's weights with random values, those of soma__params_init for this seed, without having them in memory.
-// Names are openpi's (`aliases`, NULL for none). dtype: F32 or BF16, of every weight. progress: told now and then; NULL: silence; false ends it with SOMA_CANCELLED and no file.
+// Names are openpi's (`aliases`, NULL for none). dtype: F32 or BF16, of every weight. progress: told now and then; NULL: silence; false
+// ends it with SOMA_CANCELLED and no file.
 typedef bool soma_params_progress(void *user, int64_t values_done, int64_t values);
 soma_status soma__params_write_random(const soma_layout *layout, const soma_alias *aliases, uint64_t seed, soma_dtype dtype,
                                       const char *path, soma_params_progress *progress, void *user, soma_error *err);
@@ -67,17 +68,18 @@ uint16_t soma__to_bf16(float x); // to nearest, ties to even; a NaN stays one
 // The name under which openpi's files have a weight; returns `out`.
 const char *soma__openpi_name(char out[512], const char *name, const soma_alias *aliases);
 
-// What a file lacks of `used`, has in another shape than `published` says, and has beyond it: texts without end, for those who print them.
+// What a file lacks of `used`, has in another shape, and has beyond `published` and the tables of its model's family: texts without end,
+// for those who print them.
 typedef struct soma_faults {
     soma_str missing, misshapen, extra;
     size_t n_missing, n_misshapen, n_extra;
 } soma_faults; // {0} is empty and ready
-soma_status soma__find_faults(soma_faults *faults, const soma_layout *used, const soma_layout *published, const soma_safetensors *file,
-                              const soma_alias *aliases, soma_error *err);
+soma_status soma__find_faults(soma_faults *faults, const soma_layout *used, const soma_layout *published, const soma_model *model,
+                              const soma_safetensors *file, const soma_alias *aliases, soma_error *err);
 void soma__faults_free(soma_faults *faults);
-// The same as one error, or SOMA_OK. published NULL: what is beyond it is not looked for.
-soma_status soma__check_weights(const soma_layout *used, const soma_layout *published, const soma_safetensors *file,
-                                const soma_alias *aliases, soma_error *err);
+// The same as one error, or SOMA_OK. published and model NULL: what is beyond them is not looked for.
+soma_status soma__check_weights(const soma_layout *used, const soma_layout *published, const soma_model *model,
+                                const soma_safetensors *file, const soma_alias *aliases, soma_error *err);
 
 // The tensor that `name` means in a file, under any spelling; NULL when absent.
 const soma_safetensor *soma__find_weight(const soma_safetensors *file, const char *name, const soma_alias *aliases);

@@ -63,7 +63,7 @@ soma_status soma__published_params(soma_params **params, soma_published *c, soma
     *params = NULL;
     soma_status status = c->weights ? SOMA_OK : soma__safetensors_open(&c->weights, c->path, err);
     for (size_t i = 0; i < n_graphs && status == SOMA_OK; i++) status = soma__layout_add(&used, graphs[i], SOMA_ROLE_WEIGHT, err);
-    if (status == SOMA_OK) status = soma__check_weights(&used, &c->holds, c->weights, c->model->family->aliases, err);
+    if (status == SOMA_OK) status = soma__check_weights(&used, &c->holds, c->model, c->weights, c->model->family->aliases, err);
     soma__layout_free(&used);
     if (status != SOMA_OK) return status;
     soma_safetensors *file = c->weights;

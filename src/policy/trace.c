@@ -239,6 +239,7 @@ soma_status soma__trace_run(soma_trace *trace, const char *folder, const soma_sa
     soma_published c = {0};
     soma_status status = choose_precision(&r, err);
     if (status == SOMA_OK) status = soma__published_open(&c, folder, err);
+    if (status == SOMA_OK) status = soma__robot_resolve(c.config, folder, "", err); // LeRobot's says which cameras a model has
     if (status == SOMA_OK) status = soma__time_rule(&r.time, opts->time ? opts->time : "", c.config, err);
     if (status == SOMA_OK) status = soma__published_model(&c, err);
     r.model = c.model;

@@ -108,7 +108,7 @@ static soma_status open_published(soma_published *p, soma_error *err) {
 static soma_status used(const soma_published *p, soma_error *err) {
     soma_layout layout = {0};
     ok(soma__model_weights(&layout, p->model, false, err), err);
-    soma_status status = soma__check_weights(&layout, &p->holds, p->weights, p->model->family->aliases, err);
+    soma_status status = soma__check_weights(&layout, &p->holds, p->model, p->weights, p->model->family->aliases, err);
     soma__layout_free(&layout);
     return status;
 }

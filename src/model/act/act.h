@@ -27,6 +27,7 @@ void act_build(const soma_model *model, const soma_build *build, soma_graph *gra
 soma_status act_prepare(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
 soma_status act_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
 json_t *act_lerobot(const soma_model *model, soma_dtype dtype, bool *own); // fields of LeRobot's config.json
+bool act_table(const soma_model *model, int i, soma_written_table *table, float *values);
 extern const soma_family soma__family_act;
 extern const soma_alias act_aliases[];
 extern const soma_purpose act_purposes[];

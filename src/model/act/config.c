@@ -183,5 +183,5 @@ const soma_family soma__family_act = {
     .build = act_build,
     .prepare = act_prepare,
     .tuning = {.vlm = "backbone.*"}, // of ImageNet
-    .lerobot = {.fields = act_lerobot},
+    .lerobot = {.fields = act_lerobot, .table = act_table},
 };

@@ -3,6 +3,8 @@
 #include "model/act/act.h"
 #include "model/recognise.h"
 
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 // LeRobot's prefix; torchvision's files of a ResNet alone (soma train --vlm).
@@ -73,4 +75,18 @@ json_t *act_lerobot(const soma_model *model, soma_dtype dtype, bool *own) {
                             (json_int_t)c->latent, "n_vae_encoder_layers", (json_int_t)c->vae_depth, "temporal_ensemble_coeff", "dropout",
                             c->dropout, "kl_weight", c->kl_weight, "optimizer_lr_backbone", c->lr_backbone);
     return out;
+}
+
+// The places of what the chunk's encoder sees, which its graph works out itself.
+bool act_table(const soma_model *model, int i, soma_written_table *t, float *values) {
+    const act_config *c = (const act_config *)model;
+    const int64_t T = c->model.info.horizon + 2, D = c->width;
+    if (i || !c->vae) return false;
+    *t = (soma_written_table){.n_dims = 3, .shape = {1, T, D}};
+    snprintf(t->name, sizeof t->name, "model.vae_encoder_pos_enc");
+    for (int64_t k = 0; values && k < T * D; k++) {
+        const double angle = (double)(k / D) / pow(10000, (double)(k % D / 2 * 2) / (double)D);
+        values[k] = (float)(k % D % 2 ? cos(angle) : sin(angle));
+    }
+    return true;
 }

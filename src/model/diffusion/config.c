@@ -265,5 +265,5 @@ const soma_family soma__family_diffusion = {
     .config = diffusion_config_json,
     .build = diffusion_build,
     .prepare = diffusion_prepare,
-    .lerobot = {.bare = true, .fields = diffusion_lerobot},
+    .lerobot = {.bare = true, .fields = diffusion_lerobot, .table = diffusion_table},
 };

@@ -34,6 +34,7 @@ void diffusion_build(const soma_model *model, const soma_build *build, soma_grap
 soma_status diffusion_prepare(const soma_model *model, const soma_batch *batch, soma_feed *feed, soma_error *err);
 soma_status diffusion_recognise(json_t *config, const soma_shapes *tensors, const char *where, soma_error *err);
 json_t *diffusion_lerobot(const soma_model *model, soma_dtype dtype, bool *own); // fields of LeRobot's config.json
+bool diffusion_table(const soma_model *model, int i, soma_written_table *table, float *values);
 extern const soma_family soma__family_diffusion;
 extern const soma_purpose diffusion_purposes[];
 
@@ -42,6 +43,12 @@ static inline int64_t diffusion_height(const diffusion_config *c) { return c->cr
 static inline int64_t diffusion_width(const diffusion_config *c) {
     return c->crop.height ? c->crop.width : soma__image_width(&c->model.info);
 }
+
+// Places of the ResNet's map, row-major; where place i lies, from -1 to 1.
+static inline int64_t diffusion_places(const diffusion_config *c) {
+    return soma_resnet_side(diffusion_height(c)) * soma_resnet_side(diffusion_width(c));
+}
+void diffusion_place(const diffusion_config *c, int64_t i, float *x, float *y);
 
 // ---- the diffusion's schedule (schedule.c), as diffusers computes it, in f32
 // alphas [train_steps]: how much of the actions is left at each step (alphas_cumprod).

@@ -7,15 +7,18 @@
 #include <math.h>
 #include <string.h>
 
-// The places of the ResNet's map from -1 to 1: x [n], then y [n], row-major.
-static soma_status feed_grid(soma_feed *feed, const diffusion_config *c, soma_error *err) {
+void diffusion_place(const diffusion_config *c, int64_t i, float *x, float *y) {
     const int64_t h = soma_resnet_side(diffusion_height(c)), w = soma_resnet_side(diffusion_width(c));
-    float *grid = soma__feed_own(feed, "grid", sizeof *grid * (size_t)(2 * h * w));
+    *x = w > 1 ? (float)(-1 + 2 * (double)(i % w) / (double)(w - 1)) : -1;
+    *y = h > 1 ? (float)(-1 + 2 * (double)(i / w) / (double)(h - 1)) : -1;
+}
+
+// x [n], then y [n].
+static soma_status feed_grid(soma_feed *feed, const diffusion_config *c, soma_error *err) {
+    const int64_t n = diffusion_places(c);
+    float *grid = soma__feed_own(feed, "grid", sizeof *grid * (size_t)(2 * n));
     if (!grid) return soma__no_memory(err, "a batch's grid");
-    for (int64_t i = 0; i < h * w; i++) {
-        grid[i] = w > 1 ? (float)(-1 + 2 * (double)(i % w) / (double)(w - 1)) : -1;
-        grid[h * w + i] = h > 1 ? (float)(-1 + 2 * (double)(i / w) / (double)(h - 1)) : -1;
-    }
+    for (int64_t i = 0; i < n; i++) diffusion_place(c, i, &grid[i], &grid[n + i]);
     return SOMA_OK;
 }
 

@@ -89,3 +89,17 @@ json_t *diffusion_lerobot(const soma_model *model, soma_dtype dtype, bool *own) 
     }
     return out;
 }
+
+// The grids of the key points, one for each encoder.
+bool diffusion_table(const soma_model *model, int i, soma_written_table *t, float *values) {
+    const diffusion_config *c = (const diffusion_config *)model;
+    const int64_t n = diffusion_places(c);
+    if (i >= (c->own_encoders ? model->info.n_cameras : 1)) return false;
+    *t = (soma_written_table){.n_dims = 2, .shape = {n, 2}};
+    if (c->own_encoders)
+        snprintf(t->name, sizeof t->name, "diffusion.rgb_encoder.%d.pool.pos_grid", i);
+    else
+        snprintf(t->name, sizeof t->name, "diffusion.rgb_encoder.pool.pos_grid");
+    for (int64_t k = 0; values && k < n; k++) diffusion_place(c, k, &values[2 * k], &values[2 * k + 1]);
+    return true;
+}
