@@ -151,8 +151,9 @@ soma_status soma_drive_new(soma_drive **drive, soma_pilot *pilot, const soma_chu
 void soma_drive_free(soma_drive *drive);  // NULL allowed; waits for the chunk that is being made
 void soma_drive_reset(soma_drive *drive); // a new episode begins with the next step
 // What is seen now; the action [n_actions] in robot units, borrowed until the next call. An episode's first step waits for its chunk, in
-// `open` every step that needs one does; else it takes microseconds. A refused observation or a failed chunk is told by the step that
-// finds it, `action` is then the last one, and the next step asks anew.
+// `open` every step that needs one does; else it takes microseconds, and, where the policy looks back, what soma_pilot_see takes while no
+// chunk is being made. A refused observation or a failed chunk is told by the step that finds it, `action` is then the last one, and the
+// next step asks anew.
 soma_status soma_drive_step(soma_drive *drive, const soma_obs *obs, const float **action, soma_error *err);
 soma_chunk_report soma_drive_read(const soma_drive *drive);
 

@@ -120,9 +120,11 @@ static soma_status pilot_act(void *ctx, const soma_obs *obs, soma_actions *actio
 
 static void pilot_reset(void *ctx) { soma_pilot_reset(ctx); }
 
+static soma_status pilot_see(void *ctx, const soma_obs *obs, soma_error *err) { return soma_pilot_see(ctx, obs, err); }
+
 soma_status soma_drive_new(soma_drive **drive, soma_pilot *pilot, const soma_chunk_opts *opts, double rate, soma_error *err) {
     const soma_policy_info info = soma_policy_describe(soma_pilot_policy(pilot));
-    const soma_drive_source source = {pilot, pilot_act, pilot_reset};
+    const soma_drive_source source = {pilot, pilot_act, pilot_reset, pilot_see};
     return soma__drive_new(drive, &source, opts, info.horizon, info.n_actions, rate > 0 ? rate : info.rate, err);
 }
 
@@ -202,8 +204,11 @@ soma_status soma_drive_step(soma_drive *d, const soma_obs *obs, const float **ac
     const bool first = !(d->start > 0);
     const double began = soma__seconds();
     SOMA_TRY(take(d, false, err));
-    const bool asks = stage_of(d, false) == IDLE && soma__timeline_wants(d->line, now(d));
-    if (asks) SOMA_TRY(ask(d, obs, err));
+    const bool idle = stage_of(d, false) == IDLE, asks = idle && soma__timeline_wants(d->line, now(d));
+    if (asks)
+        SOMA_TRY(ask(d, obs, err));
+    else if (idle && d->source.see)
+        SOMA_TRY(d->source.see(d->source.ctx, obs, err));
     if (asks && (first || d->open)) SOMA_TRY(take(d, true, err));
     if (first) {
         d->start = soma__seconds();

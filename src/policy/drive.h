@@ -10,6 +10,8 @@ typedef struct soma_drive_source {
     // From one thread only, not the caller's. As soma_pilot_act; actions are borrowed until the next call.
     soma_status (*act)(void *ctx, const soma_obs *obs, soma_actions *actions, soma_error *err);
     void (*reset)(void *ctx); // a new episode, while no call runs; NULL: nothing to forget
+    // What is seen in a step that asks for no chunk, from the caller's thread, while no call runs; NULL: nobody wants to know.
+    soma_status (*see)(void *ctx, const soma_obs *obs, soma_error *err);
 } soma_drive_source;
 
 // rate: rows of a chunk in a second.

@@ -85,7 +85,8 @@ struct soma_client {
     float *chunk; // P: what was last sent, [chunk_rows, n_actions]; NULL: nothing yet
     int chunk_rows;
     double chunk_sent;
-    bool held; // the answer holds the robot; it is not the policy's
+    double seam; // of the chunk that was last sent, robot units; below 0: there was nothing to compare
+    bool held;   // the answer holds the robot; it is not the policy's
 
     bool gone; // under the server's mutex
 };

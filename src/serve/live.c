@@ -19,6 +19,8 @@ typedef struct robot {
     char peer[64], prompt[512];
     const char *protocol;
     double asked, model_ms; // asked: soma__seconds
+    double seam, seam_sum, seam_most;
+    int64_t n_seams;
     chunk now, before;
     float *states;         // [HISTORY, n_state], a ring
     double times[HISTORY]; // of the states
@@ -122,6 +124,12 @@ void soma__live_saw(soma_live *l, const soma_live_exchange *e) {
         r->asked = soma__seconds();
         r->model_ms = a->model_ms;
         snprintf(r->prompt, sizeof r->prompt, "%s", e->obs->prompt ? e->obs->prompt : "");
+        if (e->seam >= 0) {
+            r->seam = e->seam;
+            r->seam_sum += e->seam;
+            r->seam_most = SOMA_MAX(r->seam_most, e->seam);
+            r->n_seams++;
+        }
         const chunk old = r->before;
         r->before = r->now;
         r->now = (chunk){r->asked, SOMA_MIN(a->horizon, info->horizon), info->n_actions, old.values};
@@ -180,6 +188,9 @@ static json_t *whole(const soma_live *l, const robot *r) {
     for (int i = 0; i < r->n_pictures; i++)
         json_array_append_new(pictures, json_pack("{s:o, s:i, s:i}", "camera", text(r->cameras[i]), "width", r->pictures[i].width, "height",
                                                   r->pictures[i].height));
+    json_object_set_new(out, "seam",
+                        json_pack("{s:I, s:f, s:f, s:f}", "n", (json_int_t)r->n_seams, "last", r->seam, "mean",
+                                  r->n_seams ? r->seam_sum / (double)r->n_seams : 0, "max", r->seam_most));
     json_object_set_new(out, "chunk", rows(l, &r->now));
     json_object_set_new(out, "before", rows(l, &r->before));
     json_object_set_new(out, "states", states);

@@ -28,6 +28,7 @@ typedef struct soma_live_exchange {
     const char *protocol, *peer;
     const soma_obs *obs;
     const soma_actions *actions;
+    double seam; // below 0: none
     soma_live_look *look;
     void *look_ctx;
 } soma_live_exchange;

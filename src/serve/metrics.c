@@ -2,6 +2,7 @@
 // One table names every counter, so that the page and the documentation cannot miss one.
 #include "serve/metrics.h"
 
+#include <math.h>
 #include <stddef.h>
 
 // Half a millisecond to 30 s: a server's own share lies at the lower end, a large model on a slow processor at the upper.
@@ -25,6 +26,13 @@ double soma__histogram_quantile(const soma_histogram *h, double q) {
         below += n;
     }
     return total ? soma__bucket_bounds[SOMA_BUCKETS - 1] : 0;
+}
+
+void soma__summary_add(soma_summary *s, double value) {
+    const unsigned long long micro = (unsigned long long)(fmin(fmax(value, 0), 1e9) * 1e6);
+    atomic_fetch_add(&s->n, 1);
+    atomic_fetch_add(&s->sum_micro, micro);
+    if (micro > atomic_load(&s->most_micro)) atomic_store(&s->most_micro, micro);
 }
 
 static const char *const protocols[SOMA_PROTOCOLS] = {"openpi", "groot"};
@@ -72,6 +80,13 @@ static void put_histogram(soma_str *out, const char *name, const char *help, con
                      1e-6 * (double)atomic_load(&h->sum_us), name, so_far);
 }
 
+static void put_summary(soma_str *out, const char *name, const char *most, const char *help, const soma_summary *s) {
+    put_head(out, name, "summary", help);
+    soma__str_printf(out, "%s_sum %.6f\n%s_count %llu\n", name, 1e-6 * (double)atomic_load(&s->sum_micro), name, atomic_load(&s->n));
+    put_head(out, most, "gauge", "The largest of these since the start.");
+    soma__str_printf(out, "%s %.6f\n", most, 1e-6 * (double)atomic_load(&s->most_micro));
+}
+
 void soma__metrics_put(soma_str *out, const soma_metrics *m, bool stalled) {
     for (size_t i = 0; i < SOMA_COUNT(rows); i++) {
         const struct row *r = &rows[i];
@@ -91,4 +106,8 @@ void soma__metrics_put(soma_str *out, const soma_metrics *m, bool stalled) {
     soma__str_printf(out, "soma_up_seconds %.3f\n", soma__seconds() - m->started);
     put_histogram(out, "soma_request_seconds", "From a request's last byte to its answer handed to the network.", &m->latency);
     put_histogram(out, "soma_inference_seconds", "Runs of the policy.", &m->inference);
+    put_summary(out, "soma_seam", "soma_seam_most", "How far a chunk changes the action of the moment at which it takes over, robot units.",
+                &m->seams);
+    put_summary(out, "soma_delay_steps", "soma_delay_steps_most", "Control steps from an observation to its chunk, as clients tell.",
+                &m->delays);
 }

@@ -144,13 +144,31 @@ static soma_status prepare(soma_server *s, soma_client *c, soma_obs *obs, soma_e
     return SOMA_OK;
 }
 
+// How far a chunk changes the action of the moment at which it takes over, the largest of all dimensions: what policy/timeline.c measures
+// where the robot is, for clients that tell how far they have come. Below 0: there is nothing to compare.
+static double seam(const soma_client *c, const soma_obs *obs, const soma_actions *a) {
+    const int64_t is = obs->delay, was = (int64_t)obs->executed + obs->delay;
+    if (!obs->executed || was >= c->chunk_rows || is >= a->horizon) return -1;
+    double most = 0;
+    for (int i = 0; i < a->n_actions; i++)
+        most = fmax(most, fabs((double)a->values[is * a->n_actions + i] - (double)c->chunk[was * a->n_actions + i]));
+    return most;
+}
+
+static void note_chunk(soma_server *s, soma_client *c, const soma_obs *obs, const soma_actions *a) {
+    c->seam = seam(c, obs, a);
+    if (c->seam >= 0) soma__summary_add(&s->metrics.seams, c->seam);
+    if (obs->executed) soma__summary_add(&s->metrics.delays, obs->delay);
+    soma__hold_sent(s, c, a);
+}
+
 // What is sent, kept and shown of one request. A stop that was pressed while the policy worked takes its actions back.
 static void answer(soma_server *s, soma_client *c, const soma_obs *obs, soma_actions *actions, const soma_error *failed, double seconds) {
     c->error = *failed;
     if (atomic_load(&s->held))
         soma__hold(s, c, obs, actions, &c->error);
     else if (!c->error.code && !check_actions(actions, &c->error))
-        soma__hold_sent(s, c, actions);
+        note_chunk(s, c, obs, actions);
     if (c->error.code) return;
     soma__answer_begin(&c->answer);
     c->protocol->put_actions(s, c, actions, 1e3 * seconds);
@@ -159,7 +177,8 @@ static void answer(soma_server *s, soma_client *c, const soma_obs *obs, soma_act
         return;
     }
     if (s->recording && !c->held) soma__recording_add(s->recording, c->id, obs, actions);
-    soma__live_saw(s->live, &(soma_live_exchange){c->id, c->protocol->name, c->peer, obs, actions, s->policy.look, s->policy.ctx});
+    soma__live_saw(s->live, &(soma_live_exchange){c->id, c->protocol->name, c->peer, obs, actions, c->held ? -1 : c->seam, s->policy.look,
+                                                  s->policy.ctx});
 }
 
 static soma_status answer_message(soma_server *s, soma_client *c, soma_error *err) {

@@ -20,7 +20,7 @@ enum { H = 20, A = 2 };
 typedef struct slow {
     double took;
     bool fails;
-    int calls, resets, delay, executed;
+    int calls, resets, seen, delay, executed;
     float values[H * A], state;
     char prompt[32];
 } slow;
@@ -43,8 +43,13 @@ static soma_status slow_act(void *ctx, const soma_obs *obs, soma_actions *action
 
 static void slow_reset(void *ctx) { ((slow *)ctx)->resets++; }
 
+static soma_status slow_see(void *ctx, const soma_obs *obs, soma_error *err) {
+    ((slow *)ctx)->seen++;
+    return SOMA_OK;
+}
+
 static soma_drive *make(slow *s, const char *how, int execute) {
-    const soma_drive_source source = {s, slow_act, slow_reset};
+    const soma_drive_source source = {s, slow_act, slow_reset, slow_see};
     soma_chunk_opts o = soma_chunk_defaults();
     soma_drive *d;
     soma_error err;
@@ -235,9 +240,26 @@ static void a_pilot_drives(void **state) {
     soma_policy_close(p);
 }
 
+// A policy that looks back is shown every step for which no chunk is asked.
+static void sees_what_lies_between(void **state) {
+    enum { STEPS = 12 };
+    slow s = {.took = 0.001};
+    soma_drive *d = make(&s, "open", 4);
+    const float *action;
+    soma_error err;
+    for (int i = 0; i < STEPS; i++) {
+        assert_int_equal(step(d, (float)i, &action, &err), SOMA_OK);
+        usleep(20000);
+    }
+    assert_true(s.calls >= 2 && s.seen >= 4);
+    assert_int_equal(s.calls + s.seen, STEPS);
+    soma_drive_free(d);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(async_never_waits_but_once), cmocka_unit_test(open_waits_for_each),
-                                       cmocka_unit_test(failures_are_told_once),     cmocka_unit_test(chunks_continue),
-                                       cmocka_unit_test(what_is_missing_is_told),    cmocka_unit_test(a_pilot_drives)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(sees_what_lies_between), cmocka_unit_test(async_never_waits_but_once),
+                                       cmocka_unit_test(open_waits_for_each),    cmocka_unit_test(failures_are_told_once),
+                                       cmocka_unit_test(chunks_continue),        cmocka_unit_test(what_is_missing_is_told),
+                                       cmocka_unit_test(a_pilot_drives)};
     return cmocka_run_group_tests(tests, make_policy, remove_dots);
 }

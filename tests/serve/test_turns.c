@@ -101,7 +101,32 @@ static void test_doubt(void **state) {
     toy_stop(&f);
 }
 
+// The toy's chunk is {sum of the state, count, pixels, length of the prompt, 0 ...}: one step later row 0 stands where row 1 stood.
+static void test_seam(void **state) {
+    fixture f;
+    char text[8192];
+    soma_actions a;
+    soma_obs obs = look("x");
+    toy_start(&f, soma__server_defaults());
+    soma_wire *w = toy_join(&f);
+    for (int i = 0; i < 2; i++) {
+        if (soma__wire_infer(w, &obs, &a, &err)) fail_msg("%s", err.text);
+        obs.executed = 1;
+    }
+    assert_int_equal(toy_get(f.port, "/metrics", "", text, sizeof text), 200);
+    assert_non_null(strstr(text, "soma_seam_sum 33.500000\nsoma_seam_count 1\n")); // |6.5 - 40|
+    assert_non_null(strstr(text, "soma_seam_most 33.500000\n"));
+    obs.executed = 2;
+    obs.delay = H; // behind the chunk's end
+    if (soma__wire_infer(w, &obs, &a, &err)) fail_msg("%s", err.text);
+    assert_int_equal(toy_get(f.port, "/metrics", "", text, sizeof text), 200);
+    assert_non_null(strstr(text, "soma_seam_count 1\n"));
+    assert_non_null(strstr(text, "soma_delay_steps_sum 4.000000\nsoma_delay_steps_count 2\n"));
+    soma__wire_close(w);
+    toy_stop(&f);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_overload), cmocka_unit_test(test_doubt)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_overload), cmocka_unit_test(test_doubt), cmocka_unit_test(test_seam)};
     return loopback_ready() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;
 }
