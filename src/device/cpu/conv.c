@@ -47,11 +47,11 @@ void cpu_conv_gather(void *to, const cpu_conv *c, const cpu_conv_phase *p, const
         const int64_t row = row0 + run->row, column = column0 + run->column;
         int64_t before = SOMA_MIN(run->n, SOMA_MAX(0, -column)), end = SOMA_MIN(run->n, c->W - column);
         if (row < 0 || row >= c->H || end < before) before = end = run->n;
-        memset(out, 0, (size_t)before * each);
+        if (before) memset(out, 0, (size_t)before * each); // most windows lie inside: calls for nothing took two thirds of this loop
         if (end > before)
             memcpy(out + (size_t)before * each, (const char *)x + (size_t)(row * c->W + column + before) * each,
                    (size_t)(end - before) * each);
-        memset(out + (size_t)end * each, 0, (size_t)(run->n - end) * each);
+        if (end < run->n) memset(out + (size_t)end * each, 0, (size_t)(run->n - end) * each);
         out += (size_t)run->n * each;
     }
 }

@@ -10,6 +10,7 @@
 
 enum {
     PIXELS = 128,   // gathered at once: a panel of them stays in the first-level cache (f32: 32 KiB)
+    MAX_NR = 64,    // columns of a panel
     CHANNELS = 256, // of dy in an item: their sums (64 KiB) in the second
 };
 
@@ -31,7 +32,7 @@ static bool is_plain(const soma_tensor *t) { return t->dtype == SOMA_F32 && soma
 static bool product_new(product *p, const soma_tensor *t, soma_isa isa) {
     const soma_tensor *x = t->src[0], *dy = t->src[1];
     *p = (product){.isa = cpu_gemm_of(isa, t->p.conv.product), .round = t->p.conv.product == SOMA_BF16};
-    if (!p->isa || !is_plain(x) || !is_plain(dy)) return false;
+    if (!p->isa || p->isa->nr > MAX_NR || !is_plain(x) || !is_plain(dy)) return false;
     soma_tensor like = *dy; // a convolution that makes dy of x
     like.p = t->p;
     if (!cpu_conv_of(&p->conv, x, &like, false)) return false;
@@ -45,24 +46,49 @@ static bool product_new(product *p, const soma_tensor *t, soma_isa isa) {
     return true;
 }
 
-// Elements k0 to k0 + n of k of pixels m0 to m0 + rows into out, `nr` apart.
-static void gather(const product *p, float *out, int64_t m0, int64_t rows, int64_t k0, int64_t n) {
+// The part of a panel of k that one row of the window gives: elements `from` to `to` of its places' channels.
+typedef struct segment {
+    int64_t row, from, to;
+} segment;
+
+static int segments_of(segment *out, const cpu_conv *c, int64_t k0, int64_t n) {
+    const int64_t line = c->window.size[1] * c->C;
+    int count = 0;
+    for (int64_t k = k0, len; k < k0 + n; k += len) {
+        len = SOMA_MIN(line - k % line, k0 + n - k);
+        out[count++] = (segment){k / line, k % line, k % line + len};
+    }
+    return count;
+}
+
+// The segments (n elements of k) of pixels m0 to m0 + rows into out, `nr` apart. What lies outside of the picture is 0.
+static void gather(const product *p, float *out, int64_t m0, int64_t rows, const segment *segments, int n_segments, int64_t n) {
     const cpu_conv *c = &p->conv;
+    const size_t behind = (size_t)(p->isa->nr - n) * sizeof *out;
+    int64_t j = m0 % c->out[1], i = m0 / c->out[1] % c->out[0];
+    const float *x = p->x + m0 / c->out[1] / c->out[0] * c->H * c->W * c->C;
     for (int64_t r = 0; r < rows; r++, out += p->isa->nr) {
-        const int64_t m = m0 + r, j = m % c->out[1], i = m / c->out[1] % c->out[0];
-        const float *x = p->x + m / c->out[1] / c->out[0] * c->H * c->W * c->C;
-        const int64_t line = c->window.size[1] * c->C, first = j * c->move[1] - c->window.pad[1]; // of a row of the window
-        const bool inner = first >= 0 && first + c->window.size[1] <= c->W;                       // its places lie side by side
-        for (int64_t k = k0, len; k < k0 + n; k += len) {
-            const int64_t place = k / c->C, channel = k % c->C, row = i * c->move[0] + k / line - c->window.pad[0];
-            const int64_t column = first + place % c->window.size[1];
-            len = SOMA_MIN(inner ? line - k % line : c->C - channel, k0 + n - k);
-            if (row < 0 || row >= c->H || column < 0 || column >= c->W)
-                memset(out + k - k0, 0, (size_t)len * sizeof *out);
-            else
-                memcpy(out + k - k0, x + (row * c->W + column) * c->C + channel, (size_t)len * sizeof *out);
+        const int64_t column = j * c->move[1] - c->window.pad[1], row0 = i * c->move[0] - c->window.pad[0];
+        const int64_t first = SOMA_MAX(0, -column) * c->C, end = SOMA_MIN(c->window.size[1], c->W - column) * c->C; // inside
+        float *o = out;
+        for (int s = 0; s < n_segments; o += segments[s].to - segments[s].from, s++) {
+            const segment *g = &segments[s];
+            const int64_t row = row0 + g->row, from = SOMA_MIN(g->to, SOMA_MAX(g->from, first)), to = SOMA_MAX(from, SOMA_MIN(g->to, end));
+            const float *line = x + (row * c->W + column) * c->C;
+            if (row < 0 || row >= c->H) {
+                memset(o, 0, (size_t)(g->to - g->from) * sizeof *o);
+                continue;
+            }
+            if (from > g->from) memset(o, 0, (size_t)(from - g->from) * sizeof *o);
+            memcpy(o + from - g->from, line + from, (size_t)(to - from) * sizeof *o);
+            if (g->to > to) memset(o + to - g->from, 0, (size_t)(g->to - to) * sizeof *o);
         }
-        memset(out + n, 0, (size_t)(p->isa->nr - n) * sizeof *out);
+        if (behind) memset(out + n, 0, behind);
+        if (++j < c->out[1]) continue;
+        j = 0;
+        if (++i < c->out[0]) continue;
+        i = 0;
+        x += c->H * c->W * c->C;
     }
 }
 
@@ -73,10 +99,12 @@ static void item(void *ctx, int64_t i, int thread) {
     char *space = p->run->threads_space + (size_t)thread * p->run->thread_size;
     float *sums = (float *)space, *gathered = (float *)(space + p->sums_size);
     uint32_t *panel = (uint32_t *)(space + p->sums_size + p->gathered_size), *dy = (uint32_t *)((char *)panel + p->panel_size);
+    segment segments[MAX_NR];
+    const int n_segments = segments_of(segments, &p->conv, k0, n);
     for (int64_t m = 0; m < p->M; m += PIXELS) {
         const int64_t rows = SOMA_MIN(PIXELS, p->M - m);
         const float *init = m ? sums : NULL;
-        gather(p, p->round ? gathered : (float *)panel, m, rows, k0, n);
+        gather(p, p->round ? gathered : (float *)panel, m, rows, segments, n_segments, n);
         if (!p->round) {
             p->isa->block(channels, n, rows, (const uint32_t *)p->dy + m * p->O + o0, 1, p->O, panel, init, nr, sums, nr);
             continue;

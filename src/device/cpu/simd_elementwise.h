@@ -24,6 +24,28 @@ static void fill(float *out, float x, int64_t n) {
     for (; i < n; i++) out[i] = x;
 }
 
+// n elements, `step` apart, from number `at` on.
+static void fetch_run(float *out, const operand *o, int64_t at, int64_t step, int64_t n) {
+    const char *data = (const char *)o->data + at * (int64_t)soma_dtype_size(o->dtype);
+    if (step == 1)
+        simd_widen(out, data, o->dtype, n);
+    else if (step == 0)
+        fill(out, one(data, o->dtype, 0), n);
+    else
+        for (int64_t i = 0; i < n; i++) out[i] = one(data, o->dtype, i * step);
+}
+
+// n elements of a row of `length` that is repeated, beginning with its element `first`: once from memory, then from there.
+static void fetch_repeated(float *out, const operand *o, int64_t row, int64_t step, int64_t length, int64_t first, int64_t n) {
+    const int64_t head = SOMA_MIN(n, length - first), tail = SOMA_MIN(n - head, first);
+    fetch_run(out, o, row + first * step, step, head);
+    fetch_run(out + head, o, row, step, tail);
+    for (int64_t have = head + tail, more; have < n; have += more) {
+        more = SOMA_MIN(have, n - have);
+        memcpy(out + have, out, (size_t)more * 4);
+    }
+}
+
 // Elements [start, start + n) of the output's order into out.
 static void fetch(float *out, const operand *o, int64_t start, int64_t n) {
     const int last = o->n_dims - 1;
@@ -33,19 +55,21 @@ static void fetch(float *out, const operand *o, int64_t start, int64_t n) {
         rest /= o->shape[d];
         at += index[d] * o->stride[d];
     }
-    const int64_t size = (int64_t)soma_dtype_size(o->dtype), step = o->stride[last];
+    const int64_t step = o->stride[last];
+    // rows that are repeated (the channels of a picture, say) are one run
+    const bool repeated = last > 0 && o->stride[last - 1] == 0;
     while (n > 0) {
-        const int64_t run = SOMA_MIN(n, o->shape[last] - index[last]);
-        if (step == 1)
-            simd_widen(out, (const char *)o->data + at * size, o->dtype, run);
-        else if (step == 0)
-            fill(out, one(o->data, o->dtype, at), run);
+        const int64_t left = o->shape[last] - index[last];
+        const int64_t run = SOMA_MIN(n, repeated ? left + (o->shape[last - 1] - index[last - 1] - 1) * o->shape[last] : left);
+        at -= index[last] * step; // its row's first
+        if (repeated)
+            fetch_repeated(out, o, at, step, o->shape[last], index[last], run);
         else
-            for (int64_t i = 0; i < run; i++) out[i] = one(o->data, o->dtype, at + i * step);
+            fetch_run(out, o, at + index[last] * step, step, run);
         out += run;
         n -= run;
-        at -= index[last] * step; // to the next row
-        index[last] = 0;
+        index[last] = 0; // to the next row
+        if (repeated) index[last - 1] = o->shape[last - 1] - 1;
         for (int d = last - 1; d >= 0; d--) {
             at += o->stride[d];
             if (++index[d] < o->shape[d]) break;
