@@ -122,6 +122,20 @@ soma_status soma__config_new(soma_model **model, size_t size, soma_config_read *
     return status;
 }
 
+soma_status soma__preset_read(size_t *which, const soma_family *family, const json_t *json, const char *where, soma_error *err) {
+    const char *preset = "base";
+    SOMA_TRY(soma__optional(soma__json_string(&preset, json, "preset", where, err), err));
+    char known[128] = "";
+    for (size_t i = 0, n = 0; family->presets[i]; i++) {
+        if (!strcmp(family->presets[i], preset)) {
+            *which = i;
+            return SOMA_OK;
+        }
+        if (n < sizeof known) n += (size_t)snprintf(known + n, sizeof known - n, "%s\"%s\"", i ? ", " : "", family->presets[i]);
+    }
+    return soma__fail(err, SOMA_BAD_INPUT, "%s: %s has no preset \"%.64s\"; there are %s", where, family->name, preset, known);
+}
+
 json_t *soma__config_json(const soma_model *model, const char *preset, const soma_field *fields, size_t n) {
     json_t *out = json_pack("{s:s, s:s}", "model_type", model->info.type, "preset", preset);
     if (out && soma__cameras_write(&model->info, out) && soma__fields_write(model, fields, n, out)) return out;

@@ -34,6 +34,14 @@ typedef struct soma_field {
         section, "image_size", NULL, SOMA_FIELD_INT, offsetof(type, member.image), 1, 4096                         \
     }
 
+#define SOMA_FIELDS_RESNET_STAGE(type, member, i)                                                        \
+    {"backbone", "width_" #i, NULL, SOMA_FIELD_INT, offsetof(type, member.widths[i - 1]), 1, 1 << 14}, { \
+        "backbone", "blocks_" #i, NULL, SOMA_FIELD_INT, offsetof(type, member.blocks[i - 1]), 1, 64      \
+    }
+#define SOMA_FIELDS_RESNET(type, member)                                                                                             \
+    SOMA_FIELDS_RESNET_STAGE(type, member, 1), SOMA_FIELDS_RESNET_STAGE(type, member, 2), SOMA_FIELDS_RESNET_STAGE(type, member, 3), \
+        SOMA_FIELDS_RESNET_STAGE(type, member, 4)
+
 // What is absent keeps its value. `config` is the family's struct.
 soma_status soma__fields_read(void *config, const soma_field *fields, size_t n, const json_t *json, const char *where, soma_error *err);
 bool soma__fields_write(const void *config, const soma_field *fields, size_t n, json_t *out); // false when memory is out
@@ -42,6 +50,8 @@ bool soma__fields_write(const void *config, const soma_field *fields, size_t n, 
 typedef soma_status soma_config_read(void *config, const json_t *json, const char *where, soma_error *err);
 soma_status soma__config_new(soma_model **model, size_t size, soma_config_read *read, const json_t *json, const char *where,
                              soma_error *err);
+// Which of the family's presets, by its place in their list, "preset" names; "base" where it is not said.
+soma_status soma__preset_read(size_t *which, const soma_family *family, const json_t *json, const char *where, soma_error *err);
 // Type, preset, cameras and fields; a new reference, NULL when memory is out.
 json_t *soma__config_json(const soma_model *model, const char *preset, const soma_field *fields, size_t n);
 

@@ -42,6 +42,25 @@ static void say(json_t *config, const char *key, int64_t value) {
     if (value > 0 && !json_object_get(config, key)) json_object_set_new(config, key, json_integer(value));
 }
 
+static const int64_t resnet_blocks[][SOMA_RESNET_STAGES] = {{2, 2, 2, 2}, {3, 4, 6, 3}};
+static const char *const resnet_names[] = {"resnet18", "resnet34"};
+
+soma_status soma__backbone_read(soma_resnet_config *b, const json_t *config, const char *where, soma_error *err) {
+    const char *name = json_string_value(json_object_get(config, "vision_backbone"));
+    if (!name || !strcmp(name, resnet_names[0])) return SOMA_OK;
+    if (strcmp(name, resnet_names[1]))
+        return soma__fail(err, SOMA_UNSUPPORTED, "%s: vision_backbone \"%.32s\"; resnet18 and resnet34 are known", where, name);
+    memcpy(b->blocks, resnet_blocks[1], sizeof b->blocks);
+    return SOMA_OK;
+}
+
+const char *soma__backbone_name(const soma_resnet_config *b, bool *own) {
+    static const int64_t widths[] = {64, 128, 256, 512};
+    const bool deep = !memcmp(b->blocks, resnet_blocks[1], sizeof b->blocks);
+    *own = memcmp(b->widths, widths, sizeof widths) || (!deep && memcmp(b->blocks, resnet_blocks[0], sizeof b->blocks));
+    return resnet_names[deep];
+}
+
 soma_status soma__features_sizes(json_t *config, const char *where, soma_error *err) {
     const char *key;
     json_t *feature;

@@ -5,6 +5,7 @@
 #define SOMA_MODEL_PICTURES_H
 
 #include "model/fields.h"
+#include "nn/conv.h"
 
 typedef struct soma_picture_norm {
     double mean[3], std[3]; // of pixels in 0..1: red, green, blue
@@ -14,6 +15,10 @@ typedef struct soma_picture_norm {
 // "image_mean" and "image_std", lists of three; what is absent keeps its value.
 soma_status soma__pictures_read(soma_picture_norm *norm, const json_t *config, const char *where, soma_error *err);
 bool soma__pictures_write(const soma_picture_norm *norm, json_t *out); // false when memory is out
+// "vision_backbone": "resnet34" has other blocks where no tensor has told them. Absent: kept.
+soma_status soma__backbone_read(soma_resnet_config *backbone, const json_t *config, const char *where, soma_error *err);
+// Its word for a backbone; *own: it has none for these widths and blocks.
+const char *soma__backbone_name(const soma_resnet_config *backbone, bool *own);
 // Sizes that a LeRobot config's features say and no other key does: "state_dim", "action_dim", "image_height" and "image_width" from
 // "input_features" and "output_features". Cameras of several sizes are refused.
 soma_status soma__features_sizes(json_t *config, const char *where, soma_error *err);

@@ -53,10 +53,6 @@ static const act_config *const presets[] = {&base, &nano};
     { "", key, other, SOMA_FIELD_INT, offsetof(act_config, member), min, max }
 #define OF(kind, key, member) \
     { "", key, NULL, kind, offsetof(act_config, member), 0, 0 }
-#define STAGE(i)                                                                                                 \
-    {"backbone", "width_" #i, NULL, SOMA_FIELD_INT, offsetof(act_config, backbone.widths[i - 1]), 1, 1 << 14}, { \
-        "backbone", "blocks_" #i, NULL, SOMA_FIELD_INT, offsetof(act_config, backbone.blocks[i - 1]), 1, 64      \
-    }
 static const soma_field fields[] = {
     INT("chunk_size", "action_horizon", model.info.horizon, 1, 4096),
     INT("action_dim", NULL, model.info.action_dim, 1, 4096),
@@ -76,10 +72,7 @@ static const soma_field fields[] = {
     OF(SOMA_FIELD_REAL, "kl_weight", kl_weight),
     OF(SOMA_FIELD_REAL, "dropout", dropout),
     OF(SOMA_FIELD_REAL, "optimizer_lr_backbone", lr_backbone),
-    STAGE(1),
-    STAGE(2),
-    STAGE(3),
-    STAGE(4),
+    SOMA_FIELDS_RESNET(act_config, backbone),
 };
 
 // Words of LeRobot's config that decide what is computed and have one value here.
@@ -111,28 +104,13 @@ static soma_status check_sizes(const act_config *c, const char *where, soma_erro
     return SOMA_OK;
 }
 
-// "resnet34" has other blocks where no tensor has told them; null: no checkpoint begins from it.
-static soma_status set_backbone(act_config *c, const json_t *json, const char *where, soma_error *err) {
-    const char *name = json_string_value(json_object_get(json, "vision_backbone"));
-    if (!name || !strcmp(name, "resnet18")) return SOMA_OK;
-    if (strcmp(name, "resnet34"))
-        return soma__fail(err, SOMA_UNSUPPORTED, "%s: vision_backbone \"%.32s\"; resnet18 and resnet34 are known", where, name);
-    const int64_t blocks[] = {3, 4, 6, 3};
-    memcpy(c->backbone.blocks, blocks, sizeof blocks);
-    return SOMA_OK;
-}
-
-static soma_status read_config(act_config *c, json_t *json, const char *where, soma_error *err) {
-    const char *preset = "base";
-    SOMA_TRY(soma__optional(soma__json_string(&preset, json, "preset", where, err), err));
-    const act_config *start = NULL;
-    for (size_t i = 0; i < SOMA_COUNT(presets); i++)
-        if (!strcmp(presets[i]->preset, preset)) start = presets[i];
-    if (!start) return soma__fail(err, SOMA_BAD_INPUT, "%s: act has no preset \"%.64s\"; there are \"base\" and \"nano\"", where, preset);
-    *c = *start;
+static soma_status read_sizes(act_config *c, json_t *json, const char *where, soma_error *err) {
+    size_t preset;
+    SOMA_TRY(soma__preset_read(&preset, &soma__family_act, json, where, err));
+    *c = *presets[preset];
     if (json_object_get(json, "image_height")) c->model.info.image_width = 0;
     SOMA_TRY(soma__features_sizes(json, where, err));
-    SOMA_TRY(set_backbone(c, json, where, err));
+    SOMA_TRY(soma__backbone_read(&c->backbone, json, where, err));
     SOMA_TRY(soma__fields_read(c, fields, SOMA_COUNT(fields), json, where, err));
     SOMA_TRY(soma__cameras_read(c->cameras, &c->model.info, json, where, err));
     SOMA_TRY(soma__pictures_read(&c->pictures, json, where, err));
@@ -141,30 +119,28 @@ static soma_status read_config(act_config *c, json_t *json, const char *where, s
     return check_sizes(c, where, err);
 }
 
-soma_status act_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
-    act_config *c = soma__alloc(sizeof *c);
-    json_t *own = json_copy((json_t *)json); // to which the features' sizes are added
-    *model = NULL;
-    soma_status status = c && own ? read_config(c, own, where, err) : soma__no_memory(err, "a model's config");
-    json_decref(own);
-    if (status != SOMA_OK) {
-        soma__free(c);
-        return status;
-    }
-    c->model.info.type = "act";
-    c->model.info.no_flow = true;
-    c->model.info.state_input = true;
+static soma_status read_config(void *config, const json_t *given, const char *where, soma_error *err) {
+    act_config *c = config;
+    json_t *json = json_copy((json_t *)given); // to which the features' sizes are added
+    soma_status status = json ? read_sizes(c, json, where, err) : soma__no_memory(err, "a model's config");
+    json_decref(json);
+    SOMA_TRY(status);
+    soma_model_info *info = &c->model.info;
+    info->type = "act";
+    info->no_flow = true;
+    info->state_input = true;
     c->model.family = &soma__family_act;
-    *model = &c->model;
     return SOMA_OK;
+}
+
+soma_status act_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
+    return soma__config_new(model, sizeof(act_config), read_config, json, where, err);
 }
 
 json_t *act_config_json(const soma_model *model) {
     const act_config *c = (const act_config *)model;
-    json_t *out = json_pack("{s:s, s:s}", "model_type", "act", "preset", c->preset);
-    if (out && soma__cameras_write(&model->info, out) && soma__fields_write(c, fields, SOMA_COUNT(fields), out) &&
-        soma__pictures_write(&c->pictures, out))
-        return out;
+    json_t *out = soma__config_json(model, c->preset, fields, SOMA_COUNT(fields));
+    if (out && soma__pictures_write(&c->pictures, out)) return out;
     json_decref(out);
     return NULL;
 }

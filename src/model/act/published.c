@@ -61,19 +61,17 @@ soma_status act_recognise(json_t *config, const soma_shapes *tensors, const char
 
 // As configuration_act.py has them; its trainer's defaults for what only it knows.
 json_t *act_lerobot(const soma_model *model, soma_dtype dtype, bool *own) {
-    static const int64_t widths[] = {64, 128, 256, 512}, blocks[] = {2, 2, 2, 2}, deeper[] = {3, 4, 6, 3};
     const act_config *c = (const act_config *)model;
-    const bool deep = !memcmp(c->backbone.blocks, deeper, sizeof deeper);
+    const char *backbone = soma__backbone_name(&c->backbone, own);
     (void)dtype;
-    *own = memcmp(c->backbone.widths, widths, sizeof widths) || (!deep && memcmp(c->backbone.blocks, blocks, sizeof blocks));
-    json_t *out = json_pack("{s:I, s:I, s:s, s:n, s:b, s:b, s:I, s:I, s:I, s:s, s:I, s:I, s:b, s:I, s:I, s:n, s:f, s:f, s:f}", "chunk_size",
-                            (json_int_t)model->info.horizon, "n_action_steps", (json_int_t)c->n_action_steps, "vision_backbone",
-                            deep ? "resnet34" : "resnet18", "pretrained_backbone_weights", "replace_final_stride_with_dilation", 0,
-                            "pre_norm", c->pre_norm, "dim_model", (json_int_t)c->width, "n_heads", (json_int_t)c->n_heads,
-                            "dim_feedforward", (json_int_t)c->mlp, "feedforward_activation", "relu", "n_encoder_layers",
-                            (json_int_t)c->depth, "n_decoder_layers", (json_int_t)c->decoder_depth, "use_vae", c->vae, "latent_dim",
-                            (json_int_t)c->latent, "n_vae_encoder_layers", (json_int_t)c->vae_depth, "temporal_ensemble_coeff", "dropout",
-                            c->dropout, "kl_weight", c->kl_weight, "optimizer_lr_backbone", c->lr_backbone);
+    json_t *out =
+        json_pack("{s:I, s:I, s:s, s:n, s:b, s:b, s:I, s:I, s:I, s:s, s:I, s:I, s:b, s:I, s:I, s:n, s:f, s:f, s:f}", "chunk_size",
+                  (json_int_t)model->info.horizon, "n_action_steps", (json_int_t)c->n_action_steps, "vision_backbone", backbone,
+                  "pretrained_backbone_weights", "replace_final_stride_with_dilation", 0, "pre_norm", c->pre_norm, "dim_model",
+                  (json_int_t)c->width, "n_heads", (json_int_t)c->n_heads, "dim_feedforward", (json_int_t)c->mlp, "feedforward_activation",
+                  "relu", "n_encoder_layers", (json_int_t)c->depth, "n_decoder_layers", (json_int_t)c->decoder_depth, "use_vae", c->vae,
+                  "latent_dim", (json_int_t)c->latent, "n_vae_encoder_layers", (json_int_t)c->vae_depth, "temporal_ensemble_coeff",
+                  "dropout", c->dropout, "kl_weight", c->kl_weight, "optimizer_lr_backbone", c->lr_backbone);
     return out;
 }
 

@@ -43,10 +43,6 @@ static const diffusion_config *const presets[] = {&base, &nano};
     { "", key, other, SOMA_FIELD_INT, offsetof(diffusion_config, member), min, max }
 #define OF(kind, key, member) \
     { "", key, NULL, kind, offsetof(diffusion_config, member), 0, 0 }
-#define STAGE(i)                                                                                                       \
-    {"backbone", "width_" #i, NULL, SOMA_FIELD_INT, offsetof(diffusion_config, backbone.widths[i - 1]), 1, 1 << 14}, { \
-        "backbone", "blocks_" #i, NULL, SOMA_FIELD_INT, offsetof(diffusion_config, backbone.blocks[i - 1]), 1, 64      \
-    }
 static const soma_field fields[] = {
     INT("horizon", "action_horizon", model.info.horizon, 1, 4096),
     INT("action_dim", NULL, model.info.action_dim, 1, 4096),
@@ -68,10 +64,7 @@ static const soma_field fields[] = {
     OF(SOMA_FIELD_REAL, "clip_sample_range", clip_range),
     OF(SOMA_FIELD_REAL, "beta_start", beta_start),
     OF(SOMA_FIELD_REAL, "beta_end", beta_end),
-    STAGE(1),
-    STAGE(2),
-    STAGE(3),
-    STAGE(4),
+    SOMA_FIELDS_RESNET(diffusion_config, backbone),
 };
 
 // ---- what a table of numbers cannot say
@@ -169,12 +162,7 @@ static soma_status check_sizes(const diffusion_config *c, const char *where, som
 
 // Keys that decide what the table reads.
 static soma_status read_words(diffusion_config *c, json_t *json, const char *where, soma_error *err) {
-    const char *vision = json_string_value(json_object_get(json, "vision_backbone"));
-    const int64_t deeper[] = {3, 4, 6, 3};
-    if (vision && !strcmp(vision, "resnet34"))
-        memcpy(c->backbone.blocks, deeper, sizeof deeper);
-    else if (vision && strcmp(vision, "resnet18"))
-        return soma__fail(err, SOMA_UNSUPPORTED, "%s: vision_backbone \"%.32s\"; resnet18 and resnet34 are known", where, vision);
+    SOMA_TRY(soma__backbone_read(&c->backbone, json, where, err));
     if (json_is_false(json_object_get(json, "use_group_norm")))
         return soma__fail(err, SOMA_UNSUPPORTED, "%s: use_group_norm false: batch norms that learn are not known", where);
     if (json_is_null(json_object_get(json, "num_inference_steps"))) { // LeRobot's word for all
@@ -184,15 +172,10 @@ static soma_status read_words(diffusion_config *c, json_t *json, const char *whe
     return SOMA_OK;
 }
 
-static soma_status read_config(diffusion_config *c, json_t *json, const char *where, soma_error *err) {
-    const char *preset = "base";
-    SOMA_TRY(soma__optional(soma__json_string(&preset, json, "preset", where, err), err));
-    const diffusion_config *start = NULL;
-    for (size_t i = 0; i < SOMA_COUNT(presets); i++)
-        if (!strcmp(presets[i]->preset, preset)) start = presets[i];
-    if (!start)
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: diffusion has no preset \"%.64s\"; there are \"base\" and \"nano\"", where, preset);
-    *c = *start;
+static soma_status read_sizes(diffusion_config *c, json_t *json, const char *where, soma_error *err) {
+    size_t preset;
+    SOMA_TRY(soma__preset_read(&preset, &soma__family_diffusion, json, where, err));
+    *c = *presets[preset];
     if (json_object_get(json, "image_height")) c->model.info.image_width = 0;
     SOMA_TRY(soma__features_sizes(json, where, err));
     SOMA_TRY(read_words(c, json, where, err));
@@ -211,23 +194,23 @@ static soma_status read_config(diffusion_config *c, json_t *json, const char *wh
     return check_sizes(c, where, err);
 }
 
-soma_status diffusion_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
-    diffusion_config *c = soma__alloc(sizeof *c);
-    json_t *own = json_copy((json_t *)json); // to which the features' sizes are added
-    *model = NULL;
-    soma_status status = c && own ? read_config(c, own, where, err) : soma__no_memory(err, "a model's config");
-    json_decref(own);
-    if (status != SOMA_OK) {
-        soma__free(c);
-        return status;
-    }
-    c->model.info.type = "diffusion";
-    c->model.info.no_flow = true;
-    c->model.info.state_input = true;
-    c->model.info.step_noise = c->sampler == DIFFUSION_DDPM;
+static soma_status read_config(void *config, const json_t *given, const char *where, soma_error *err) {
+    diffusion_config *c = config;
+    json_t *json = json_copy((json_t *)given); // to which the features' sizes are added
+    soma_status status = json ? read_sizes(c, json, where, err) : soma__no_memory(err, "a model's config");
+    json_decref(json);
+    SOMA_TRY(status);
+    soma_model_info *info = &c->model.info;
+    info->type = "diffusion";
+    info->no_flow = true;
+    info->state_input = true;
+    info->step_noise = c->sampler == DIFFUSION_DDPM;
     c->model.family = &soma__family_diffusion;
-    *model = &c->model;
     return SOMA_OK;
+}
+
+soma_status diffusion_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {
+    return soma__config_new(model, sizeof(diffusion_config), read_config, json, where, err);
 }
 
 static bool write_rest(const diffusion_config *c, json_t *out) {
@@ -245,10 +228,8 @@ static bool write_rest(const diffusion_config *c, json_t *out) {
 
 json_t *diffusion_config_json(const soma_model *model) {
     const diffusion_config *c = (const diffusion_config *)model;
-    json_t *out = json_pack("{s:s, s:s}", "model_type", "diffusion", "preset", c->preset);
-    if (out && soma__cameras_write(&model->info, out) && soma__fields_write(c, fields, SOMA_COUNT(fields), out) &&
-        soma__pictures_write(&c->pictures, out) && write_rest(c, out))
-        return out;
+    json_t *out = soma__config_json(model, c->preset, fields, SOMA_COUNT(fields));
+    if (out && soma__pictures_write(&c->pictures, out) && write_rest(c, out)) return out;
     json_decref(out);
     return NULL;
 }

@@ -73,16 +73,14 @@ soma_status diffusion_recognise(json_t *config, const soma_shapes *tensors, cons
 
 // As configuration_diffusion.py has them.
 json_t *diffusion_lerobot(const soma_model *model, soma_dtype dtype, bool *own) {
-    static const int64_t widths[] = {64, 128, 256, 512}, blocks[] = {2, 2, 2, 2}, deeper[] = {3, 4, 6, 3};
     static const char *const drop[] = {"model_type",   "preset",      "camera_order", "action_dim", "state_dim",
                                        "image_height", "image_width", "image_mean",   "image_std",  "backbone"};
     const diffusion_config *c = (const diffusion_config *)model;
-    const bool deep = !memcmp(c->backbone.blocks, deeper, sizeof deeper);
+    const char *backbone = soma__backbone_name(&c->backbone, own);
     json_t *out = model->family->config(model); // LeRobot's keys, but for a few of our own
     (void)dtype;
-    *own = memcmp(c->backbone.widths, widths, sizeof widths) || (!deep && memcmp(c->backbone.blocks, blocks, sizeof blocks));
     for (size_t i = 0; out && i < SOMA_COUNT(drop); i++) json_object_del(out, drop[i]);
-    if (!out || json_object_set_new(out, "vision_backbone", json_string(deep ? "resnet34" : "resnet18")) ||
+    if (!out || json_object_set_new(out, "vision_backbone", json_string(backbone)) ||
         json_object_set_new(out, "pretrained_backbone_weights", json_null()) || json_object_set_new(out, "use_group_norm", json_true())) {
         json_decref(out);
         return NULL;

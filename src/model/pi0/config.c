@@ -102,18 +102,13 @@ static soma_status check_sizes(const pi0_config *c, const char *where, soma_erro
 
 static soma_status read_config(void *config, const json_t *json, const char *where, soma_error *err) {
     pi0_config *c = config;
-    const char *type = "pi0", *preset = "base";
+    const char *type = "pi0";
+    size_t preset;
     SOMA_TRY(soma__optional(soma__json_string(&type, json, json_object_get(json, "model_type") ? "model_type" : "type", where, err), err));
-    SOMA_TRY(soma__optional(soma__json_string(&preset, json, "preset", where, err), err));
-    const pi0_config *start = NULL;
-    for (size_t i = 0; i < SOMA_COUNT(presets); i++)
-        if (!strcmp(presets[i]->preset, preset)) start = presets[i];
-    if (!start)
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: pi0 has no preset \"%.64s\"; there are \"base\", \"small\" and \"nano\"", where,
-                          preset);
-    *c = *start;
+    SOMA_TRY(soma__preset_read(&preset, &soma__family_pi0, json, where, err));
+    *c = *presets[preset];
     c->pi05 = !strcmp(type, "pi05");
-    if (c->pi05 && start == &base) c->model.info.max_tokens = 200; // its prompts also tell the state
+    if (c->pi05 && presets[preset] == &base) c->model.info.max_tokens = 200; // its prompts also tell the state
     SOMA_TRY(soma__fields_read(c, fields, SOMA_COUNT(fields), json, where, err));
     SOMA_TRY(soma__cameras_read(c->cameras, &c->model.info, json, where, err));
     if (!c->model.info.state_dim) c->model.info.state_dim = c->model.info.action_dim;

@@ -72,14 +72,9 @@ static soma_status check_sizes(const pi0_fast_config *c, const char *where, soma
 
 static soma_status read_config(void *config, const json_t *json, const char *where, soma_error *err) {
     pi0_fast_config *c = config;
-    const char *preset = "base";
-    SOMA_TRY(soma__optional(soma__json_string(&preset, json, "preset", where, err), err));
-    const pi0_fast_config *start = NULL;
-    for (size_t i = 0; i < SOMA_COUNT(presets); i++)
-        if (!strcmp(presets[i]->preset, preset)) start = presets[i];
-    if (!start)
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: pi0_fast has no preset \"%.64s\"; there are \"base\" and \"nano\"", where, preset);
-    *c = *start;
+    size_t preset;
+    SOMA_TRY(soma__preset_read(&preset, &soma__family_pi0_fast, json, where, err));
+    *c = *presets[preset];
     if (!json_object_get(json, "model_type")) { // LeRobot's: 200 tokens and the BOS that stands behind them, no position left out
         c->model.info.answer.lerobot = true;
         c->model.info.answer.gap = 0;

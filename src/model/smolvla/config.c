@@ -109,15 +109,11 @@ static soma_status check_sizes(const smolvla_config *c, const char *where, soma_
 
 static soma_status read_config(void *config, const json_t *json, const char *where, soma_error *err) {
     smolvla_config *c = config;
-    const char *preset = "base", *mode = "cross_attn";
-    SOMA_TRY(soma__optional(soma__json_string(&preset, json, "preset", where, err), err));
+    size_t preset;
+    const char *mode = "cross_attn";
     SOMA_TRY(soma__optional(soma__json_string(&mode, json, "attention_mode", where, err), err));
-    const smolvla_config *start = NULL;
-    for (size_t i = 0; i < SOMA_COUNT(presets); i++)
-        if (!strcmp(presets[i]->preset, preset)) start = presets[i];
-    if (!start)
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: smolvla has no preset \"%.64s\"; there are \"base\" and \"nano\"", where, preset);
-    *c = *start;
+    SOMA_TRY(soma__preset_read(&preset, &soma__family_smolvla, json, where, err));
+    *c = *presets[preset];
     SOMA_TRY(soma__fields_read(c, fields, SOMA_COUNT(fields), json, where, err));
     SOMA_TRY(soma__cameras_read(c->cameras, &c->model.info, json, where, err));
     if (!strstr(mode, "cross")) c->self_every = 1; // as LeRobot reads the word: no layer looks at the prefix alone
