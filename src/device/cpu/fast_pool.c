@@ -62,9 +62,9 @@ static void row_item(void *ctx, int64_t item, int thread) {
 
 AS_VECTORS static void find_larger(float *restrict top, int32_t *restrict best, const float *restrict x, int32_t place, int64_t n) {
     for (int64_t c = 0; c < n; c++) {
-        const bool larger = x[c] > top[c] || x[c] != x[c];
-        best[c] = larger ? place : best[c];
-        top[c] = larger ? x[c] : top[c];
+        const int32_t larger = -((x[c] > top[c]) | (x[c] != x[c])); // a mask: with conditions the compiler branches here, four times slower
+        best[c] = (place & larger) | (best[c] & ~larger);
+        top[c] = x[c] > top[c] || x[c] != x[c] ? x[c] : top[c];
     }
 }
 
