@@ -61,6 +61,17 @@ static void check(const soma_server *server) {
     close(fd);
 }
 
+// The fuzzer's timer may interrupt a connection; a server that does not listen any more is a find.
+static int join_server(int port, unsigned host) {
+    for (int tries = 0; tries < 100; tries++) {
+        const int fd = raw_connect_from(port, host);
+        if (fd >= 0) return fd;
+        usleep(10000);
+    }
+    perror("fuzz_websocket: the server cannot be reached");
+    abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static soma_server *server;
     static bool opened;
@@ -69,9 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     opened = true;
     if (!server || !size) return 0;
     int how = data[0];
-    const int port = how & GROOT ? soma__server_groot_port(server) : soma__server_port(server);
-    int fd = raw_connect_from(port, 1 + (unsigned)(n / FROM_ONE) % 200);
-    if (fd < 0) abort();
+    int fd = join_server(how & GROOT ? soma__server_groot_port(server) : soma__server_port(server), 1 + (unsigned)(n / FROM_ONE) % 200);
     data++;
     size--;
     if (how & GROOT) {
