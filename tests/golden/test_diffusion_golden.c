@@ -97,6 +97,27 @@ typedef struct setting {
     int clip, n;
 } setting;
 
+// How much is left at each step, the noised x at two of them, and which steps a sampler takes.
+static void hold_schedule(const soma_safetensors *st, const setting *s, const char *name, const float alphas[100],
+                          const diffusion_step *steps) {
+    char tensor[200];
+    float noised[36];
+    const float *x = golden_find(st, "x")->data, *noise = golden_find(st, "model_output")->data;
+    snprintf(tensor, sizeof tensor, "%s.%s.alphas_cumprod", s->sampler, s->betas);
+    golden_hold(st, tensor, "-", SOMA_F32, alphas, GOLDEN_MAX, 1e-6);
+    snprintf(tensor, sizeof tensor, "%s.%s.add_noise_t37", s->sampler, s->betas);
+    for (int i = 0; i < 36; i++) {
+        const float alpha = alphas[i < 18 ? 37 : 3];
+        noised[i] = sqrtf(alpha) * x[i] + sqrtf(1 - alpha) * noise[i];
+    }
+    golden_hold(st, tensor, "-", SOMA_F32, noised, GOLDEN_MAX, 1e-6);
+    snprintf(tensor, sizeof tensor, "%s.timesteps", name);
+    const soma_safetensor *want = golden_find(st, tensor);
+    bool same = want->n_values == s->n;
+    for (int k = 0; same && k < s->n; k++) same = (float)((const int64_t *)want->data)[k] == steps[k].t;
+    golden_same(FAMILIES "diffusion_tiny/schedulers.safetensors", tensor, same);
+}
+
 static void hold_setting(soma_safetensors *st, const setting *s) {
     static const char *const betas[] = {"squaredcos_cap_v2", "linear", "scaled_linear"};
     char name[160], tensor[200];
@@ -116,6 +137,7 @@ static void hold_setting(soma_safetensors *st, const setting *s) {
     assert_true(each == 36 && want->n_values == 3 * each);
     diffusion_alphas(alphas, &c);
     diffusion_steps(steps, s->n, &c, alphas);
+    hold_schedule(st, s, name, alphas, steps);
     for (int k = 0; k < 3; k++) {
         const diffusion_step *p = &steps[k == 0 ? 0 : k == 1 ? s->n / 2 : s->n - 1];
         for (int64_t i = 0; i < each; i++) {
