@@ -69,7 +69,7 @@ static int print_plan(const soma_cmd *cmd, const soma_train_opts *o) {
                 {"workspace", "packed factors of matrix products", n.workspace},
                 {"graphs", "the passes' graphs themselves", n.graphs},
                 {"total", "", n.total},
-                {"data", "decoded pictures kept, at most, beside the total; --cache", n.data}};
+                {"data", "decoded pictures (--cache), states and actions kept, at most, beside the total", n.data}};
     if (cmd->json) {
         json_t *out = json_object();
         for (size_t i = 0; i < SOMA_COUNT(rows); i++) json_object_set_new(out, rows[i].name, json_integer((json_int_t)rows[i].size));

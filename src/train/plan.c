@@ -63,7 +63,8 @@ static size_t data_size(const soma_trainer *t) {
     }
     soma_loader_opts o = soma__loader_defaults();
     double limit = t->o.cache > 0 ? t->o.cache * (1 << 30) : (double)o.cache_size;
-    return (size_t)fmin(pictures, limit);
+    double vectors = (double)(t->data->frames_present * (t->robot.n_state + t->robot.n_actions)) * sizeof(float);
+    return (size_t)(fmin(pictures, limit) + fmin(vectors, (double)o.vectors_size));
 }
 
 static soma_status fill(soma_train_need *need, soma_trainer *t, soma_layout *frozen, soma_error *err) {
