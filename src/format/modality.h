@@ -22,8 +22,8 @@ typedef struct soma_modality_entry {
 // `where` is the file's path. A status other than SOMA_OK ends the reading and is returned.
 typedef soma_status soma_modality_take(void *user, const soma_modality_entry *entry, const char *where, soma_error *err);
 
-// Every entry, group by group in the order above. An entry that is no object tells nothing but its name; a start or an end that is no whole number,
-// or an end that is not behind its start, is refused.
+// Every entry, group by group in the order above. An entry that is no object tells nothing but its name; a start or an end that is no whole
+// number, or an end that is not behind its start, is refused.
 soma_status soma__modality_each(const char *path, soma_modality_take *take, void *user, soma_error *err);
 // Adds an entry to an object that is to become such a file; what is not told is left out. False when memory is out.
 bool soma__modality_put(json_t *file, const soma_modality_entry *entry);
