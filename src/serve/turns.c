@@ -22,7 +22,8 @@ void soma__turns_begin(soma_server *s) {
 
 // The turn that ends took so many seconds. Under the mutex.
 static void learn(soma_server *s, double seconds) {
-    const double pace = seconds / s->turn_cost;
+    double pace = seconds / s->turn_cost;
+    if (s->pace > 0) pace = fmin(pace, 3 * s->pace); // a machine that stood still once tells little of the next turn
     if (s->pace > 0) s->spread += 0.25 * (fabs(pace - s->pace) - s->spread);
     s->pace = s->pace > 0 ? 0.8 * s->pace + 0.2 * pace : pace;
 }
