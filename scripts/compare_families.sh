@@ -37,7 +37,7 @@ train() {
     run=$1 steps=$2
     shift 2
     "$soma" train --preset nano --out "$run" --steps "$steps" --batch 32 --lr 1e-3 --lr-end 1e-5 --warmup 200 --beta2 0.99 --ema 0.995 \
-        --eval-every 500 --save-every 2000 --threads 1 --cache-folder pictures "$@" >"$run.log" 2>&1
+        --eval-every 500 --save-every 2000 --threads 1 "$@" >"$run.log" 2>&1
 }
 recipe() { # family, steps, from nothing or from a policy: the mean first finds what to look at sooner; draws share what was seen
     case $1 in
