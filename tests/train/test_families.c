@@ -279,6 +279,15 @@ static void test_contradictions(void **state) {
     json_decref(config);
     if (soma_policy_open(&policy, folder, NULL, &err) == SOMA_OK) fail_msg("a chunk of 9 was found in weights for 4");
     if (!strstr(err.text, "chunk_size") || !strstr(err.text, "blocks_2")) fail_msg("%s", err.text);
+    path(file, "diffusion/config.json");
+    path(folder, "diffusion");
+    assert_int_equal(soma__json_load(&config, file, &err), SOMA_OK);
+    json_object_set_new(config, "down_dims", json_pack("[i, i, i]", 16, 16, 16));
+    json_object_set_new(json_object_get(config, "backbone"), "blocks_2", json_integer(3));
+    assert_int_equal(soma__json_save(config, file, &err), SOMA_OK);
+    json_decref(config);
+    if (soma_policy_open(&policy, folder, NULL, &err) == SOMA_OK) fail_msg("a UNet of three levels was found in weights of two");
+    if (!strstr(err.text, "down_dims") || !strstr(err.text, "blocks_2")) fail_msg("%s", err.text);
 }
 
 int main(void) {
