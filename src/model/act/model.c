@@ -150,8 +150,8 @@ static latent encode_chunk(const builder *m, soma_tensor *actions) {
     soma_tensor *a = soma_linear(m->root, "vae_encoder_action_input_proj", actions, m->D, true);
     soma_tensor *x = soma_concat((soma_tensor *[]){first, s, a}, 3, 1); // [B, 2 + S, D]
     soma_tensor *pos = sinusoid(soma_input(m->g, "vae.position", SOMA_F32, 1, &T), m->D);
-    const soma_mask mask = {soma_input(m->g, "vae.q_block", SOMA_I32, 2, (int64_t[]){m->B, T}),
-                            soma_input(m->g, "vae.k_block", SOMA_I32, 2, (int64_t[]){m->B, T})};
+    const soma_mask mask = {.q_block = soma_input(m->g, "vae.q_block", SOMA_I32, 2, (int64_t[]){m->B, T}),
+                            .k_block = soma_input(m->g, "vae.k_block", SOMA_I32, 2, (int64_t[]){m->B, T})};
     const soma_scope *encoder = soma_scope_in(m->root, "vae_encoder");
     for (int i = 0; i < c->vae_depth; i++) {
         soma_scope_block(m->root);
