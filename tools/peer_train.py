@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeRobot's own training step beside `soma bench train`, in the same run: samples a second of each and the ratio.
+"""LeRobot's own training step beside `soma bench train`, in the same run: samples a second of each and the ratio. With --chunk: a chunk of
+actions beside `soma bench policy`.
 
     python tools/peer_train.py --soma build/soma --family act --threads 1
+    python tools/peer_train.py --soma build/soma --family smolvla --preset base --threads 1 --chunk
     python tools/peer_train.py --soma build/soma --family diffusion --threads 2 --preset base --batch 8
 
 soma writes a policy of random weights in LeRobot's layout; LeRobot's policy class opens it (tools/check_export.py) and takes steps on made-up
@@ -38,6 +40,35 @@ def made_batch(torch, original, batch):
     return out
 
 
+def peer_chunk_seconds(o, original, bf16):
+    torch, policy, times = original.torch, original.policy.eval(), []
+    torch.set_num_threads(o.threads)
+    batch = made_batch(torch, original, 1)
+    for key in [key for key in batch if key.startswith("observation.image")][1:]:
+        del batch[key]  # one view, as soma is asked for below
+    for _ in range(o.warm + o.repeats):
+        start = time.perf_counter()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            policy.predict_action_chunk(batch)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[o.warm:])
+
+
+def soma_chunk_seconds(o, sizes):
+    line = [o.soma, "bench", "policy", "--family", o.family, "--preset", o.preset, "--model", sizes, "--random", "--views", 1, "--dtype", "bf16", "--threads",
+            o.threads, "--repeats", o.repeats, "--json"]
+    out = json.loads(subprocess.run([str(word) for word in line], check=True, capture_output=True, text=True).stdout)
+    return find(out, "chunk_median_s")
+
+
+def find(value, key):
+    """The first value of a key, at any depth."""
+    if isinstance(value, dict) and key in value:
+        return value[key]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for found in (find(v, key) for v in inside) if found is not None), None)
+
+
 def peer_seconds(o, original, bf16):
     torch, policy = original.torch, original.policy.train()
     torch.set_num_threads(o.threads)
@@ -68,6 +99,7 @@ def main():
     p.add_argument("--preset", default="nano")
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--chunk", action="store_true", help="a chunk in place of a training step")
     p.add_argument("--warm", type=int, default=1)
     p.add_argument("--repeats", type=int, default=5)
     o = p.parse_args()
@@ -85,10 +117,15 @@ def main():
 
             tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(work / "lerobot" / "tokenizer.json"), pad_token="<pad>", eos_token="<eos>")
         original = export.LeRobot(work / "lerobot", tokenizer, work)
-        own = [soma_seconds(o, sizes)]
-        peers = {name: peer_seconds(o, original, name == "bf16") for name in ("f32", "bf16")}
-        own = min(own + [soma_seconds(o, sizes)])
+        ours, theirs = (soma_chunk_seconds, peer_chunk_seconds) if o.chunk else (soma_seconds, peer_seconds)
+        own = [ours(o, sizes)]
+        peers = {name: theirs(o, original, name == "bf16") for name in ("f32", "bf16")}
+        own = min(own + [ours(o, sizes)])
     best = min(peers, key=peers.get)
+    if o.chunk:
+        print(json.dumps({"what": "chunk", "family": o.family, "preset": o.preset, "threads": o.threads, "lerobot_seconds": peers, "peer": best,
+                          "soma_seconds": own, "times_faster": peers[best] / own}, indent=2))
+        return
     print(json.dumps({"what": "training step", "family": o.family, "preset": o.preset, "batch": o.batch, "threads": o.threads,
                       "lerobot_samples_per_second": {name: o.batch / s for name, s in peers.items()}, "peer": best,
                       "soma_samples_per_second": o.batch / own, "times_faster": peers[best] / own}, indent=2))
