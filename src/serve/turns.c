@@ -8,8 +8,8 @@
 
 // ---- how long it takes
 
-// What a turn costs: seconds, where the policy has measured them, and the pace is how long one of them takes at present; elsewhere requests,
-// and the pace is the seconds of one.
+// What a turn costs: seconds, where the policy has measured them, and the pace is how long one of them takes at present; elsewhere
+// requests, and the pace is the seconds of one.
 static double cost(const soma_server *s, int waiting, double left, int *first) {
     *first = 1;
     const double seconds = s->policy.cost && waiting ? s->policy.cost(s->policy.ctx, waiting, left, first) : 0;
