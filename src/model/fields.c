@@ -112,9 +112,10 @@ soma_status soma__check_gemma(const soma_gemma *c, const char *where, soma_error
 soma_status soma__config_new(soma_model **model, size_t size, soma_config_read *read, const json_t *json, const char *where,
                              soma_error *err) {
     void *config = soma__alloc(size);
+    json_t *own = json_copy((json_t *)json);
     *model = NULL;
-    if (!config) return soma__no_memory(err, "a model's config");
-    soma_status status = read(config, json, where, err);
+    soma_status status = config && own ? read(config, own, where, err) : soma__no_memory(err, "a model's config");
+    json_decref(own);
     if (status == SOMA_OK)
         *model = config;
     else

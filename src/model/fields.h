@@ -46,8 +46,9 @@ typedef struct soma_field {
 soma_status soma__fields_read(void *config, const soma_field *fields, size_t n, const json_t *json, const char *where, soma_error *err);
 bool soma__fields_write(const void *config, const soma_field *fields, size_t n, json_t *out); // false when memory is out
 
-// A family's config of `size` bytes, the model its first member, as `read` fills it; where that refuses nothing is left behind.
-typedef soma_status soma_config_read(void *config, const json_t *json, const char *where, soma_error *err);
+// A family's config of `size` bytes, the model its first member, as `read` fills it from a copy of the object, to which it may add what
+// follows from its keys; where that refuses nothing is left behind.
+typedef soma_status soma_config_read(void *config, json_t *json, const char *where, soma_error *err);
 soma_status soma__config_new(soma_model **model, size_t size, soma_config_read *read, const json_t *json, const char *where,
                              soma_error *err);
 // Which of the family's presets, by its place in their list, "preset" names; "base" where it is not said.

@@ -104,33 +104,25 @@ static soma_status check_sizes(const act_config *c, const char *where, soma_erro
     return SOMA_OK;
 }
 
-static soma_status read_sizes(act_config *c, json_t *json, const char *where, soma_error *err) {
+static soma_status read_config(void *config, json_t *json, const char *where, soma_error *err) {
+    act_config *c = config;
+    soma_model_info *info = &c->model.info;
     size_t preset;
     SOMA_TRY(soma__preset_read(&preset, &soma__family_act, json, where, err));
     *c = *presets[preset];
-    if (json_object_get(json, "image_height")) c->model.info.image_width = 0;
+    if (json_object_get(json, "image_height")) info->image_width = 0;
     SOMA_TRY(soma__features_sizes(json, where, err));
     SOMA_TRY(soma__backbone_read(&c->backbone, json, where, err));
     SOMA_TRY(soma__fields_read(c, fields, SOMA_COUNT(fields), json, where, err));
-    SOMA_TRY(soma__cameras_read(c->cameras, &c->model.info, json, where, err));
+    SOMA_TRY(soma__cameras_read(c->cameras, info, json, where, err));
     SOMA_TRY(soma__pictures_read(&c->pictures, json, where, err));
-    if (!json_object_get(json, "n_action_steps")) c->n_action_steps = SOMA_MIN(c->n_action_steps, c->model.info.horizon);
+    if (!json_object_get(json, "n_action_steps")) c->n_action_steps = SOMA_MIN(c->n_action_steps, info->horizon);
     SOMA_TRY(check_words(json, where, err));
-    return check_sizes(c, where, err);
-}
-
-static soma_status read_config(void *config, const json_t *given, const char *where, soma_error *err) {
-    act_config *c = config;
-    json_t *json = json_copy((json_t *)given); // to which the features' sizes are added
-    soma_status status = json ? read_sizes(c, json, where, err) : soma__no_memory(err, "a model's config");
-    json_decref(json);
-    SOMA_TRY(status);
-    soma_model_info *info = &c->model.info;
     info->type = "act";
     info->no_flow = true;
     info->state_input = true;
     c->model.family = &soma__family_act;
-    return SOMA_OK;
+    return check_sizes(c, where, err);
 }
 
 soma_status act_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {

@@ -172,41 +172,33 @@ static soma_status read_words(diffusion_config *c, json_t *json, const char *whe
     return SOMA_OK;
 }
 
-static soma_status read_sizes(diffusion_config *c, json_t *json, const char *where, soma_error *err) {
+static soma_status read_config(void *config, json_t *json, const char *where, soma_error *err) {
+    diffusion_config *c = config;
+    soma_model_info *info = &c->model.info;
     size_t preset;
     SOMA_TRY(soma__preset_read(&preset, &soma__family_diffusion, json, where, err));
     *c = *presets[preset];
-    if (json_object_get(json, "image_height")) c->model.info.image_width = 0;
+    if (json_object_get(json, "image_height")) info->image_width = 0;
     SOMA_TRY(soma__features_sizes(json, where, err));
     SOMA_TRY(read_words(c, json, where, err));
     SOMA_TRY(soma__fields_read(c, fields, SOMA_COUNT(fields), json, where, err));
-    if (!c->model.info.n_steps) c->model.info.n_steps = c->train_steps;
-    int64_t observed = c->model.info.history + 1;
+    if (!info->n_steps) info->n_steps = c->train_steps;
+    int64_t observed = info->history + 1;
     SOMA_TRY(soma__optional(soma__json_int(&observed, json, "n_obs_steps", 1, 16, where, err), err));
-    c->model.info.history = observed - 1;
+    info->history = observed - 1;
     SOMA_TRY(read_list(c->unet.widths, &c->unet.levels, SOMA_UNET_LEVELS, json, "down_dims", where, err));
     SOMA_TRY(read_choices(c, json, where, err));
     SOMA_TRY(read_crop(c, json, where, err));
-    SOMA_TRY(soma__cameras_read(c->cameras, &c->model.info, json, where, err));
+    SOMA_TRY(soma__cameras_read(c->cameras, info, json, where, err));
     SOMA_TRY(soma__pictures_read(&c->pictures, json, where, err));
-    const int64_t ahead = c->model.info.horizon - c->model.info.history;
+    const int64_t ahead = info->horizon - info->history;
     if (!json_object_get(json, "n_action_steps")) c->n_action_steps = SOMA_MAX(1, SOMA_MIN(c->n_action_steps, ahead));
-    return check_sizes(c, where, err);
-}
-
-static soma_status read_config(void *config, const json_t *given, const char *where, soma_error *err) {
-    diffusion_config *c = config;
-    json_t *json = json_copy((json_t *)given); // to which the features' sizes are added
-    soma_status status = json ? read_sizes(c, json, where, err) : soma__no_memory(err, "a model's config");
-    json_decref(json);
-    SOMA_TRY(status);
-    soma_model_info *info = &c->model.info;
     info->type = "diffusion";
     info->no_flow = true;
     info->state_input = true;
     info->step_noise = c->sampler == DIFFUSION_DDPM;
     c->model.family = &soma__family_diffusion;
-    return SOMA_OK;
+    return check_sizes(c, where, err);
 }
 
 soma_status diffusion_model_new(soma_model **model, const json_t *json, const char *where, soma_error *err) {

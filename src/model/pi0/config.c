@@ -100,7 +100,7 @@ static soma_status check_sizes(const pi0_config *c, const char *where, soma_erro
     return SOMA_OK;
 }
 
-static soma_status read_config(void *config, const json_t *json, const char *where, soma_error *err) {
+static soma_status read_config(void *config, json_t *json, const char *where, soma_error *err) {
     pi0_config *c = config;
     const char *type = "pi0";
     size_t preset;

@@ -70,7 +70,7 @@ static soma_status check_sizes(const pi0_fast_config *c, const char *where, soma
     return SOMA_OK;
 }
 
-static soma_status read_config(void *config, const json_t *json, const char *where, soma_error *err) {
+static soma_status read_config(void *config, json_t *json, const char *where, soma_error *err) {
     pi0_fast_config *c = config;
     size_t preset;
     SOMA_TRY(soma__preset_read(&preset, &soma__family_pi0_fast, json, where, err));

@@ -107,7 +107,7 @@ static soma_status check_sizes(const smolvla_config *c, const char *where, soma_
     return SOMA_OK;
 }
 
-static soma_status read_config(void *config, const json_t *json, const char *where, soma_error *err) {
+static soma_status read_config(void *config, json_t *json, const char *where, soma_error *err) {
     smolvla_config *c = config;
     size_t preset;
     const char *mode = "cross_attn";
