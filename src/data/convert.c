@@ -163,7 +163,7 @@ static soma_status keep_parts(converting *c, soma_error *err) {
             snprintf(key, sizeof key, "observation.images.%.300s", c->spec.camera_names[i]);
             ok = put_part(c, "video", part, -1, -1, key);
         }
-        if (told || strncmp(part->name, "annotation.", 11) || strstr(part->name, "validity")) continue;
+        if (told || !soma__modality_instructs(part->name)) continue;
         ok = ok && put_part(c, "annotation", part, -1, -1, "task_index");
         told = true;
     }

@@ -48,3 +48,9 @@ bool soma__modality_put(json_t *file, const soma_modality_entry *e) {
     if (ok && e->relative) ok = !json_object_set_new(entry, "absolute", json_false());
     return ok;
 }
+
+bool soma__modality_instructs(const char *name) {
+    static const char annotation[] = "annotation.", judges[] = ".validity";
+    const size_t n = strlen(name), end = sizeof judges - 1;
+    return !strncmp(name, annotation, sizeof annotation - 1) && (n < end || strcmp(name + n - end, judges) != 0);
+}

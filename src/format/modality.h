@@ -28,4 +28,7 @@ soma_status soma__modality_each(const char *path, soma_modality_take *take, void
 // Adds an entry to an object that is to become such a file; what is not told is left out. False when memory is out.
 bool soma__modality_put(json_t *file, const soma_modality_entry *entry);
 
+// An annotation's whole name, "annotation.human.action.task_description", is of an instruction; others judge: "annotation.human.validity".
+bool soma__modality_instructs(const char *name);
+
 #endif

@@ -3,6 +3,7 @@
 // episodes names all of these together, "valid" among the instructions; only the column tells which is which.
 #include "base/file.h"
 #include "data/lerobot/lerobot.h"
+#include "format/modality.h"
 
 #include <string.h>
 
@@ -67,11 +68,8 @@ typedef struct texts {
     int n;
 } texts;
 
-// An annotation that instructs; GR00T's others judge: "annotation.human.validity".
 static bool instructs(const soma_feature *f) {
-    const size_t n = strlen(f->name);
-    return !strncmp(f->name, "annotation.", 11) && !(n > 9 && !strcmp(f->name + n - 9, ".validity")) &&
-           (lerobot_is_text(f) || (f->kind == SOMA_FEATURE_VECTOR && f->size == 1));
+    return soma__modality_instructs(f->name) && (lerobot_is_text(f) || (f->kind == SOMA_FEATURE_VECTOR && f->size == 1));
 }
 
 static soma_status add_text(lerobot *l, texts *t, const char *text, soma_error *err) {
