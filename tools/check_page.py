@@ -33,14 +33,18 @@ def main():
         problems = []
         page.on("pageerror", lambda e: problems.append(str(e)))
         page.goto(args.address)
-        page.wait_for_selector("#pictures canvas", timeout=20000)
-        page.wait_for_function("document.querySelectorAll('#plots canvas').length > 0")
-        colours = page.evaluate(
-            "[...document.querySelectorAll('#pictures canvas')].map(c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size)"
-        )
-        print("prompt:", page.inner_text("#prompt"), "| pictures:", len(colours), "| values in each:", colours)
-        assert colours and min(colours) > 2 and page.inner_text("#prompt")
-        assert page.locator("#plots canvas").count() == live()["policy"]["n_actions"]
+        # all at one moment: a robot may leave and another take its place on the page
+        seen = page.wait_for_function(
+            """() => {
+                const values = c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size;
+                const colours = [...document.querySelectorAll('#pictures canvas')].map(values);
+                const prompt = document.querySelector('#prompt').innerText, plots = document.querySelectorAll('#plots canvas').length;
+                return colours.length && Math.min(...colours) > 2 && prompt && plots && {colours, prompt, plots};
+            }""",
+            timeout=20000,
+        ).json_value()
+        print("prompt:", seen["prompt"], "| pictures:", len(seen["colours"]), "| values in each:", seen["colours"])
+        assert seen["plots"] == live()["policy"]["n_actions"]
         if args.picture:
             page.screenshot(path=args.picture)
         for button, key, on, off in [("#pause", "paused", "paused", "serving"), ("#hold", "held", "held", "serving")]:
