@@ -41,7 +41,7 @@ enum { SOMA_MAX_SRC = 8 };
     X(LAYER_NORM_GRAD, "layer_norm_grad")       /* x, w, dy -> flat [dx | dw | db] */                                                \
     X(ROPE, "rope")                             /* x [B, T, H, K], pos i32 [B, T]; half-split rotation; p.rope.sign -1 undoes it */  \
     X(ATTENTION, "attention")                   /* q [B,T,H,K], k v [B,S,KV,K], q_block i32 [B,T], k_block i32 [B,S] -> [B,T,H,K] */ \
-    X(ATTENTION_GRAD, "attention_grad")         /* q, k, v, q_block, k_block, out, dout -> flat [dq | dk | dv] */                    \
+    X(ATTENTION_GRAD, "attention_grad")         /* q, k, v, q_block, k_block, dout -> flat [dq | dk | dv] */                         \
     X(TIME_EMBED, "time_embed")                 /* t [B] -> [B, D]: sines, then cosines of log-spaced periods, in double */          \
     X(CROSS_ENTROPY, "cross_entropy")           /* logits [.., V], targets i32 [..] -> [..]: -log softmax(logits)[target] */         \
     X(CROSS_ENTROPY_GRAD, "cross_entropy_grad") /* logits, targets, dy -> [.., V] */                                                 \

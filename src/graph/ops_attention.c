@@ -57,8 +57,7 @@ void soma__grad_attention(soma_tensor *t, soma_tensor *dy, soma_tensor **dsrc) {
     int64_t nq = soma__numel(q), nk = soma__numel(k);
     soma_tensor *d = soma__node(t->graph, SOMA_OP_ATTENTION_GRAD, SOMA_F32, 1, (int64_t[]){nq + 2 * nk});
     memcpy(d->src, t->src, 5 * sizeof *d->src);
-    d->src[5] = t;
-    d->src[6] = dy;
+    d->src[5] = dy;
     d->src[7] = t->src[7];
     d->p = t->p;
     dsrc[0] = soma__part(d, 0, 4, q->shape);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Makes a plan in four passes: which nodes an output or an effect needs; which element-wise neighbours run as one chain, and behind which
-// product; how long each intermediate lives; where it lies. Memory is reused as soon as the last reader has run.
+// Makes a plan in five passes: which nodes an output or an effect needs; which intermediates are kept as bf16; which element-wise
+// neighbours run as one chain, and behind which product; how long each intermediate lives; where it lies. Memory is reused as soon as the
+// last reader has run.
 #include "graph/ops.h"
 #include "graph/plan.h"
 
@@ -55,6 +56,40 @@ static void find_needed(draft *d) {
     }
 }
 
+// Does t round what its source s gives to bf16, whatever else it does with it?
+static bool rounds(const soma_tensor *t, int s) {
+    if (t->op == SOMA_OP_MATMUL) return t->p.matmul.product == SOMA_BF16 && s < 2;
+    if (t->op == SOMA_OP_ATTENTION || t->op == SOMA_OP_ATTENTION_GRAD) return t->p.attention.product == SOMA_BF16 && (s < 3 || s == 5);
+    return false;
+}
+
+static bool may_round(const soma_tensor *t) {
+    const bool able = soma__ops[t->op].elementwise || t->op == SOMA_OP_RMS_NORM || t->op == SOMA_OP_LAYER_NORM || t->op == SOMA_OP_ROPE ||
+                      t->op == SOMA_OP_ATTENTION;
+    return able && t->role == SOMA_ROLE_SCRATCH && t->dtype == SOMA_F32;
+}
+
+// What all its readers would round is kept rounded: the same bits come out, and half as many go to memory and back.
+static soma_status keep_rounded(draft *d, soma_error *err) {
+    soma_graph *g = d->g;
+    bool *whole = soma__calloc(g->n_tensors, sizeof *whole); // somebody reads all bits of it
+    if (!whole) return soma__no_memory(err, "planning a graph");
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        const soma_tensor *t = g->tensors[i];
+        for (int s = 0; s < SOMA_MAX_SRC && d->needed[i] && t->op != SOMA_OP_VIEW; s++)
+            if (t->src[s] && !rounds(t, s)) whole[soma__owner(t->src[s])->id] = true;
+    }
+    for (size_t i = 0; i < g->n_tensors; i++) {
+        soma_tensor *t = g->tensors[i];
+        if (t->op == SOMA_OP_VIEW)
+            t->dtype = t->base->dtype;
+        else if (d->needed[i] && !whole[i] && may_round(t))
+            t->dtype = SOMA_BF16;
+    }
+    soma__free(whole);
+    return SOMA_OK;
+}
+
 static bool computes(const soma_tensor *t) { return t->op != SOMA_OP_LEAF && t->op != SOMA_OP_VIEW; }
 
 // May `s` run inside the chain that ends in its only reader `t`? Not when others read it, when it must be seen from outside, when its
@@ -80,11 +115,11 @@ static bool collect(const draft *d, soma_tensor *t, soma_tensor **nodes, int *n)
     return true;
 }
 
-// The product that the chain follows: of those that it alone reads the last one, put before the chain. Its values have no place of their
-// own: they lie where the result will.
+// The product that the chain follows: of those that it alone reads the last one, put before the chain. Its values lie where the result
+// will; before a result of another size they have a place for as long as the step runs.
 static void collect_product(const draft *d, soma_tensor **nodes, int *n) {
     soma_tensor *product = NULL, *out = nodes[*n - 1];
-    if (*n == SOMA_MAX_CHAIN || out->dtype != SOMA_F32) return;
+    if (*n == SOMA_MAX_CHAIN) return;
     for (int i = 0; i < *n; i++)
         for (int s = 0; s < SOMA_MAX_SRC; s++) {
             soma_tensor *src = nodes[i]->src[s];
@@ -93,7 +128,7 @@ static void collect_product(const draft *d, soma_tensor **nodes, int *n) {
     if (!product) return;
     memmove(nodes + 1, nodes, sizeof *nodes * (size_t)(*n)++);
     nodes[0] = product;
-    product->base = out;
+    if (out->dtype == SOMA_F32) product->base = out;
 }
 
 static soma_status make_steps(draft *d, soma_plan *plan, soma_error *err) {
@@ -135,7 +170,7 @@ static soma_tensor *result(const soma_step *step) { return step->nodes[step->n_n
 static void find_lifetimes(draft *d, const soma_plan *plan) {
     for (int i = 0; i < (int)plan->n_steps; i++) {
         const soma_step *step = &plan->steps[i];
-        d->step_of[result(step)->id] = d->last[result(step)->id] = i;
+        d->step_of[step->nodes[0]->id] = d->step_of[result(step)->id] = d->last[result(step)->id] = i;
         for (int k = 0; k < step->n_nodes; k++)
             for (int s = 0; s < SOMA_MAX_SRC; s++)
                 if (step->nodes[k]->src[s]) d->last[soma__owner(step->nodes[k]->src[s])->id] = i;
@@ -157,11 +192,15 @@ static int by_place(const void *a, const void *b) {
 
 // Largest first, each at the lowest place that no tensor alive at the same time covers.
 static soma_status place_scratch(draft *d, soma_plan *plan, soma_error *err) {
-    soma_tensor **all = soma__calloc(plan->n_steps * 2 + 1, sizeof(soma_tensor *)), **alive = all ? all + plan->n_steps : NULL;
+    soma_tensor **all = soma__calloc(plan->n_steps * 4 + 1, sizeof(soma_tensor *)), **alive = all ? all + plan->n_steps * 2 : NULL;
     if (!all) return soma__no_memory(err, "planning a graph");
     size_t n = 0;
-    for (size_t i = 0; i < plan->n_steps; i++)
-        if (result(&plan->steps[i])->role == SOMA_ROLE_SCRATCH && !result(&plan->steps[i])->base) all[n++] = result(&plan->steps[i]);
+    for (size_t i = 0; i < plan->n_steps; i++) {
+        const soma_step *step = &plan->steps[i];
+        soma_tensor *of_step[] = {result(step), soma__step_follows(step) ? step->nodes[0] : NULL};
+        for (int k = 0; k < 2; k++)
+            if (of_step[k] && of_step[k]->role == SOMA_ROLE_SCRATCH && !of_step[k]->base) all[n++] = of_step[k];
+    }
     if (n) qsort(all, n, sizeof *all, by_size);
     for (size_t i = 0; i < n; i++) {
         soma_tensor *t = all[i];
@@ -221,7 +260,8 @@ soma_status soma__plan_make(soma_plan *plan, soma_graph *g, const soma_layout *w
     draft d;
     SOMA_TRY(draft_new(&d, g, err));
     find_needed(&d);
-    soma_status status = make_steps(&d, plan, err);
+    soma_status status = keep_rounded(&d, err);
+    if (status == SOMA_OK) status = make_steps(&d, plan, err);
     if (status == SOMA_OK) status = place_named(g, plan, weights, states, err);
     if (status == SOMA_OK) {
         find_lifetimes(&d, plan);

@@ -6,7 +6,7 @@
 
 #include "device/cpu/packed.h"
 
-enum { GATED, GELU, RESIDUAL, SCALED, TWICE, AFFINE, LONG, CHAINS, ROUNDED = CHAINS, READ_AGAIN, SEEN, ALL_CHAINS };
+enum { GATED, GELU, RESIDUAL, SCALED, TWICE, AFFINE, LONG, ROUNDED, CHAINS, READ_AGAIN = CHAINS, SEEN, ALL_CHAINS };
 enum { PUBLISHED, PACKED, QUANT_I8, QUANT_I8W, QUANT_I4W, CONVOLVED, PRODUCTS };
 
 typedef struct job {
@@ -167,7 +167,7 @@ static void every_product(void **state) {
 }
 
 static void what_does_not_follow(void **state) {
-    const int chains[] = {ROUNDED, READ_AGAIN, SEEN};
+    const int chains[] = {READ_AGAIN, SEEN};
     for (size_t i = 0; i < SOMA_COUNT(chains); i++)
         for (int product = 0; product <= QUANT_I8; product++) check(&(job){chains[i], product, SOMA_F32, 13, 70, 33}, false);
 }

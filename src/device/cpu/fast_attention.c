@@ -48,7 +48,7 @@ static bool attention_new(attention *a, const soma_step *step, soma_isa isa, boo
     const soma_tensor *t = step->nodes[0], *q = t->src[0], *k = t->src[1];
     const soma_dtype product = t->p.attention.product;
     *a = (attention){.gemm = cpu_gemm_of(isa, product), .out = t, .q = q, .k = k, .v = t->src[2]};
-    a->q_block = t->src[3], a->k_block = t->src[4], a->dout = t->src[6];
+    a->q_block = t->src[3], a->k_block = t->src[4], a->dout = t->src[5];
     if (!a->gemm || !head_fits(q) || !head_fits(k) || !head_fits(a->v) || (a->dout && !head_fits(a->dout))) return false;
 #if defined(__x86_64__)
     a->softmax = isa >= SOMA_ISA_AVX512 ? &cpu_softmax_avx512 : &cpu_softmax_avx2;

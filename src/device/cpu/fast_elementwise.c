@@ -125,5 +125,5 @@ bool cpu_tail_new(cpu_tail *tail, const cpu_run *run, const soma_step *step, som
         const soma_tensor *t = tail->program.operands[i].tensor;
         tail->other_rows |= t != product && soma__numel(t) > tail->N;
     }
-    return tail->program.n_instructions > 1 && tail->program.out_dtype == SOMA_F32;
+    return tail->program.n_instructions > 1;
 }

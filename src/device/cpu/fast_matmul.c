@@ -2,7 +2,7 @@
 // The matrix product out [M, N] = a [M, K] b [N, K]^T + bias, cut into blocks by shape alone.
 //
 // One factor (the one with fewer rows) is packed whole into shared memory; the other is streamed: each item packs a block of its rows into
-// its thread's memory and multiplies it with all of the first. The contraction runs in chunks of KC words, so that a panel of b stays in
+// its thread's memory and multiplies it with all of the first. Where a lies as such words already it is read in place. The contraction runs in chunks of KC words, so that a panel of b stays in
 // the first-level cache. Weight gradients contract over thousands of tokens and have few rows: there the contraction is split as well, and
 // the parts are summed in order at the end. A handful of rows (a robot's state, one token) is answered by dot products that read b in
 // place.
@@ -28,10 +28,14 @@ typedef struct gemm {
     int n_batch_dims;
     int64_t batch_shape[SOMA_MAX_DIMS];
     bool dot, stream_a;
-    bool out_bf16, in_parts; // in_parts: blocks go to f32 parts that are finished afterwards
+    bool a_lies; // as rows of words: it is read in place
+    bool out_bf16;
+    bool in_parts; // the contraction is split: blocks go to f32 parts that are summed afterwards
+    bool own_sums; // the result is of another size than an f32 sum: a block's sums lie in its thread's memory, where they are finished
     int64_t block, n_blocks, chunk, n_chunks, n_splits;
     int64_t whole;      // rows of the packed fixed factor, with padding
     int64_t columns_ld; // words from one k to the next where a is packed by columns
+    size_t rows_size;   // of a thread's rows of the streamed factor; its sums lie behind them
     size_t bias_size, packed_size, parts_size, thread_size;
     // while running
     const cpu_run *run;
@@ -69,6 +73,9 @@ static bool sides_of(gemm *g, const soma_tensor *out) {
         for (int i = 0; i < g->n_batch_dims; i++) g->batches *= g->batch_shape[i] = out->shape[i];
     }
     g->M = g->a.rows, g->N = g->b.rows, g->K = a->shape[a->n_dims - 1];
+    const bool are_words = g->isa->step == 2 ? g->a.f.bf16 && (g->K | g->a.f.row_stride | a->offset) % 2 == 0 && g->batches == 1
+                                             : !g->a.f.bf16 && !g->a.f.round;
+    g->a_lies = are_words && !g->a.by_columns && g->a.inner == g->a.rows;
     return g->M > 0 && g->N > 0 && g->K > 0;
 }
 
@@ -77,7 +84,7 @@ static bool sides_of(gemm *g, const soma_tensor *out) {
 // A tile reads few words of each k: with an odd number of cache lines between them they spread over the whole first-level cache.
 static int64_t odd_lines(int64_t words_of_k) { return (cpu_ceil(words_of_k, 16) | 1) * 16; }
 
-static void cut(gemm *g) {
+static void cut(gemm *g, bool f32) {
     const int64_t nr = g->isa->nr, step = g->isa->step;
     g->bias_size = cpu_align((size_t)(g->N + nr) * 4);
     g->dot = g->M <= DOT_ROWS && !g->b.by_columns && (!g->a.by_columns || g->M == 1) && !g->out_bf16;
@@ -93,12 +100,14 @@ static void cut(gemm *g) {
     g->n_blocks = cpu_ceil(streamed, g->block);
     g->n_splits = 1;
     if (g->n_blocks < WANTED_ITEMS) g->n_splits = SOMA_MAX(1, SOMA_MIN(cpu_ceil(WANTED_ITEMS, g->n_blocks), g->n_chunks / SPLIT_CHUNKS));
-    g->in_parts = g->n_splits > 1 || g->out_bf16;
+    g->in_parts = g->n_splits > 1;
+    g->own_sums = !g->in_parts && !f32;
     g->columns_ld = odd_lines(g->stream_a ? g->block : g->M);
     g->whole = g->stream_a ? cpu_ceil(fixed, nr) * nr : g->a.by_columns ? g->columns_ld : fixed;
     g->packed_size = cpu_align((size_t)(g->whole * g->n_chunks * KC_WORDS) * 4);
     g->parts_size = g->in_parts ? cpu_align((size_t)(g->n_splits * g->M * g->N) * 4) : 0;
-    g->thread_size = cpu_align((size_t)((g->a.by_columns && g->stream_a ? g->columns_ld : g->block) * KC_WORDS) * 4);
+    g->rows_size = cpu_align((size_t)((g->a.by_columns && g->stream_a ? g->columns_ld : g->block) * KC_WORDS) * 4);
+    g->thread_size = g->rows_size + (g->own_sums ? cpu_align((size_t)(g->block * (g->stream_a ? g->N : g->M)) * 4) : 0);
 }
 
 static bool gemm_new(gemm *g, const soma_step *step, soma_isa isa) {
@@ -106,7 +115,7 @@ static bool gemm_new(gemm *g, const soma_step *step, soma_isa isa) {
     *g = (gemm){.isa = cpu_gemm_of(isa, out->p.matmul.product), .out_bf16 = out->dtype == SOMA_BF16, .bias = bias};
     if (!g->isa || (out->dtype != SOMA_F32 && out->dtype != SOMA_BF16) || !sides_of(g, out)) return false;
     if (bias && ((bias->dtype != SOMA_F32 && bias->dtype != SOMA_BF16) || bias->stride[bias->n_dims - 1] != 1)) return false;
-    cut(g);
+    cut(g, step->nodes[step->n_nodes - 1]->dtype == SOMA_F32);
     return true;
 }
 
@@ -142,45 +151,58 @@ static void pack_item(void *ctx, int64_t item, int thread) {
         cpu_side_pack(g->isa, &g->a, out + row0 * kw, kw, row0, rows, chunk * g->chunk, kn);
 }
 
-// The rest of the step over a block of the result, which lies where it belongs.
-static void follow(const gemm *g, int thread, int64_t row0, int64_t rows, int64_t col0, int64_t cols) {
+static float *at_out(const gemm *g, int64_t row, int64_t col) {
+    return (float *)((char *)g->out + (row * g->N + col) * (g->out_bf16 ? 2 : 4));
+}
+
+// The rest of the step over a block of sums, which lie where the result belongs or in the thread's memory.
+static void follow(const gemm *g, int thread, const float *sums, int64_t ld, int64_t row0, int64_t rows, int64_t col0, int64_t cols) {
     char *slots = g->run->threads_space + (size_t)thread * g->run->thread_size + g->thread_size;
-    cpu_tail_block(g->tail, slots, g->out + row0 * g->N + col0, g->N, g->at + row0 * g->N + col0, rows, cols);
+    cpu_tail_block(g->tail, slots, sums, ld, g->at + row0 * g->N + col0, rows, cols);
+    for (int64_t r = 0; r < rows && g->own_sums && !g->tail->run; r++)
+        g->isa->finish(at_out(g, row0 + r, col0), g->out_bf16, cols, sums + r * ld, 1, 0, NULL);
+}
+
+// From one row of a to the next.
+static int64_t row_words(const gemm *g, int64_t kw) {
+    if (g->a_lies) return g->a.f.row_stride / g->isa->step;
+    return g->a.by_columns ? 1 : kw;
 }
 
 static void block_item(void *ctx, int64_t item, int thread) {
     const gemm *g = ctx;
     const int64_t split = item % g->n_splits, block = item / g->n_splits;
-    const int64_t row0 = block * g->block, rows = SOMA_MIN(g->block, (g->stream_a ? g->M : g->N) - row0);
+    const int64_t begin = block * g->block, length = SOMA_MIN(g->block, (g->stream_a ? g->M : g->N) - begin); // of the streamed factor
+    const int64_t row0 = g->stream_a ? begin : 0, rows = g->stream_a ? length : g->M;
+    const int64_t col0 = g->stream_a ? 0 : begin, cols = g->stream_a ? g->N : length, ld = g->own_sums ? cols : g->N;
     const int64_t from = split * g->n_chunks / g->n_splits, to = (split + 1) * g->n_chunks / g->n_splits;
     uint32_t *own = (uint32_t *)(g->run->threads_space + (size_t)thread * g->run->thread_size);
-    float *c = g->in_parts ? g->parts + split * g->M * g->N : g->out;
-    c += g->stream_a ? row0 * g->N : row0;
-    const float *init = g->in_parts || !g->bias_f32 ? NULL : g->bias_f32 + (g->stream_a ? 0 : row0);
+    float *c = g->own_sums   ? (float *)((char *)own + g->rows_size)
+               : g->in_parts ? g->parts + (split * g->M + row0) * g->N + col0
+                             : at_out(g, row0, col0);
+    const float *init = g->in_parts || !g->bias_f32 ? NULL : g->bias_f32 + col0;
     int64_t init_ld = 0;
-    for (int64_t chunk = from; chunk < to; chunk++, init = c, init_ld = g->N) {
+    for (int64_t chunk = from; chunk < to; chunk++, init = c, init_ld = ld) {
         const int64_t kn = chunk_length(g, chunk), kw = words(g, kn);
         const uint32_t *packed = g->packed + chunk * KC_WORDS * g->whole;
-        const int64_t a_row = g->a.by_columns ? 1 : kw, a_k = g->a.by_columns ? g->columns_ld : 1;
-        if (g->stream_a) {
+        const int64_t a_row = row_words(g, kw), a_k = g->a.by_columns ? g->columns_ld : 1;
+        const uint32_t *a = g->stream_a ? own : packed;
+        if (g->a_lies) a = (const uint32_t *)g->a.f.data + row0 * a_row + chunk * KC_WORDS;
+        if (!g->stream_a)
+            g->isa->pack_panels(own, &g->b.f, col0, cols, chunk * g->chunk, kn);
+        else if (!g->a_lies)
             cpu_side_pack(g->isa, &g->a, own, g->a.by_columns ? g->columns_ld : kw, row0, rows, chunk * g->chunk, kn);
-            g->isa->block(rows, g->N, kw, own, a_row, a_k, packed, init, init_ld, c, g->N);
-        } else {
-            g->isa->pack_panels(own, &g->b.f, row0, rows, chunk * g->chunk, kn);
-            g->isa->block(g->M, rows, kw, packed, a_row, a_k, own, init, init_ld, c, g->N);
-        }
+        g->isa->block(rows, cols, kw, a, a_row, a_k, g->stream_a ? packed : own, init, init_ld, c, ld);
     }
-    if (!g->in_parts)
-        follow(g, thread, g->stream_a ? row0 : 0, g->stream_a ? rows : g->M, g->stream_a ? 0 : row0, g->stream_a ? g->N : rows);
+    if (!g->in_parts) follow(g, thread, c, ld, row0, rows, col0, cols);
 }
 
 static void finish_item(void *ctx, int64_t item, int thread) {
     const gemm *g = ctx;
     const int64_t row0 = item * STREAM_BLOCK, rows = SOMA_MIN(STREAM_BLOCK, g->M - row0);
     for (int64_t r = row0; r < row0 + rows; r++)
-        g->isa->finish((char *)g->out + r * g->N * (g->out_bf16 ? 2 : 4), g->out_bf16, g->N, g->parts + r * g->N, g->n_splits, g->M * g->N,
-                       g->bias_f32);
-    follow(g, thread, row0, rows, 0, g->N);
+        g->isa->finish(at_out(g, r, 0), g->out_bf16, g->N, g->parts + r * g->N, g->n_splits, g->M * g->N, g->bias_f32);
+    follow(g, thread, at_out(g, row0, 0), g->N, row0, rows, 0, g->N);
 }
 
 static int64_t dot_width(const gemm *g) { return SOMA_MAX(4, SOMA_MIN(g->N, DOT_WORK / g->K / 4 * 4)); }
@@ -189,7 +211,7 @@ static void dot_item(void *ctx, int64_t item, int thread) {
     const gemm *g = ctx;
     const int64_t width = dot_width(g), col0 = item * width, cols = SOMA_MIN(width, g->N - col0);
     g->isa->dot(g->M, cols, g->K, g->packed, words(g, g->K), &g->b.f, col0, g->bias_f32 ? g->bias_f32 + col0 : NULL, g->out + col0, g->N);
-    follow(g, thread, 0, g->M, col0, cols);
+    follow(g, thread, g->out + col0, g->N, 0, g->M, col0, cols);
 }
 
 static void run_one(gemm *g) {
@@ -199,7 +221,7 @@ static void run_one(gemm *g) {
         soma__pool_run(pool, cpu_ceil(g->N, dot_width(g)), dot_item, g);
         return;
     }
-    soma__pool_run(pool, cpu_ceil(g->stream_a ? g->N : g->M, PACK_ROWS) * g->n_chunks, pack_item, g);
+    if (g->stream_a || !g->a_lies) soma__pool_run(pool, cpu_ceil(g->stream_a ? g->N : g->M, PACK_ROWS) * g->n_chunks, pack_item, g);
     soma__pool_run(pool, g->n_blocks * g->n_splits, block_item, g);
     if (g->in_parts) soma__pool_run(pool, cpu_ceil(g->M, STREAM_BLOCK), finish_item, g);
 }

@@ -110,7 +110,7 @@ void plain_attention(const cpu_run *run, const soma_step *step) {
 // With P the probabilities and M what dropout makes of them: dV = M(P)^T dO; dP = M(dO V^T); dS = P (dP - sum_j P dP); dQ = scale dS K; dK
 // = scale dS^T Q
 void plain_attention_grad(const cpu_run *run, const soma_step *step) {
-    const soma_tensor *t = step->nodes[0], *dout = t->src[6];
+    const soma_tensor *t = step->nodes[0], *dout = t->src[5];
     attention a = open_attention(run, t);
     const void *pd = cpu_at(run, dout);
     float *p = (float *)run->shared, *dp = p + a.S;

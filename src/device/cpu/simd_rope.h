@@ -42,17 +42,17 @@ static void rope_item(void *ctx, int64_t item, int thread) {
         turns(r, (float)((const int32_t *)cpu_at(r->run, pos))[b * pos->stride[0] + i * pos->stride[1]], cosine, sine, half);
         for (int64_t h = 0; h < H; h++) {
             const void *from = (const char *)cpu_at(r->run, x) + (b * x->stride[0] + i * x->stride[1] + h * x->stride[2]) * x_size;
-            char *to = (char *)cpu_at(r->run, r->out) + (t * H + h) * K * x_size;
+            char *to = (char *)cpu_at(r->run, r->out) + (t * H + h) * K * (int64_t)soma_dtype_size(r->out->dtype);
             const float *p = from;
-            float *o = (float *)to;
-            if (x->dtype != SOMA_F32) simd_widen(in, from, x->dtype, K), p = in, o = turned;
+            float *o = r->out->dtype == SOMA_F32 ? (float *)to : turned;
+            if (x->dtype != SOMA_F32) simd_widen(in, from, x->dtype, K), p = in;
             SIMD_EACH(j, w, half) {
                 const vf c = vf_get(cosine + j, (int)w), s = vf_get(sine + j, (int)w);
                 const vf x1 = vf_get(p + j, (int)w), x2 = vf_get(p + half + j, (int)w);
                 vf_put(o + j, x1 * c - x2 * s, (int)w);
                 vf_put(o + half + j, x2 * c + x1 * s, (int)w);
             }
-            simd_narrow(to, x->dtype, o, K);
+            simd_narrow(to, r->out->dtype, o, K);
         }
     }
 }
