@@ -35,6 +35,7 @@ soma_status soma__pass_new(soma_pass *pass, soma_trainer *t, int64_t n, int64_t 
     SOMA_TRY(status);
     SOMA_TRY(soma__frame_new(&pass->frame, pass->plan, soma__optimiser_array(t->optimiser, training ? "w" : "ema"),
                              soma__optimiser_array(t->optimiser, "g"), NULL, err));
+    if (t->device->kind->reads_host) soma__memory_large(pass->frame->buffers[SOMA_ROLE_SCRATCH], pass->plan->size[SOMA_ROLE_SCRATCH]);
     if (t->still) pass->frame->buffers[SOMA_ROLE_FROZEN] = t->still->memory;
     SOMA_TRY(soma__rows_new(&pass->rows, &t->robot, t->model, n, err));
     pass->actions = soma__calloc(N * chunk, sizeof(float));

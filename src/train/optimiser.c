@@ -63,6 +63,7 @@ soma_status soma__optimiser_new(soma_optimiser **out, soma_device *device, const
     if (status == SOMA_OK) build(o);
     for (int i = 2; i >= 0 && status == SOMA_OK; i--) status = soma__layout_add(&o->arrays, o->graphs[i], SOMA_ROLE_STATE, err);
     if (status == SOMA_OK) status = device->kind->alloc(device, &o->memory, o->arrays.size, err);
+    if (status == SOMA_OK && device->kind->reads_host) soma__memory_large(o->memory, o->arrays.size);
     for (int i = 0; i < 3 && status == SOMA_OK; i++) {
         status = soma__plan_new(&o->plans[i], o->graphs[i], NULL, &o->arrays, device, err);
         if (status == SOMA_OK) status = soma__frame_new(&o->frames[i], o->plans[i], NULL, NULL, o->memory, err);

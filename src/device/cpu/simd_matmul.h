@@ -42,9 +42,15 @@ SIMD_INLINE vi load_words(const void *p, bool bf16, bool round) {
 }
 // The same when only n elements are there; zeros behind them.
 SIMD_INLINE vi load_words_n(const void *p, bool bf16, bool round, int64_t n) {
-    _Alignas(64) char rest[VW * GEMM_STEP * 4] = {0};
-    memcpy(rest, p, (size_t)n * (bf16 ? 2 : 4));
-    return load_words(rest, bf16, round);
+#if GEMM_STEP == 2
+    const float *f = p;
+    if (!bf16) return vi_join_pairs(vf_load_n(f, (int)SOMA_MIN(VW, n)), n > VW ? vf_load_n(f + VW, (int)(n - VW)) : vf_set(0));
+#else
+    if (!bf16) return vi_bits(round ? vf_round_bf16(vf_load_n(p, (int)n)) : vf_load_n(p, (int)n));
+#endif
+    _Alignas(64) uint16_t rest[VW * GEMM_STEP] = {0};
+    memcpy(rest, p, (size_t)n * 2);
+    return load_words(rest, true, round);
 }
 // VW words of neighbouring rows of a factor whose rows are contiguous: p is the first element of k, q of k + 1 (NULL: zeros).
 SIMD_INLINE vi zip_words(const void *p, const void *q, bool bf16, bool round) {
@@ -58,11 +64,18 @@ SIMD_INLINE vi zip_words(const void *p, const void *q, bool bf16, bool round) {
 #endif
 }
 SIMD_INLINE vi zip_words_n(const void *p, const void *q, bool bf16, bool round, int64_t n) {
-    _Alignas(64) char rest[2][VW * 4] = {{0}};
-    memcpy(rest[0], p, (size_t)n * (bf16 ? 2 : 4));
-    if (q) memcpy(rest[1], q, (size_t)n * (bf16 ? 2 : 4));
-    return zip_words(rest[0], rest[1], bf16, round);
+#if GEMM_STEP == 2
+    if (!bf16) return vi_zip_pairs(vf_load_n(p, (int)n), q ? vf_load_n(q, (int)n) : vf_set(0));
+    _Alignas(64) uint16_t rest[2][VW] = {{0}};
+    memcpy(rest[0], p, (size_t)n * 2);
+    if (q) memcpy(rest[1], q, (size_t)n * 2);
+    return zip_words(rest[0], rest[1], true, round);
+#else
+    (void)q;
+    return load_words_n(p, bf16, round, n);
+#endif
 }
+SIMD_INLINE void store_words_n(uint32_t *out, vi words, int64_t n) { vf_store_n((float *)out, vf_bits(words), (int)n); }
 
 SIMD_INLINE const char *factor_at(const cpu_factor *f, bool bf16, int64_t row, int64_t k) {
     return (const char *)f->data + (row * f->row_stride + k * f->k_stride) * (bf16 ? 2 : 4);
@@ -88,10 +101,8 @@ SIMD_INLINE void rows_of(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t
         uint32_t *o = out + r * ld;
         int64_t k = 0;
         for (; k + step <= kn; k += step) vi_store(o + k / GEMM_STEP, load_words(p + k * size, bf16, round));
-        if (k == kn) continue;
-        uint32_t rest[VW];
-        vi_store(rest, load_words_n(p + k * size, bf16, round, kn - k));
-        memcpy(o + k / GEMM_STEP, rest, (size_t)((kn - k + GEMM_STEP - 1) / GEMM_STEP) * 4);
+        if (k < kn)
+            store_words_n(o + k / GEMM_STEP, load_words_n(p + k * size, bf16, round, kn - k), (kn - k + GEMM_STEP - 1) / GEMM_STEP);
     }
 }
 static void pack_rows(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn) {
@@ -108,14 +119,8 @@ SIMD_INLINE void columns_of(uint32_t *out, int64_t ld, const cpu_factor *f, int6
         const char *q = GEMM_STEP == 2 && k + 1 < kn ? factor_at(f, bf16, row0, k0 + k + 1) : NULL;
         uint32_t *o = out + k / GEMM_STEP * ld;
         int64_t r = 0;
-        if (q || GEMM_STEP == 1)
-            for (; r + VW <= rows; r += VW) vi_store(o + r, zip_words(p + r * size, q + r * size, bf16, round));
-        for (; r < rows; r += VW) {
-            const int64_t n = SOMA_MIN(VW, rows - r);
-            uint32_t rest[VW];
-            vi_store(rest, zip_words_n(p + r * size, q ? q + r * size : NULL, bf16, round, n));
-            memcpy(o + r, rest, (size_t)n * 4);
-        }
+        for (; r + VW <= rows; r += VW) vi_store(o + r, zip_words(p + r * size, q ? q + r * size : NULL, bf16, round));
+        if (r < rows) store_words_n(o + r, zip_words_n(p + r * size, q ? q + r * size : NULL, bf16, round, rows - r), rows - r);
     }
 }
 static void pack_columns(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn) {
