@@ -2,6 +2,8 @@
 // The one reader and writer of GR00T's modality.json: data/ makes parts of a dataset from it, serve/ the names that clients use.
 #include "format/modality.h"
 
+#include <string.h>
+
 static const char *const groups[] = {"state", "action", "video", "annotation"};
 
 // A number of an entry; -1 where there is none.
