@@ -77,7 +77,7 @@ soma_bench_loader_opts soma__bench_loader_defaults(void);
     X(INT, requests, 500, "serve: requests of one client, for what the server adds to the policy's call") \
     X(INT, clients, 8, "serve: clients at once")                                                          \
     X(REAL, rate, 10, "serve: requests a second of each")                                                 \
-    X(REAL, share, 0.8, "serve: of what batches could answer, asked for by the same clients; 0: not")    \
+    X(REAL, share, 0.8, "serve: of what batches could answer, asked for by the same clients; 0: not")     \
     X(REAL, seconds, 60, "serve: for so long; 0: only one client is measured")                            \
     X(REAL, deadline_ms, 100, "serve: from a request to its answer")
 SOMA_OPTS_DECLARE(soma_bench_serve_opts, SOMA_BENCH_SERVE_OPTS)

@@ -298,7 +298,8 @@ soma_status soma__bench_policy(json_t **out, const soma_bench_opts *o, const som
         return soma__fail(err, SOMA_BAD_INPUT, "repeats and tokens are at least 1, an answer has at least 2 tokens");
     soma_status status = cpu_isa_parse(&isa, o->isa, err);
     if (status == SOMA_OK && *p->policy) status = soma__published_open(&s.published, p->policy, err);
-    if (status == SOMA_OK) status = *p->policy ? soma__published_model(&s.published, err) : soma__model_preset(&s.model, o->family, o->preset, o->model, err);
+    if (status == SOMA_OK)
+        status = *p->policy ? soma__published_model(&s.published, err) : soma__model_preset(&s.model, o->family, o->preset, o->model, err);
     if (status == SOMA_OK) status = observe(&s, err);
     if (status == SOMA_OK) status = soma__pool_new(&pool, (int)o->threads, err);
     if (status == SOMA_OK) status = measure(out, &s, isa, pool, err);

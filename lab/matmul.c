@@ -5,8 +5,8 @@
 //     cc -O2 -D_GNU_SOURCE -Iinclude -Isrc lab/matmul.c build/libsoma_device.a build/libsoma_graph.a build/libsoma_base.a \
 //        -ljansson -lpthread -lm -o matmul && ./matmul 4480 256 128
 //
-// AMD EPYC (Zen 4), 1 thread, peak 118 (f32) and 236 (bf16) GFLOP/s; GFLOP/s of each rung, best of 50 in one run at real-time priority on a busy
-// machine (4480 x 256 x 128 is training's shape, 528 x 1024 x 2048 the prefix's, 50 x 4096 x 1024 a flow step's, the last decoding's):
+// AMD EPYC (Zen 4), 1 thread, peak 118 (f32) and 236 (bf16) GFLOP/s; GFLOP/s of each rung, best of 50 in one run at real-time priority on a
+// busy machine (4480 x 256 x 128 is training's shape, 528 x 1024 x 2048 the prefix's, 50 x 4096 x 1024 a flow step's, the last decoding's):
 //                                       4480x256x128  528x1024x2048  50x4096x1024  1x16384x2048
 //     one sum after the other                  3.7           2.5            -            -      a sum waits for the one before it
 //     sixteen sums side by side               30.2          31.9          24.8         13.3     vectors; each b is read again for each row
@@ -14,12 +14,13 @@
 //     tiles of 6 rows, AVX-512 f32           111.3         101.8          82.4         11.2     the same peak: 512 bits take two turns
 //     tiles of 6 rows, AVX-512 BF16          215.3         193.6         149.6         10.8     two products for each 32 bits
 //     b packed once, AVX2 f32                103.9         105.8          95.6         14.8     b is read in order, and not written again
-//     b packed once, AVX2, bf16 pairs        101.9         106.6         107.7         26.2     half the bytes; widened by shifts: with a mask
+//     b packed once, AVX2, bf16 pairs        101.9         106.6         107.7         26.2     half the bytes; widened by shifts: with a
+//     mask
 //                                                                                               the sums spill, 71 in place of 104
 //     b packed once, AVX-512 f32             110.0         111.8         113.6         14.2
 //     b packed once, AVX-512, pairs          106.1         110.6         115.5         36.7
-//     b packed once, AVX-512 BF16            215.1         219.7         228.9         37.9     one row reads 38 GB/s (part of b stays cached)
-//     b packed once, AMX: not measured, no machine with AMX was at hand
+//     b packed once, AVX-512 BF16            215.1         219.7         228.9         37.9     one row reads 38 GB/s (part of b stays
+//     cached) b packed once, AMX: not measured, no machine with AMX was at hand
 // Few rows of weights that no cache holds (soma bench kernels, 256 MB of them, 2048 x 16384, the last rung, on its way up):
 //                                             GB/s: 1 row  4 rows   GFLOP/s: 16 rows  51 rows
 //     weights in pages of 4 KiB                      17.5    15.5               159      207      one stream stops at each page's end

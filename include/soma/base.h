@@ -19,15 +19,15 @@ extern "C" {
 #define SOMA_VERSION "0.1.0"
 
 // code, the word printed in front of the message
-#define SOMA_STATUS_LIST(X)                                                                        \
-    X(SOMA_OK, "ok")                                                                               \
-    X(SOMA_BAD_INPUT, "bad input")      /* a file, a request or an option is wrong */              \
-    X(SOMA_NOT_FOUND, "not found")      /* a file, a feature, a tensor is absent */                \
-    X(SOMA_IO, "input/output")          /* the system refused to read, write or connect */         \
-    X(SOMA_NO_MEMORY, "out of memory")                                                             \
-    X(SOMA_UNSUPPORTED, "unsupported")  /* well formed, but this build cannot do it */             \
-    X(SOMA_BAD_GRAPH, "bad graph")      /* a model's shapes, weights or dtypes disagree */         \
-    X(SOMA_BUSY, "busy")                                                                           \
+#define SOMA_STATUS_LIST(X)                                                               \
+    X(SOMA_OK, "ok")                                                                      \
+    X(SOMA_BAD_INPUT, "bad input") /* a file, a request or an option is wrong */          \
+    X(SOMA_NOT_FOUND, "not found") /* a file, a feature, a tensor is absent */            \
+    X(SOMA_IO, "input/output")     /* the system refused to read, write or connect */     \
+    X(SOMA_NO_MEMORY, "out of memory")                                                    \
+    X(SOMA_UNSUPPORTED, "unsupported") /* well formed, but this build cannot do it */     \
+    X(SOMA_BAD_GRAPH, "bad graph")     /* a model's shapes, weights or dtypes disagree */ \
+    X(SOMA_BUSY, "busy")                                                                  \
     X(SOMA_CANCELLED, "cancelled")
 
 #define SOMA_STATUS_ENUM(code, word) code,
@@ -54,9 +54,9 @@ void soma_check_set_handler(soma_check_handler *handler); // NULL restores the d
 void soma_check_failed(const char *file, int line, const char *sentence);
 
 // Always on; `cond` has no side effects.
-#define SOMA_CHECK(cond, sentence)                                                                 \
-    do {                                                                                           \
-        if (!(cond)) soma_check_failed(__FILE__, __LINE__, sentence);                              \
+#define SOMA_CHECK(cond, sentence)                                    \
+    do {                                                              \
+        if (!(cond)) soma_check_failed(__FILE__, __LINE__, sentence); \
     } while (0)
 
 // ---- the log
@@ -69,14 +69,14 @@ void soma_log_set(soma_log_fn *fn, void *user); // NULL: silence, which is the l
 // ---- number formats
 
 // name, bytes per value, safetensors' name. f16, f64, i64 and bool appear at file edges only.
-#define SOMA_DTYPE_LIST(X)                                                                         \
-    X(SOMA_F32, 4, "F32")                                                                          \
-    X(SOMA_BF16, 2, "BF16")                                                                        \
-    X(SOMA_I32, 4, "I32")                                                                          \
-    X(SOMA_U8, 1, "U8")                                                                            \
-    X(SOMA_F16, 2, "F16")                                                                          \
-    X(SOMA_F64, 8, "F64")                                                                          \
-    X(SOMA_I64, 8, "I64")                                                                          \
+#define SOMA_DTYPE_LIST(X)  \
+    X(SOMA_F32, 4, "F32")   \
+    X(SOMA_BF16, 2, "BF16") \
+    X(SOMA_I32, 4, "I32")   \
+    X(SOMA_U8, 1, "U8")     \
+    X(SOMA_F16, 2, "F16")   \
+    X(SOMA_F64, 8, "F64")   \
+    X(SOMA_I64, 8, "I64")   \
     X(SOMA_BOOL, 1, "BOOL")
 
 #define SOMA_DTYPE_ENUM(name, size, word) name,

@@ -22,10 +22,10 @@
 #define SOMA_OPT_DECLARE_TEXT(name) char name[SOMA_OPT_TEXT];
 #define SOMA_OPT_DECLARE(kind, name, value, help) SOMA_OPT_DECLARE_##kind(name)
 
-#define SOMA_OPTS_DECLARE(type, LIST)                                                              \
-    typedef struct type {                                                                          \
-        uint32_t cookie;                                                                           \
-        LIST(SOMA_OPT_DECLARE)                                                                     \
+#define SOMA_OPTS_DECLARE(type, LIST) \
+    typedef struct type {             \
+        uint32_t cookie;              \
+        LIST(SOMA_OPT_DECLARE)        \
     } type;
 
 #endif

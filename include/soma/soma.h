@@ -26,30 +26,32 @@ extern "C" {
 typedef struct soma_policy soma_policy;
 typedef struct soma_pilot soma_pilot;
 
-#define SOMA_POLICY_OPTS(X)                                                               \
-    X(TEXT, device, "cpu", "where the policy runs")                                       \
-    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; of the layers also int8, int8w or int4w (weights only)") \
-    X(TEXT, isa, "", "amx, avx512 ... neonbf16, neon or plain; empty: the best this machine has")     \
-    X(INT, threads, 0, "threads; 0: as many as processors")                               \
-    X(TEXT, text_tokenizer, "", "a SentencePiece model, a tokenizer.json or a folder with one; empty: looked for in the checkpoint, its tokenizer/ and assets/") \
-    X(TEXT, action_tokenizer, "", "of a policy that writes its actions as tokens: a folder with FAST's files; empty: looked for in the checkpoint and its fast/") \
-    X(TEXT, cache, "", "a folder for the packed weights that the next start maps; empty: the checkpoint's, from 1 GiB on") \
-    X(FLAG, no_cache, false, "neither read nor keep packed weights")                      \
-    X(FLAG, gradient, false, "keep the weights as --rtc gradient needs them, which reads them both ways; a chunk then takes longer") \
+#define SOMA_POLICY_OPTS(X)                                                                                                            \
+    X(TEXT, device, "cpu", "where the policy runs")                                                                                    \
+    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; of the layers also int8, int8w or int4w (weights only)")                   \
+    X(TEXT, isa, "", "amx, avx512 ... neonbf16, neon or plain; empty: the best this machine has")                                      \
+    X(INT, threads, 0, "threads; 0: as many as processors")                                                                            \
+    X(TEXT, text_tokenizer, "",                                                                                                        \
+      "a SentencePiece model, a tokenizer.json or a folder with one; empty: looked for in the checkpoint, its tokenizer/ and assets/") \
+    X(TEXT, action_tokenizer, "",                                                                                                      \
+      "of a policy that writes its actions as tokens: a folder with FAST's files; empty: looked for in the checkpoint and its fast/")  \
+    X(TEXT, cache, "", "a folder for the packed weights that the next start maps; empty: the checkpoint's, from 1 GiB on")             \
+    X(FLAG, no_cache, false, "neither read nor keep packed weights")                                                                   \
+    X(FLAG, gradient, false, "keep the weights as --rtc gradient needs them, which reads them both ways; a chunk then takes longer")   \
     X(TEXT, robot, "", "aloha, droid, libero, ur5, a config's name such as pi05_droid, or a JSON file; empty: as the checkpoint says")
 SOMA_OPTS_DECLARE(soma_policy_opts, SOMA_POLICY_OPTS)
 soma_policy_opts soma_policy_defaults(void);
 
-#define SOMA_PILOT_OPTS(X)                                                     \
-    X(INT, seed, 0, "same seed, same observations, same device: same actions") \
-    X(INT, steps, 0, "flow steps per chunk; 0: as the policy was published with") \
-    X(REAL, noise, -1, "standard deviation of the noise that the flow starts from; below 0: as published; 0: the same chunk each time") \
-    X(TEXT, time, "", "whose flow times: openpi or lerobot; empty: those of the project that the checkpoint is from") \
-    X(REAL, temperature, 0, "of a policy that writes tokens: 0 takes the most likely one, above 0 they are drawn") \
+#define SOMA_PILOT_OPTS(X)                                                                                                                \
+    X(INT, seed, 0, "same seed, same observations, same device: same actions")                                                            \
+    X(INT, steps, 0, "flow steps per chunk; 0: as the policy was published with")                                                         \
+    X(REAL, noise, -1, "standard deviation of the noise that the flow starts from; below 0: as published; 0: the same chunk each time")   \
+    X(TEXT, time, "", "whose flow times: openpi or lerobot; empty: those of the project that the checkpoint is from")                     \
+    X(REAL, temperature, 0, "of a policy that writes tokens: 0 takes the most likely one, above 0 they are drawn")                        \
     X(TEXT, constrain, "", "grammar: of a policy that writes tokens, only those that its format allows; empty: any, as the originals do") \
-    X(TEXT, rtc, "", "real-time chunking, how a chunk continues the one before: guided, gradient or trained; empty: not at all") \
-    X(TEXT, rtc_schedule, "linear", "how much the old chunk binds behind the delay: zeros, ones, linear or exp") \
-    X(REAL, rtc_weight, 10, "largest weight of the guidance") \
+    X(TEXT, rtc, "", "real-time chunking, how a chunk continues the one before: guided, gradient or trained; empty: not at all")          \
+    X(TEXT, rtc_schedule, "linear", "how much the old chunk binds behind the delay: zeros, ones, linear or exp")                          \
+    X(REAL, rtc_weight, 10, "largest weight of the guidance")                                                                             \
     X(INT, rtc_horizon, 0, "steps of the old chunk that guide, from the observation on; 0: all that are left; LeRobot's 10")
 SOMA_OPTS_DECLARE(soma_pilot_opts, SOMA_PILOT_OPTS)
 soma_pilot_opts soma_pilot_defaults(void);
@@ -65,7 +67,7 @@ typedef struct soma_policy_info {
     const char *const *ignored; // pictures that clients of this robot send beside these, and nobody looks at
     int n_state_keys;
     const char *const *state_keys; // the parts of the state in a message, in order; none: "state" is the whole
-    const char *metadata_json;       // a JSON object; sent to clients on connection
+    const char *metadata_json;     // a JSON object; sent to clients on connection
 } soma_policy_info;
 
 enum { SOMA_MAX_CAMERAS = 8 };
@@ -92,7 +94,7 @@ typedef struct soma_obs {
 typedef struct soma_actions {
     const float *values; // [horizon, n_actions]
     int horizon, n_actions;
-    double model_ms; // time in the model
+    double model_ms;  // time in the model
     const char *flaw; // NULL: none; else what is wrong with the answer that a policy wrote, of which this is what could be read
 } soma_actions;
 
@@ -107,12 +109,13 @@ soma_status soma_policy_open_json(soma_policy **policy, const char *path, const 
 
 soma_status soma_pilot_new(soma_pilot **pilot, const soma_policy *policy, const soma_pilot_opts *opts, soma_error *err);
 soma_status soma_pilot_new_json(soma_pilot **pilot, const soma_policy *policy, const char *options, soma_error *err); // {"seed": 7}
-void soma_pilot_free(soma_pilot *pilot); // NULL allowed
+void soma_pilot_free(soma_pilot *pilot);                                                                              // NULL allowed
 const soma_policy *soma_pilot_policy(const soma_pilot *pilot);
 // Forgets the episode so far; the random stream goes on unless `seed` is given anew by a new pilot.
 void soma_pilot_reset(soma_pilot *pilot);
-// What the robot sees in a control step for which no chunk is asked: some policies (diffusion) look at the step before the present one, too,
-// and take the present for it where nobody told them. Others do not keep it. An observation with executed = 1 has seen the step before.
+// What the robot sees in a control step for which no chunk is asked: some policies (diffusion) look at the step before the present one,
+// too, and take the present for it where nobody told them. Others do not keep it. An observation with executed = 1 has seen the step
+// before.
 soma_status soma_pilot_see(soma_pilot *pilot, const soma_obs *obs, soma_error *err);
 // One observation to one chunk of actions. A wrong size or a NaN in the state is refused with a sentence and changes nothing.
 soma_status soma_pilot_act(soma_pilot *pilot, const soma_obs *obs, soma_actions *actions, soma_error *err);

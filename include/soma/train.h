@@ -10,66 +10,66 @@
 extern "C" {
 #endif
 
-#define SOMA_TRAIN_OPTS(X)                                                                                                             \
-    X(TEXT, family, "pi0", "network family; pi05 is pi0 with adaptive norms")                                                          \
-    X(TEXT, preset, "nano", "sizes to start from")                                                                                     \
-    X(TEXT, model, "", "JSON file with sizes that differ from the preset's")                                                           \
-    X(TEXT, init, "", "folder of a checkpoint to start from (ours, openpi's, LeRobot's); sizes and vocabulary are its own")            \
-    X(TEXT, vlm, "", "checkpoint, of any family, whose vision and language weights to start from; the rest begins anew")               \
-    X(TEXT, text_tokenizer, "", "tokenizer's file or folder; empty: the checkpoint's; words: a vocabulary of the data's prompts")      \
-    X(TEXT, action_tokenizer, "", "of a family that writes tokens: FAST's folder (soma fast fit), or bins; empty: the checkpoint's")   \
-    X(TEXT, lora, "", "low-rank pairs: openpi, openpi_language, openpi_expert or peft; empty: all weights are trained")                \
-    X(INT, lora_rank, 0, "rank of the pairs; 0: openpi's 16 (language) and 32 (expert), 16 of peft")                                   \
-    X(REAL, lora_alpha, 0, "their scale is alpha / rank; 0: alpha is the rank")                                                        \
-    X(FLAG, lora_stabilised, false, "their scale is alpha / sqrt(rank)")                                                               \
-    X(TEXT, lora_targets, "", "peft: extended regular expression over whole names of linear layers; empty: LeRobot's")                 \
-    X(TEXT, freeze, "", "globs over weights that are not trained; published: what the recipe keeps")                                   \
-    X(FLAG, recompute, false, "compute a block's intermediates again in the backward pass instead of keeping them")                    \
-    X(TEXT, data, "", "folder of a dataset; of several, separated by commas, rows are mixed")                                          \
-    X(TEXT, weights, "", "of several datasets: how often rows come from each, with commas; empty: by their frames")                    \
-    X(FLAG, skip_bad, false, "leave out episodes that cannot be read (all are read and decoded once before)")                          \
-    X(TEXT, out, "", "folder of the policy: weights, config, statistics, curves")                                                      \
-    X(TEXT, state_key, "", "feature with the robot's state; empty: observation.state, else state")                                     \
-    X(TEXT, action_key, "", "feature with the actions; empty: action, else actions")                                                   \
-    X(TEXT, cameras, "", "picture features, separated by commas; empty: those of the dataset, as many as the model has")               \
-    X(TEXT, normalise, "openpi_zscore", "openpi_zscore, openpi_quantile, lerobot_mean_std, lerobot_quantiles, lerobot_min_max")        \
-    X(FLAG, delta, false, "actions are learned relative to the present state (grippers stay absolute)")                                \
-    X(TEXT, robot, "", "a built-in robot or JSON file: conversions, relative actions; or one per dataset; empty: as they are")         \
-    X(INT, horizon, 0, "actions in a chunk; 0: the model's")                                                                           \
-    X(INT, steps, 2000, "optimiser steps")                                                                                             \
-    X(INT, batch, 32, "observations in a step")                                                                                        \
-    X(INT, accumulate, 1, "passes that a step's observations are split into")                                                          \
-    X(INT, mean_steps, 0,                                                                                                              \
-      "steps at the start that learn the mean chunk (no noise, time 1), before the flow; finds what to look at sooner")                \
-    X(INT, draws, 1, "(noise, time) pairs per observation, which share one prefix")                                                    \
-    X(REAL, lr, 5e-4, "peak learning rate")                                                                                            \
-    X(REAL, lr_end, 0, "learning rate at the last step; 0: a tenth of the peak")                                                       \
-    X(INT, warmup, 100, "steps of linear warm-up, cosine after")                                                                       \
-    X(REAL, beta1, 0.9, "AdamW")                                                                                                       \
-    X(REAL, beta2, 0.95, "AdamW")                                                                                                      \
-    X(REAL, eps, 1e-8, "AdamW")                                                                                                        \
-    X(REAL, weight_decay, 1e-10, "AdamW, decoupled")                                                                                   \
-    X(REAL, clip, 1.0, "largest norm of the whole gradient; 0: none")                                                                  \
-    X(REAL, ema, 0.99, "moving average of the weights, which is what is served; 0: none")                                              \
-    X(TEXT, augment, "", "pictures changed at random: openpi, or crop=0.95,degrees=5,brightness=0.3,contrast=0.4,saturation=0.5")      \
-    X(REAL, drop_camera, 0, "share of the pictures that are left out, never all of a sample; the policy may then act without")         \
-    X(REAL, drop_state, 0, "share of the samples whose state is left out (zero, which is its mean)")                                   \
-    X(REAL, drop_prompt, 0, "share of the samples whose prompt is empty")                                                              \
-    X(TEXT, prompts, "first", "of an episode with several instructions: first, or any at random")                                      \
-    X(REAL, state_noise, 0, "standard deviation of noise on the normalised state")                                                     \
-    X(INT, seed, 0, "initial weights, order of the data, noise")                                                                       \
-    X(TEXT, holdout, "", "episodes kept out of training, separated by commas; empty: as many as --holdout-share says")                 \
-    X(REAL, holdout_share, 0.05, "share of the episodes kept out of training")                                                         \
-    X(INT, eval_every, 250, "steps between two looks at the held-out episodes; the best weights are kept")                             \
-    X(TEXT, keep, "best", "which look at the held-out episodes leaves its weights: best or last")                                      \
-    X(INT, save_every, 500, "steps between two states that a run resumes from")                                                        \
-    X(FLAG, resume, false, "go on from the last saved state in --out")                                                                 \
-    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; weights are f32")                                                          \
-    X(TEXT, isa, "", "plain, avx2, neon ...; empty: the best there is")                                                                \
-    X(INT, threads, 0, "threads; 0: as many as processors")                                                                            \
-    X(INT, workers, 1, "threads that read the data")                                                                                   \
-    X(REAL, cache, 0, "GiB of decoded pictures kept in memory; 0: half of the machine's")                                              \
-    X(TEXT, cache_folder, "", "folder that decoded pictures are kept in from run to run, for other runs, too; empty: none")            \
+#define SOMA_TRAIN_OPTS(X)                                                                                                           \
+    X(TEXT, family, "pi0", "network family; pi05 is pi0 with adaptive norms")                                                        \
+    X(TEXT, preset, "nano", "sizes to start from")                                                                                   \
+    X(TEXT, model, "", "JSON file with sizes that differ from the preset's")                                                         \
+    X(TEXT, init, "", "folder of a checkpoint to start from (ours, openpi's, LeRobot's); sizes and vocabulary are its own")          \
+    X(TEXT, vlm, "", "checkpoint, of any family, whose vision and language weights to start from; the rest begins anew")             \
+    X(TEXT, text_tokenizer, "", "tokenizer's file or folder; empty: the checkpoint's; words: a vocabulary of the data's prompts")    \
+    X(TEXT, action_tokenizer, "", "of a family that writes tokens: FAST's folder (soma fast fit), or bins; empty: the checkpoint's") \
+    X(TEXT, lora, "", "low-rank pairs: openpi, openpi_language, openpi_expert or peft; empty: all weights are trained")              \
+    X(INT, lora_rank, 0, "rank of the pairs; 0: openpi's 16 (language) and 32 (expert), 16 of peft")                                 \
+    X(REAL, lora_alpha, 0, "their scale is alpha / rank; 0: alpha is the rank")                                                      \
+    X(FLAG, lora_stabilised, false, "their scale is alpha / sqrt(rank)")                                                             \
+    X(TEXT, lora_targets, "", "peft: extended regular expression over whole names of linear layers; empty: LeRobot's")               \
+    X(TEXT, freeze, "", "globs over weights that are not trained; published: what the recipe keeps")                                 \
+    X(FLAG, recompute, false, "compute a block's intermediates again in the backward pass instead of keeping them")                  \
+    X(TEXT, data, "", "folder of a dataset; of several, separated by commas, rows are mixed")                                        \
+    X(TEXT, weights, "", "of several datasets: how often rows come from each, with commas; empty: by their frames")                  \
+    X(FLAG, skip_bad, false, "leave out episodes that cannot be read (all are read and decoded once before)")                        \
+    X(TEXT, out, "", "folder of the policy: weights, config, statistics, curves")                                                    \
+    X(TEXT, state_key, "", "feature with the robot's state; empty: observation.state, else state")                                   \
+    X(TEXT, action_key, "", "feature with the actions; empty: action, else actions")                                                 \
+    X(TEXT, cameras, "", "picture features, separated by commas; empty: those of the dataset, as many as the model has")             \
+    X(TEXT, normalise, "openpi_zscore", "openpi_zscore, openpi_quantile, lerobot_mean_std, lerobot_quantiles, lerobot_min_max")      \
+    X(FLAG, delta, false, "actions are learned relative to the present state (grippers stay absolute)")                              \
+    X(TEXT, robot, "", "a built-in robot or JSON file: conversions, relative actions; or one per dataset; empty: as they are")       \
+    X(INT, horizon, 0, "actions in a chunk; 0: the model's")                                                                         \
+    X(INT, steps, 2000, "optimiser steps")                                                                                           \
+    X(INT, batch, 32, "observations in a step")                                                                                      \
+    X(INT, accumulate, 1, "passes that a step's observations are split into")                                                        \
+    X(INT, mean_steps, 0,                                                                                                            \
+      "steps at the start that learn the mean chunk (no noise, time 1), before the flow; finds what to look at sooner")              \
+    X(INT, draws, 1, "(noise, time) pairs per observation, which share one prefix")                                                  \
+    X(REAL, lr, 5e-4, "peak learning rate")                                                                                          \
+    X(REAL, lr_end, 0, "learning rate at the last step; 0: a tenth of the peak")                                                     \
+    X(INT, warmup, 100, "steps of linear warm-up, cosine after")                                                                     \
+    X(REAL, beta1, 0.9, "AdamW")                                                                                                     \
+    X(REAL, beta2, 0.95, "AdamW")                                                                                                    \
+    X(REAL, eps, 1e-8, "AdamW")                                                                                                      \
+    X(REAL, weight_decay, 1e-10, "AdamW, decoupled")                                                                                 \
+    X(REAL, clip, 1.0, "largest norm of the whole gradient; 0: none")                                                                \
+    X(REAL, ema, 0.99, "moving average of the weights, which is what is served; 0: none")                                            \
+    X(TEXT, augment, "", "pictures changed at random: openpi, or crop=0.95,degrees=5,brightness=0.3,contrast=0.4,saturation=0.5")    \
+    X(REAL, drop_camera, 0, "share of the pictures that are left out, never all of a sample; the policy may then act without")       \
+    X(REAL, drop_state, 0, "share of the samples whose state is left out (zero, which is its mean)")                                 \
+    X(REAL, drop_prompt, 0, "share of the samples whose prompt is empty")                                                            \
+    X(TEXT, prompts, "first", "of an episode with several instructions: first, or any at random")                                    \
+    X(REAL, state_noise, 0, "standard deviation of noise on the normalised state")                                                   \
+    X(INT, seed, 0, "initial weights, order of the data, noise")                                                                     \
+    X(TEXT, holdout, "", "episodes kept out of training, separated by commas; empty: as many as --holdout-share says")               \
+    X(REAL, holdout_share, 0.05, "share of the episodes kept out of training")                                                       \
+    X(INT, eval_every, 250, "steps between two looks at the held-out episodes; the best weights are kept")                           \
+    X(TEXT, keep, "best", "which look at the held-out episodes leaves its weights: best or last")                                    \
+    X(INT, save_every, 500, "steps between two states that a run resumes from")                                                      \
+    X(FLAG, resume, false, "go on from the last saved state in --out")                                                               \
+    X(TEXT, dtype, "bf16", "matrix products in bf16 or f32; weights are f32")                                                        \
+    X(TEXT, isa, "", "plain, avx2, neon ...; empty: the best there is")                                                              \
+    X(INT, threads, 0, "threads; 0: as many as processors")                                                                          \
+    X(INT, workers, 1, "threads that read the data")                                                                                 \
+    X(REAL, cache, 0, "GiB of decoded pictures kept in memory; 0: half of the machine's")                                            \
+    X(TEXT, cache_folder, "", "folder that decoded pictures are kept in from run to run, for other runs, too; empty: none")          \
     X(REAL, cache_disk, 64, "GiB that its files may take")
 SOMA_OPTS_DECLARE(soma_train_opts, SOMA_TRAIN_OPTS)
 soma_train_opts soma_train_defaults(void);

@@ -8,7 +8,7 @@
 typedef struct soma_arena {
     struct arena_block *blocks;
     size_t used, size; // of the newest block
-} soma_arena; // {0} is empty and ready
+} soma_arena;          // {0} is empty and ready
 
 void *soma__arena_alloc(soma_arena *arena, size_t size); // zeroed, 16-byte aligned; NULL when memory is out
 char *soma__arena_strdup(soma_arena *arena, const char *s);

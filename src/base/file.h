@@ -35,12 +35,13 @@ soma_status soma__file_writer_put(soma_file_writer *w, const void *data, size_t 
 soma_status soma__file_writer_commit(soma_file_writer *w, soma_error *err);
 void soma__file_writer_close(soma_file_writer *w); // after commit: nothing left to do; NULL and {0} allowed
 
-// Gives a file that another library has written its name: flushed to the disk, then renamed, so that readers see the old file or the new one.
+// Gives a file that another library has written its name: flushed to the disk, then renamed, so that readers see the old file or the new
+// one.
 soma_status soma__file_publish(const char *temporary, const char *path, soma_error *err);
 
 bool soma__file_exists(const char *path);
 bool soma__dir_exists(const char *path);
-soma_status soma__dir_make(const char *path, soma_error *err); // with its parents; fine when it is there
+soma_status soma__dir_make(const char *path, soma_error *err);   // with its parents; fine when it is there
 soma_status soma__dir_remove(const char *path, soma_error *err); // with its contents; fine when it is absent; follows no link
 // Names in a folder, sorted, without "." and ".."; release with soma__dir_list_free.
 soma_status soma__dir_list(char ***names, size_t *n_names, const char *path, soma_error *err);

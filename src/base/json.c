@@ -59,8 +59,8 @@ soma_status soma__json_int(int64_t *out, const json_t *object, const char *key, 
         return wrong_type(err, where, key, "a whole number");
     int64_t value = json_is_integer(v) ? (int64_t)json_integer_value(v) : (int64_t)real;
     if (value < min || value > max)
-        return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" is %lld, allowed are %lld to %lld", where, key, (long long)value,
-                          (long long)min, (long long)max);
+        return soma__fail(err, SOMA_BAD_INPUT, "%s: \"%s\" is %lld, allowed are %lld to %lld", where, key, (long long)value, (long long)min,
+                          (long long)max);
     *out = value;
     return SOMA_OK;
 }

@@ -14,7 +14,8 @@ soma_status soma__json_save(const json_t *value, const char *path, soma_error *e
 
 soma_status soma__json_get(const json_t **out, const json_t *object, const char *key, const char *where, soma_error *err);
 soma_status soma__json_string(const char **out, const json_t *object, const char *key, const char *where, soma_error *err); // borrowed
-soma_status soma__json_int(int64_t *out, const json_t *object, const char *key, int64_t min, int64_t max, const char *where, soma_error *err);
+soma_status soma__json_int(int64_t *out, const json_t *object, const char *key, int64_t min, int64_t max, const char *where,
+                           soma_error *err);
 soma_status soma__json_real(double *out, const json_t *object, const char *key, const char *where, soma_error *err);
 soma_status soma__json_bool(bool *out, const json_t *object, const char *key, const char *where, soma_error *err);
 

@@ -35,9 +35,9 @@ typedef struct soma_opt_table {
 // table `soma_train_opts_table`. The list's X rows name `type` through the OPTS_TYPE macro that the file defines before.
 #define SOMA_OPT_FIELD_ROW(kind, name, value, help) {SOMA_OPT_KIND_##kind, #name, offsetof(OPTS_TYPE, name), help},
 #define SOMA_OPT_DEFAULT_ROW(kind, name, value, help) .name = value,
-#define SOMA_OPTS_DEFINE_AS(scope, type, LIST, defaults_fn)                                        \
-    static const soma_opt_field type##_fields[] = {LIST(SOMA_OPT_FIELD_ROW)};                      \
-    static const type type##_defaults = {.cookie = SOMA_OPTS_COOKIE, LIST(SOMA_OPT_DEFAULT_ROW)};  \
+#define SOMA_OPTS_DEFINE_AS(scope, type, LIST, defaults_fn)                                                                      \
+    static const soma_opt_field type##_fields[] = {LIST(SOMA_OPT_FIELD_ROW)};                                                    \
+    static const type type##_defaults = {.cookie = SOMA_OPTS_COOKIE, LIST(SOMA_OPT_DEFAULT_ROW)};                                \
     scope const soma_opt_table type##_table = {#type, type##_fields, SOMA_COUNT(type##_fields), sizeof(type), &type##_defaults}; \
     scope type defaults_fn(void) { return type##_defaults; }
 #define SOMA_OPTS_DEFINE(type, LIST, defaults_fn) SOMA_OPTS_DEFINE_AS(, type, LIST, defaults_fn)
@@ -48,7 +48,8 @@ typedef struct soma_opt_table {
 soma_status soma__opts_from_json(const soma_opt_table *t, void *opts, const json_t *object, const char *where, soma_error *err);
 json_t *soma__opts_to_json(const soma_opt_table *t, const void *opts); // a new reference; NULL when memory is out
 
-// Reads one argument of a command line: "--lr 1e-4", "--lr=1e-4", "--amp", "--no-amp". On a match *used is 1 or 2 (arguments taken), else 0.
+// Reads one argument of a command line: "--lr 1e-4", "--lr=1e-4", "--amp", "--no-amp". On a match *used is 1 or 2 (arguments taken), else
+// 0.
 soma_status soma__opts_arg(const soma_opt_table *t, void *opts, int argc, char **argv, int *used, soma_error *err);
 void soma__opts_help(const soma_opt_table *t, FILE *out);
 // The field that `name` (dashes or underscores) means; NULL when there is none. With a distance (start with SIZE_MAX) *nearest and

@@ -16,8 +16,8 @@ static void print_line(soma_progress *p, int64_t done, const char *detail, doubl
     char bar[21];
     for (int i = 0; i < 20; i++) bar[i] = share * 20 > i ? '#' : '.';
     bar[20] = 0;
-    fprintf(stderr, "%s%s [%s] %lld/%lld  %d:%02d left  %s%s", p->terminal ? "\r" : "", p->label, bar, (long long)done,
-            (long long)p->total, left / 60, left % 60, detail ? detail : "", p->terminal ? "\033[K" : "\n");
+    fprintf(stderr, "%s%s [%s] %lld/%lld  %d:%02d left  %s%s", p->terminal ? "\r" : "", p->label, bar, (long long)done, (long long)p->total,
+            left / 60, left % 60, detail ? detail : "", p->terminal ? "\033[K" : "\n");
     fflush(stderr);
 }
 

@@ -13,9 +13,7 @@ static uint64_t mix(uint64_t z) {
 
 soma_rng soma__rng(uint64_t seed) { return (soma_rng){.key = mix(seed + 0x9e3779b97f4a7c15u)}; }
 
-soma_rng soma__rng_fold(const soma_rng *rng, uint64_t index) {
-    return (soma_rng){.key = mix(rng->key ^ mix(index + 0x632be59bd9b4e019u))};
-}
+soma_rng soma__rng_fold(const soma_rng *rng, uint64_t index) { return (soma_rng){.key = mix(rng->key ^ mix(index + 0x632be59bd9b4e019u))}; }
 
 uint64_t soma__rng_u64(soma_rng *rng) {
     uint64_t z = mix(rng->key + 0x9e3779b97f4a7c15u * ++rng->counter);
@@ -24,9 +22,7 @@ uint64_t soma__rng_u64(soma_rng *rng) {
 
 double soma__rng_uniform(soma_rng *rng) { return (double)(soma__rng_u64(rng) >> 11) * 0x1p-53; }
 
-double soma__rng_range(soma_rng *rng, double low, double high) {
-    return low + (high - low) * soma__rng_uniform(rng);
-}
+double soma__rng_range(soma_rng *rng, double low, double high) { return low + (high - low) * soma__rng_uniform(rng); }
 
 uint64_t soma__rng_below(soma_rng *rng, uint64_t n) {
     SOMA_CHECK(n > 0, "a random index needs at least one choice");

@@ -11,19 +11,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define INSPECT_OPTS(X)                                                                                                    \
-    X(INT, rows, -1, "rows of the tensors' table and of the list of absent files; 0: all; -1: all tensors, 40 files")      \
-    X(TEXT, policy, "", "a policy's folder, for the report")                                                               \
-    X(FLAG, quantise_report, false, "what --dtype bf16, int8, int8w and int4w cost of precision: errors against f32")      \
-    X(TEXT, obs, "", "the report's observation, as soma act takes it; empty: made up, which is for random weights")        \
-    X(INT, episode, 0, "episode of the dataset")                                                                           \
-    X(INT, frame, 0, "frame within the episode")                                                                           \
-    X(REAL, outliers, 0, "make this share of the layers' output channels 30 times as large first, such as 0.001")          \
-    X(INT, seed, 0, "of the report's noise, of what is made up, and of which channels are outliers")                       \
-    X(TEXT, isa, "", "amx, avx512 ... neon or plain; empty: the best that this machine has")                               \
-    X(INT, threads, 0, "threads; 0: as many as processors")                                                                \
-    X(FLAG, verify, false, "hold the packed weights that a policy's folder keeps against its checkpoint, byte by byte")    \
-    X(TEXT, cache, "", "the folder that keeps them, as soma act takes it")                                                 \
+#define INSPECT_OPTS(X)                                                                                                 \
+    X(INT, rows, -1, "rows of the tensors' table and of the list of absent files; 0: all; -1: all tensors, 40 files")   \
+    X(TEXT, policy, "", "a policy's folder, for the report")                                                            \
+    X(FLAG, quantise_report, false, "what --dtype bf16, int8, int8w and int4w cost of precision: errors against f32")   \
+    X(TEXT, obs, "", "the report's observation, as soma act takes it; empty: made up, which is for random weights")     \
+    X(INT, episode, 0, "episode of the dataset")                                                                        \
+    X(INT, frame, 0, "frame within the episode")                                                                        \
+    X(REAL, outliers, 0, "make this share of the layers' output channels 30 times as large first, such as 0.001")       \
+    X(INT, seed, 0, "of the report's noise, of what is made up, and of which channels are outliers")                    \
+    X(TEXT, isa, "", "amx, avx512 ... neon or plain; empty: the best that this machine has")                            \
+    X(INT, threads, 0, "threads; 0: as many as processors")                                                             \
+    X(FLAG, verify, false, "hold the packed weights that a policy's folder keeps against its checkpoint, byte by byte") \
+    X(TEXT, cache, "", "the folder that keeps them, as soma act takes it")                                              \
     X(TEXT, dtype, "bf16", "what they are packed for, as soma act takes it")
 SOMA_OPTS_DECLARE(inspect_opts, INSPECT_OPTS)
 #define OPTS_TYPE inspect_opts

@@ -11,7 +11,7 @@
     X(TEXT, policy, "", "folder with config.json and model.safetensors")                                                    \
     X(TEXT, inputs, "", "a safetensors file with the inputs by name")                                                       \
     X(TEXT, out, "", "the safetensors file to write")                                                                       \
-    X(TEXT, dtype, "f32", "f32, mixed (bf16 products); inference only: bf16, int8, int8w, int4w")                                   \
+    X(TEXT, dtype, "f32", "f32, mixed (bf16 products); inference only: bf16, int8, int8w, int4w")                           \
     X(TEXT, time, "", "whose flow times: openpi or lerobot; empty: those of the project that the config is from")           \
     X(FLAG, grads, false, "also write the gradients of the training loss")                                                  \
     X(TEXT, against, "", "a safetensors file of a reference: print the error of each tensor")                               \

@@ -27,9 +27,9 @@ typedef struct soma_device_kind {
     // The name of the forms below: instruction set and layout version. Packed weights are kept between starts under it; NULL: they are not.
     const char *(*forms)(const soma_device *device);
     // Weights that are only read may lie in a form that the device's kernels read faster than the published one; NULL: there is none.
-    // choose_form sets slot->form and slot->size, or leaves them, by dtypes, the weight's shape and the instruction set alone; readers: every
-    // node that reads the weight, of all graphs over it. pack writes the weight in its form; data: as published, of any dtype of graphs,
-    // aligned, in the host's memory.
+    // choose_form sets slot->form and slot->size, or leaves them, by dtypes, the weight's shape and the instruction set alone; readers:
+    // every node that reads the weight, of all graphs over it. pack writes the weight in its form; data: as published, of any dtype of
+    // graphs, aligned, in the host's memory.
     void (*choose_form)(const soma_device *device, soma_slot *slot, const soma_tensor *const *readers, size_t n_readers);
     void (*pack)(soma_device *device, const soma_slot *slot, void *memory, const void *data, soma_dtype dtype);
     bool (*has)(const soma_device *device, const soma_tensor *t);                  // can it run this op on these shapes and dtypes

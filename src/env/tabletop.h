@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the table-top tasks share: the arm on a table with a red, a green and a blue cube, two cameras, light, 20 Hz control unless asked otherwise, the record of
-// which cube was touched first. A task adds its own bodies, its rules and its expert.
+// What the table-top tasks share: the arm on a table with a red, a green and a blue cube, two cameras, light, 20 Hz control unless asked
+// otherwise, the record of which cube was touched first. A task adds its own bodies, its rules and its expert.
 #ifndef SOMA_ENV_TABLETOP_H
 #define SOMA_ENV_TABLETOP_H
 

@@ -19,30 +19,30 @@ typedef struct soma_env_opts {
 } soma_env_opts;
 
 typedef struct soma_env_reset {
-    uint64_t seed;      // places, colours, the named object, light and cameras all follow from it
-    bool wrong_prompt;  // the prompt names another object than the goal; success is still judged by the goal
+    uint64_t seed;     // places, colours, the named object, light and cameras all follow from it
+    bool wrong_prompt; // the prompt names another object than the goal; success is still judged by the goal
 } soma_env_reset;
 
 // Borrowed until the environment's next call.
 typedef struct soma_env_obs {
     const char *prompt;
-    const float *state;                                // [n_state], task->state_names, radians and metres
-    const uint8_t *images[SOMA_ENV_MAX_CAMERAS];       // each [image_height, image_width, 3], RGB, rows from the top
+    const float *state;                          // [n_state], task->state_names, radians and metres
+    const uint8_t *images[SOMA_ENV_MAX_CAMERAS]; // each [image_height, image_width, 3], RGB, rows from the top
 } soma_env_obs;
 
 typedef struct soma_env_outcome {
-    bool done;             // success, failure or the time limit; after that `step` must not be called
-    bool success;          // the goal was reached under the task's rules
-    bool prompted;         // the object that the prompt names was the one acted on first (equals success's object unless wrong_prompt)
-    bool acted;            // one object alone was acted on as the task asks, whichever the prompt names
-    int steps;             // control steps so far
+    bool done;     // success, failure or the time limit; after that `step` must not be called
+    bool success;  // the goal was reached under the task's rules
+    bool prompted; // the object that the prompt names was the one acted on first (equals success's object unless wrong_prompt)
+    bool acted;    // one object alone was acted on as the task asks, whichever the prompt names
+    int steps;     // control steps so far
 } soma_env_outcome;
 
 typedef struct soma_task {
-    const char *name, *about;          // "touch_color", one sentence
-    const char *robot;                 // the arm whose link lengths and limits the model has
-    double rate;                       // control rate, Hz; an environment may be opened at another one
-    int max_steps;                     // the time limit in control steps at that rate
+    const char *name, *about; // "touch_color", one sentence
+    const char *robot;        // the arm whose link lengths and limits the model has
+    double rate;              // control rate, Hz; an environment may be opened at another one
+    int max_steps;            // the time limit in control steps at that rate
     int n_state, n_actions, n_cameras;
     const char *const *state_names, *const *action_names, *const *camera_names;
 

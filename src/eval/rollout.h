@@ -73,7 +73,8 @@ soma_status soma__rollout_task(soma_task *task, const soma_rollout_opts *opts, s
 soma_status soma__rollouts_run(soma_rollouts *r, const soma_driver *driver, const soma_rollout_opts *opts, const soma_chunk_opts *chunks,
                                soma_rollout_watch *watch, void *user, soma_error *err);
 void soma__rollouts_free(soma_rollouts *r); // {0} allowed
-// {task, mode, success, prompted, acted, ..., episodes: [{seed, success, prompted, acted, steps, prompt}]}; a new reference, NULL when memory is out.
+// {task, mode, success, prompted, acted, ..., episodes: [{seed, success, prompted, acted, steps, prompt}]}; a new reference, NULL when
+// memory is out.
 json_t *soma__rollouts_json(const soma_rollouts *r);
 
 #endif

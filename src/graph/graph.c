@@ -117,7 +117,14 @@ soma_tensor *soma__node(soma_graph *g, soma_op op, soma_dtype dtype, int n_dims,
         soma__fail(&g->error, SOMA_NO_MEMORY, "out of memory for a graph of %zu tensors", g->n_tensors);
         return &g->nothing;
     }
-    *t = (soma_tensor){.op = op, .dtype = dtype, .n_dims = n_dims, .graph = g, .near = g->near, .id = (int)g->n_tensors, .segment = g->segment, .place = -1};
+    *t = (soma_tensor){.op = op,
+                       .dtype = dtype,
+                       .n_dims = n_dims,
+                       .graph = g,
+                       .near = g->near,
+                       .id = (int)g->n_tensors,
+                       .segment = g->segment,
+                       .place = -1};
     int64_t stride = 1;
     for (int i = n_dims - 1; i >= 0; i--) {
         t->shape[i] = shape[i];

@@ -16,43 +16,43 @@ typedef struct soma_tensor soma_tensor;
 enum { SOMA_MAX_SRC = 8 };
 
 // The op table: name, printed name. Builders, shape rules and gradients are in graph/ops_*.c; plain kernels in device/cpu/plain_*.c.
-#define SOMA_OP_LIST(X)                                                                                                              \
-    X(LEAF, "leaf")         /* weight, state, input: memory that somebody else fills */                                              \
-    X(VIEW, "view")         /* another shape or stride on src[0]'s memory; costs nothing */                                          \
-    X(CONSTANT, "constant") /* p.constant.value everywhere */                                                                        \
-    X(ADD, "add")           /* element-wise with broadcasting of dimensions of length 1 */                                           \
-    X(SUB, "sub")                                                                                                                    \
-    X(MUL, "mul")                                                                                                                    \
-    X(DIV, "div")                                                                                                                    \
-    X(AFFINE, "affine")                         /* p.affine.scale * x + p.affine.shift */                                            \
-    X(UNARY, "unary")                           /* p.unary.f (x) */                                                                  \
-    X(UNARY_GRAD, "unary_grad")                 /* dy * f'(x); src: x, dy */                                                         \
-    X(COPY, "copy")                             /* contiguous copy, converting the dtype */                                          \
-    X(CONCAT, "concat")                         /* along p.axis.dim */                                                               \
-    X(PAD, "pad")                               /* zeros before and after along p.axis.dim */                                        \
-    X(SUM, "sum")                               /* over the dimensions in p.sum.dims (bit mask), which keep length 1 */              \
-    X(MATMUL, "matmul")                         /* [.., M, K] x [.., N, K] -> [.., M, N]; src[2]: bias [N] or NULL */                \
-    X(QUANT_MATMUL, "quant_matmul") /* the same with b a weight [N, K], and whole numbers in place of both factors: p.quant.form */    \
-    X(EMBED, "embed")                           /* rows of a table [V, D] by ids [..] -> [.., D] */                                  \
-    X(EMBED_GRAD, "embed_grad")                 /* ids, dy -> [V, D] */                                                              \
-    X(RMS_NORM, "rms_norm")                     /* over the last dimension; src: x, w [D] or NULL: y = x/rms * (1 + w) */            \
-    X(RMS_NORM_GRAD, "rms_norm_grad")           /* x, w, dy -> flat [dx | dw] */                                                     \
-    X(LAYER_NORM, "layer_norm")                 /* x, w [D], b [D] */                                                                \
-    X(LAYER_NORM_GRAD, "layer_norm_grad")       /* x, w, dy -> flat [dx | dw | db] */                                                \
-    X(ROPE, "rope")                             /* x [B, T, H, K], pos i32 [B, T]; half-split rotation; p.rope.sign -1 undoes it */  \
-    X(ATTENTION, "attention")                   /* q [B,T,H,K], k v [B,S,KV,K], q_block i32 [B,T], k_block i32 [B,S] -> [B,T,H,K] */ \
-    X(ATTENTION_GRAD, "attention_grad")         /* q, k, v, q_block, k_block, dout -> flat [dq | dk | dv] */                         \
-    X(TIME_EMBED, "time_embed")                 /* t [B] -> [B, D]: sines, then cosines of log-spaced periods, in double */          \
-    X(CROSS_ENTROPY, "cross_entropy")           /* logits [.., V], targets i32 [..] -> [..]: -log softmax(logits)[target] */         \
-    X(CROSS_ENTROPY_GRAD, "cross_entropy_grad") /* logits, targets, dy -> [.., V] */                                                 \
-    X(CONV, "conv")                             /* x [N,H,W,C], w [O,C,h,w], bias [O] or NULL -> [N,H',W',O]; p.conv */              \
-    X(CONV_TRANSPOSED, "conv_transposed")       /* x [N,H,W,O], w [O,C,h,w], bias [C] or NULL -> [N,H',W',C] */                      \
-    X(CONV_GRAD, "conv_grad")                   /* x [N,H,W,C], dy [N,H',W',O] -> [O,C,h,w] */                                       \
-    X(MAX_POOL, "max_pool")                     /* x [N,H,W,C] -> [N,H',W',C] over windows; p.conv */                                \
-    X(MAX_POOL_GRAD, "max_pool_grad")           /* x, dy -> as x: to the first of the largest */                                     \
-    X(SOFTMAX, "softmax")                       /* over the last dimension */                                                        \
-    X(DROPOUT, "dropout")                       /* x, key i32 [2] -> as x: 0 with probability p.drop.rate, else x / (1 - rate) */    \
-    X(STORE, "store")                           /* copies src[0] into the state src[1], from row src[2] on; gives a view of it */    \
+#define SOMA_OP_LIST(X)                                                                                                                   \
+    X(LEAF, "leaf")         /* weight, state, input: memory that somebody else fills */                                                   \
+    X(VIEW, "view")         /* another shape or stride on src[0]'s memory; costs nothing */                                               \
+    X(CONSTANT, "constant") /* p.constant.value everywhere */                                                                             \
+    X(ADD, "add")           /* element-wise with broadcasting of dimensions of length 1 */                                                \
+    X(SUB, "sub")                                                                                                                         \
+    X(MUL, "mul")                                                                                                                         \
+    X(DIV, "div")                                                                                                                         \
+    X(AFFINE, "affine")                   /* p.affine.scale * x + p.affine.shift */                                                       \
+    X(UNARY, "unary")                     /* p.unary.f (x) */                                                                             \
+    X(UNARY_GRAD, "unary_grad")           /* dy * f'(x); src: x, dy */                                                                    \
+    X(COPY, "copy")                       /* contiguous copy, converting the dtype */                                                     \
+    X(CONCAT, "concat")                   /* along p.axis.dim */                                                                          \
+    X(PAD, "pad")                         /* zeros before and after along p.axis.dim */                                                   \
+    X(SUM, "sum")                         /* over the dimensions in p.sum.dims (bit mask), which keep length 1 */                         \
+    X(MATMUL, "matmul")                   /* [.., M, K] x [.., N, K] -> [.., M, N]; src[2]: bias [N] or NULL */                           \
+    X(QUANT_MATMUL, "quant_matmul")       /* the same with b a weight [N, K], and whole numbers in place of both factors: p.quant.form */ \
+    X(EMBED, "embed")                     /* rows of a table [V, D] by ids [..] -> [.., D] */                                             \
+    X(EMBED_GRAD, "embed_grad")           /* ids, dy -> [V, D] */                                                                         \
+    X(RMS_NORM, "rms_norm")               /* over the last dimension; src: x, w [D] or NULL: y = x/rms * (1 + w) */                       \
+    X(RMS_NORM_GRAD, "rms_norm_grad")     /* x, w, dy -> flat [dx | dw] */                                                                \
+    X(LAYER_NORM, "layer_norm")           /* x, w [D], b [D] */                                                                           \
+    X(LAYER_NORM_GRAD, "layer_norm_grad") /* x, w, dy -> flat [dx | dw | db] */                                                           \
+    X(ROPE, "rope")                       /* x [B, T, H, K], pos i32 [B, T]; half-split rotation; p.rope.sign -1 undoes it */             \
+    X(ATTENTION, "attention")             /* q [B,T,H,K], k v [B,S,KV,K], q_block i32 [B,T], k_block i32 [B,S] -> [B,T,H,K] */            \
+    X(ATTENTION_GRAD, "attention_grad")   /* q, k, v, q_block, k_block, dout -> flat [dq | dk | dv] */                                    \
+    X(TIME_EMBED, "time_embed")           /* t [B] -> [B, D]: sines, then cosines of log-spaced periods, in double */                     \
+    X(CROSS_ENTROPY, "cross_entropy")     /* logits [.., V], targets i32 [..] -> [..]: -log softmax(logits)[target] */                    \
+    X(CROSS_ENTROPY_GRAD, "cross_entropy_grad") /* logits, targets, dy -> [.., V] */                                                      \
+    X(CONV, "conv")                             /* x [N,H,W,C], w [O,C,h,w], bias [O] or NULL -> [N,H',W',O]; p.conv */                   \
+    X(CONV_TRANSPOSED, "conv_transposed")       /* x [N,H,W,O], w [O,C,h,w], bias [C] or NULL -> [N,H',W',C] */                           \
+    X(CONV_GRAD, "conv_grad")                   /* x [N,H,W,C], dy [N,H',W',O] -> [O,C,h,w] */                                            \
+    X(MAX_POOL, "max_pool")                     /* x [N,H,W,C] -> [N,H',W',C] over windows; p.conv */                                     \
+    X(MAX_POOL_GRAD, "max_pool_grad")           /* x, dy -> as x: to the first of the largest */                                          \
+    X(SOFTMAX, "softmax")                       /* over the last dimension */                                                             \
+    X(DROPOUT, "dropout")                       /* x, key i32 [2] -> as x: 0 with probability p.drop.rate, else x / (1 - rate) */         \
+    X(STORE, "store")                           /* copies src[0] into the state src[1], from row src[2] on; gives a view of it */         \
     X(ADAMW, "adamw")                           /* updates w, m, v (and ema) in place; see soma_adamw */
 
 #define SOMA_OP_ENUM(name, word) SOMA_OP_##name,
@@ -97,8 +97,8 @@ typedef struct soma_init {
 
 typedef enum soma_view_kind { SOMA_VIEW_RESHAPE, SOMA_VIEW_PERMUTE, SOMA_VIEW_SLICE, SOMA_VIEW_EXPAND, SOMA_VIEW_PART } soma_view_kind;
 
-// A window that moves over rows and columns of channels-last pictures [N, H, W, C], with zeros around them (max_pool: nothing). What has one
-// dimension [N, T, C] is a picture of one row.
+// A window that moves over rows and columns of channels-last pictures [N, H, W, C], with zeros around them (max_pool: nothing). What has
+// one dimension [N, T, C] is a picture of one row.
 typedef struct soma_window {
     int32_t size[2], stride[2], pad[2]; // rows, columns
 } soma_window;
@@ -256,8 +256,8 @@ soma_tensor *soma_rotate(soma_tensor *x, soma_tensor *pos, float theta); // x [B
 soma_tensor *soma_attend(soma_tensor *q, soma_tensor *k, soma_tensor *v, soma_tensor *q_block, soma_tensor *k_block, float scale,
                          soma_dtype product);
 // Dropout of training: a value becomes 0 with probability `rate` (below 1), else it is divided by 1 - rate. Which ones follows from the key
-// i32 [2], an input that every run is given anew, and from the place in the graph and in the tensor alone, so that the backward pass and any
-// number of threads drop the same, and no mask is kept. key NULL or rate 0: x itself.
+// i32 [2], an input that every run is given anew, and from the place in the graph and in the tensor alone, so that the backward pass and
+// any number of threads drop the same, and no mask is kept. key NULL or rate 0: x itself.
 typedef struct soma_drop {
     soma_tensor *key;
     float rate;
@@ -268,8 +268,8 @@ soma_tensor *soma_attend_dropped(soma_tensor *q, soma_tensor *k, soma_tensor *v,
                                  soma_dtype product, soma_drop drop);
 // t [B] -> [B, D] f32: D/2 sines, then D/2 cosines of 2 pi t / period_i, period_i = min (max/min)^(i / (D/2 - 1)). Not differentiable.
 soma_tensor *soma_time_embed(soma_tensor *t, int64_t D, double min_period, double max_period);
-// x [N, H, W, C], kernel w [O, C, h, w] as published, bias [O] or NULL -> [N, H', W', O] of x's dtype, H' = (H + 2 pad - h) / stride + 1. The
-// window's size is the kernel's and need not be set.
+// x [N, H, W, C], kernel w [O, C, h, w] as published, bias [O] or NULL -> [N, H', W', O] of x's dtype, H' = (H + 2 pad - h) / stride + 1.
+// The window's size is the kernel's and need not be set.
 soma_tensor *soma_conv(soma_tensor *x, soma_tensor *w, soma_tensor *bias, soma_window window, soma_dtype product);
 // Its transpose: x [N, H, W, O] and the same kernel -> [N, H', W', C] with H' and W' in `out`, of those sizes from which a convolution
 // would make H and W (PyTorch's ConvTranspose without output padding: H' = (H - 1) stride - 2 pad + h). bias [C] or NULL.

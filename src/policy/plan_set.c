@@ -79,7 +79,7 @@ static soma_status schedule(soma_plan_set *s, soma_time_rule rule, soma_error *e
     s->scheduled = true;
     s->rule = rule;
     if (!soma__plan_find(s->plans[2], "time")) return SOMA_OK; // of this family nothing depends on times
-    float times[s->saving.steps + 1]; // the last: actions that are given
+    float times[s->saving.steps + 1];                          // the last: actions that are given
     soma__schedule_times(times, s->saving.steps, rule);
     times[s->saving.steps] = 0;
     SOMA_TRY(soma__frame_put(s->frames[2], "time", times, sizeof *times * (size_t)soma__numel(soma__plan_find(s->plans[2], "time")), err));

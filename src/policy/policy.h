@@ -15,7 +15,8 @@ const soma_model *soma__policy_model(const soma_policy *policy);
 const char *soma__policy_device(const soma_policy *policy); // "cpu avx512bf16, 2 threads"
 // What a policy of this --dtype computes in, before the family's own table; a word that is none is refused.
 soma_status soma__policy_precision(soma_precision *precision, const char *dtype, soma_error *err);
-// Packs a policy's weights anew and holds the kept ones (opts: dtype, isa, cache) against them, byte by byte; the sentence names what differs.
+// Packs a policy's weights anew and holds the kept ones (opts: dtype, isa, cache) against them, byte by byte; the sentence names what
+// differs.
 soma_status soma__policy_verify(size_t *n_weights, const char *path, const soma_policy_opts *opts, soma_error *err);
 
 #endif

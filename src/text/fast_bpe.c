@@ -90,7 +90,8 @@ static void add_token(soma_fast_bpe *b, const soma_fast_token *t, int32_t id) {
     b->nodes[at].longest = id; // nodes where no token ends get theirs from finish_nodes
 }
 
-// Gives every node its `longest`, and every token the next shorter one. A parent comes before its children; a token may end inside a node's last character.
+// Gives every node its `longest`, and every token the next shorter one. A parent comes before its children; a token may end inside a node's
+// last character.
 static void finish_nodes(soma_fast_bpe *b) {
     for (uint32_t i = 1; i < b->n_nodes; i++) {
         node *n = &b->nodes[i], *parent = &b->nodes[n->key >> UNIT_BITS];

@@ -27,7 +27,8 @@ soma_status soma__text_open_bytes(soma_text **text, const void *bytes, size_t si
 // The word vocabulary of these prompts (UTF-8): their words sorted by bytes, and the pieces that every prompt form needs. The order and
 // repetition of the prompts do not matter.
 soma_status soma__text_from_prompts(soma_text **text, const char *const *prompts, size_t n_prompts, soma_error *err);
-// Copies the tokenizer's file, and those that belong to it, into `dir`, where soma__text_open finds it. `from` is what soma__text_open takes.
+// Copies the tokenizer's file, and those that belong to it, into `dir`, where soma__text_open finds it. `from` is what soma__text_open
+// takes.
 soma_status soma__text_copy(const char *from, const char *dir, soma_error *err);
 // A word vocabulary as the file `path` (vocab.json). The other kinds are refused: soma__text_copy takes their files over as they are.
 soma_status soma__text_save(const soma_text *text, const char *path, soma_error *err);

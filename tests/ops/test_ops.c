@@ -132,10 +132,8 @@ BUILD(b_time, soma_time_embed(x[0], 16, 4e-3, 4.0))
 
 #define KEY \
     { IDS, 1, {2}, true }
-#define DROPPED(B, T, H, S, KV, K)                                                                                    \
-    {                                                                                                                 \
-        V4(B, T, H, K), V4(B, S, KV, K), V4(B, S, KV, K), {BLOCKS, 2, {B, T}, true}, {BLOCKS, 2, {B, S}, true}, KEY \
-    }
+#define DROPPED(B, T, H, S, KV, K) \
+    { V4(B, T, H, K), V4(B, S, KV, K), V4(B, S, KV, K), {BLOCKS, 2, {B, T}, true}, {BLOCKS, 2, {B, S}, true}, KEY }
 
 static const row rows[] = {
     {"add", SOMA_OP_ADD, b_add, {V3(4, 3, 5), V3(4, 3, 5)}, 1e-7},

@@ -241,8 +241,7 @@ soma_status cpu_profile_start(soma_plan *plan, soma_error *err) {
 double cpu_profile_step(const soma_plan *plan, size_t step, bool *plain) {
     const cpu_plan *p = plan->device_data;
     *plain = false;
-    for (size_t i = 0; i < p->n_parts; i++)
-        *plain |= p->parts[i].of == step && p->parts[i].run == cpu_plain[p->parts[i].step.nodes[0]->op];
+    for (size_t i = 0; i < p->n_parts; i++) *plain |= p->parts[i].of == step && p->parts[i].run == cpu_plain[p->parts[i].step.nodes[0]->op];
     return p->seconds ? p->seconds[step] : 0;
 }
 

@@ -10,7 +10,8 @@ enum { CPU_ATTENTION_TILE = 48 }; // queries at a time: a multiple of the regist
 typedef struct cpu_softmax {
     // Rows of s [rows, n], ld apart: products of queries with n keys -> exp(scale * s - largest) where k_block <= q_block, else 0.
     // inverse [rows]: 1 / their sum, 0 when the query sees no key.
-    void (*forward)(float *s, int64_t ld, int64_t rows, int64_t n, const int32_t *k_block, const int32_t *q_block, float scale, float *inverse);
+    void (*forward)(float *s, int64_t ld, int64_t rows, int64_t n, const int32_t *k_block, const int32_t *q_block, float scale,
+                    float *inverse);
     // s [n] *= factor
     void (*times)(float *s, int64_t n, float factor);
     // Rows as forward left them -> probabilities; dp, their gradient -> that of the products: p * (dp - sum p dp) * scale

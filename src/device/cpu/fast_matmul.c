@@ -2,10 +2,10 @@
 // The matrix product out [M, N] = a [M, K] b [N, K]^T + bias, cut into blocks by shape alone.
 //
 // One factor (the one with fewer rows) is packed whole into shared memory; the other is streamed: each item packs a block of its rows into
-// its thread's memory and multiplies it with all of the first. Where a lies as such words already it is read in place. The contraction runs in chunks of KC words, so that a panel of b stays in
-// the first-level cache. Weight gradients contract over thousands of tokens and have few rows: there the contraction is split as well, and
-// the parts are summed in order at the end. A handful of rows (a robot's state, one token) is answered by dot products that read b in
-// place.
+// its thread's memory and multiplies it with all of the first. Where a lies as such words already it is read in place. The contraction runs
+// in chunks of KC words, so that a panel of b stays in the first-level cache. Weight gradients contract over thousands of tokens and have
+// few rows: there the contraction is split as well, and the parts are summed in order at the end. A handful of rows (a robot's state, one
+// token) is answered by dot products that read b in place.
 //
 // Declined: factors with no stride of 1 in the last two dimensions, other dtypes than f32 and bf16.
 #include "device/cpu/fast_elementwise.h"

@@ -13,7 +13,8 @@ SIMD_INLINE vf seen(const float *s, const int32_t *k_block, vi q_block, vf scale
 }
 
 // Two passes over all rows, so that the rows' reductions overlap: a row is a few vectors only.
-static void forward(float *s, int64_t ld, int64_t rows, int64_t n, const int32_t *k_block, const int32_t *q_block, float scale, float *inverse) {
+static void forward(float *s, int64_t ld, int64_t rows, int64_t n, const int32_t *k_block, const int32_t *q_block, float scale,
+                    float *inverse) {
     const vf by = vf_set(scale);
     for (int64_t r = 0; r < rows; r++) {
         vf top = vf_set(-__builtin_inff());
@@ -34,9 +35,7 @@ static void forward(float *s, int64_t ld, int64_t rows, int64_t n, const int32_t
     }
 }
 
-static void times(float *s, int64_t n, float factor) {
-    SIMD_EACH(i, w, n) vf_put(s + i, vf_get(s + i, (int)w) * vf_set(factor), (int)w);
-}
+static void times(float *s, int64_t n, float factor) { SIMD_EACH(i, w, n) vf_put(s + i, vf_get(s + i, (int)w) * vf_set(factor), (int)w); }
 
 static void backward(float *dp, float *p, int64_t ld, int64_t rows, int64_t n, float scale, const float *inverse) {
     float mean[CPU_ATTENTION_TILE];
@@ -45,8 +44,7 @@ static void backward(float *dp, float *p, int64_t ld, int64_t rows, int64_t n, f
         SIMD_EACH(i, w, n) sum = vf_fma(vf_get(p + r * ld + i, (int)w), vf_get(dp + r * ld + i, (int)w), sum);
         mean[r] = vf_sum(sum) * inverse[r];
     }
-    for (int64_t r = 0; r < rows; r++)
-        SIMD_EACH(i, w, n) {
+    for (int64_t r = 0; r < rows; r++) SIMD_EACH(i, w, n) {
             const vf x = vf_get(p + r * ld + i, (int)w) * vf_set(inverse[r]);
             vf_put(p + r * ld + i, x, (int)w);
             vf_put(dp + r * ld + i, x * (vf_get(dp + r * ld + i, (int)w) - vf_set(mean[r])) * vf_set(scale), (int)w);

@@ -101,8 +101,7 @@ SIMD_INLINE void rows_of(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t
         uint32_t *o = out + r * ld;
         int64_t k = 0;
         for (; k + step <= kn; k += step) vi_store(o + k / GEMM_STEP, load_words(p + k * size, bf16, round));
-        if (k < kn)
-            store_words_n(o + k / GEMM_STEP, load_words_n(p + k * size, bf16, round, kn - k), (kn - k + GEMM_STEP - 1) / GEMM_STEP);
+        if (k < kn) store_words_n(o + k / GEMM_STEP, load_words_n(p + k * size, bf16, round, kn - k), (kn - k + GEMM_STEP - 1) / GEMM_STEP);
     }
 }
 static void pack_rows(uint32_t *out, int64_t ld, const cpu_factor *f, int64_t row0, int64_t rows, int64_t k0, int64_t kn) {
